@@ -1,0 +1,1 @@
+"""Standard-library foundation that launcher, jobs and rdt share."""

@@ -1,0 +1,101 @@
+"""Errors that tell a person what to do next.
+
+Every failure that a user can meet is an :class:`RdtlError` with a stable code
+(``RDTL-D013``), the place (file, key, value), the reason why it matters and the
+next command. The exit status belongs to the *kind* of error, not to the code.
+Nothing here prints; :mod:`launcher.output` does.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_REFUSED = 3
+EXIT_REMOTE = 4
+EXIT_INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The five parts of a message; every part is one short sentence."""
+
+    code: str
+    what: str
+    where: str = ""
+    why: str = ""
+    fix: str = ""
+
+    def lines(self) -> list[str]:
+        """Human form, one part a line, empty parts left out."""
+        parts = [("where", self.where), ("why", self.why), ("fix", self.fix)]
+        return [f"error {self.code}: {self.what}"] + [
+            f"  {name:<7} {text}" for name, text in parts if text
+        ]
+
+
+class RdtlError(Exception):
+    """Work failed (exit status 1). Subclasses carry other exit statuses."""
+
+    exit_status = EXIT_FAILED
+
+    def __init__(self, code: str, what: str, *, where: str = "", why: str = "", fix: str = ""):
+        super().__init__(what)
+        self.problem = Problem(code, what, where, why, fix)
+
+    def __str__(self) -> str:
+        return "\n".join(self.problem.lines())
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form; :func:`from_dict` is its inverse."""
+        return {**asdict(self.problem), "exit_status": self.exit_status}
+
+
+class UsageError(RdtlError):
+    """Bad usage or configuration (exit status 2)."""
+
+    exit_status = EXIT_USAGE
+
+
+class RefusedError(RdtlError):
+    """A check refused to go on (exit status 3)."""
+
+    exit_status = EXIT_REFUSED
+
+
+class RemoteError(RdtlError):
+    """A scheduler or a remote machine failed (exit status 4)."""
+
+    exit_status = EXIT_REMOTE
+
+
+def from_dict(data: dict[str, Any]) -> RdtlError:
+    """Rebuild the error that a job wrote, with the class of its exit status."""
+    by_status = {cls.exit_status: cls for cls in (RdtlError, UsageError, RefusedError, RemoteError)}
+    cls = by_status.get(data.get("exit_status", EXIT_FAILED), RdtlError)
+    return cls(
+        data["code"],
+        data["what"],
+        where=data.get("where", ""),
+        why=data.get("why", ""),
+        fix=data.get("fix", ""),
+    )
+
+
+def full_disk(error: OSError, doing: str) -> RdtlError | None:
+    """The error for a full disk or quota, or None when ``error`` is something else."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    return RdtlError(
+        "RDTL-G009",
+        f"the disk is full: {os.strerror(error.errno)}",
+        where=f"{error.filename or 'unknown file'} (while {doing})",
+        why="everything published before this point is whole and safe: episodes already recorded, "
+        "demonstrations already collected and the newest complete checkpoint are kept",
+        fix="free some space and run the same command again; it continues where it stopped",
+    )

@@ -1,0 +1,107 @@
+"""Files that are whole or absent.
+
+Everything that another process may read is written to a temporary name in the
+same directory, flushed to disk and then renamed or linked. A reader therefore
+never meets half a file, whatever was killed and when. ``link`` fails when the
+name exists, on NFS and Lustre too, so :func:`publish_once` decides races.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}.part")
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames inside ``path`` survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path; on success it becomes ``path``, on error it is removed.
+
+    Raises OSError from the file system unchanged (a full disk among them).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(path)
+    try:
+        yield temporary
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+        sync_directory(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace ``path`` by ``text`` (UTF-8) as a whole."""
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def dump_json(data: Any) -> str:
+    """Canonical JSON: sorted keys, two spaces, one trailing newline."""
+    return json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Replace ``path`` by canonical JSON as a whole."""
+    write_text(path, dump_json(data))
+
+
+def publish_once(path: Path, data: Any) -> bool:
+    """Create ``path`` with JSON; False, and nothing changed, when it already exists."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as handle:
+            handle.write(dump_json(data))
+            handle.flush()
+            os.fsync(handle.fileno())
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        sync_directory(path.parent)
+        return True
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> Any:
+    """Parse ``path``; raises FileNotFoundError or json.JSONDecodeError."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def append_line(descriptor: int, line: str) -> None:
+    """Append one line in one write and force it to disk (single writer per file)."""
+    data = (line + "\n").encode("utf-8")
+    written = os.write(descriptor, data)
+    if written != len(data):  # a short write leaves a torn line, which readers drop
+        raise OSError(28, os.strerror(28), "append")
+    os.fsync(descriptor)
+
+
+def read_whole_lines(path: Path) -> tuple[list[str], bool]:
+    """Lines of an append-only file and whether its last line is torn.
+
+    A line counts only with its newline: a torn line can still parse.
+    """
+    *whole, rest = path.read_bytes().split(b"\n")
+    return [line.decode("utf-8") for line in whole if line], bool(rest)

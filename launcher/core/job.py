@@ -1,0 +1,102 @@
+"""What a program on a node knows of its place: the other end of ``jobs.node``.
+
+A job is ``python -m jobs.NAME RUN_DIR``. Its place in the plan arrives in the
+environment (``RDTL_STAGE``, ``RDTL_INDEX``, …), so that the same program runs
+alone by hand. :func:`run_job` is the one place that turns errors into an exit
+status and leaves the structured error for the launcher.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launcher.core import files
+from launcher.core.errors import EXIT_OK, RdtlError, full_disk
+from launcher.core.runs import RunDir
+
+PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Job:
+    """One task of one stage: where it runs and what it may read."""
+
+    run: RunDir
+    config: dict[str, Any]
+    stage: str
+    index: int
+    count: int
+    attempt: int
+    node: int
+
+    @classmethod
+    def from_environment(cls, run_dir: str) -> Job:
+        """Read the place from the environment; alone by hand it is task 0 of 1, attempt 0."""
+        run = RunDir(Path(run_dir).resolve())
+        plan = files.read_json(run.plan)
+        get = os.environ.get
+        return cls(
+            run=run,
+            config=plan["config"],
+            stage=get("RDTL_STAGE", "manual"),
+            index=int(get("RDTL_INDEX", "0")),
+            count=int(get("RDTL_COUNT", "1")),
+            attempt=int(get("RDTL_ATTEMPT", "0")),
+            node=int(get("RDTL_NODE", "0")),
+        )
+
+    def progress(self, done: int, total: int, unit: str, text: str = "") -> None:
+        """Publish how far this task is; cheap enough for every episode or second."""
+        files.write_json(
+            self.run.progress(self.stage, self.index),
+            {"index": self.index, "done": done, "total": total, "unit": unit, "text": text,
+             "at": time.time()},
+        )
+
+    def fenced(self) -> bool:
+        """Whether a newer attempt of this stage exists: then publish nothing any more."""
+        return self.run.ledger.current_attempt(self.stage) > self.attempt
+
+
+def die_with_parent() -> None:
+    """Ask the kernel (Linux) to kill this process when its parent dies.
+
+    A launcher that is killed must leave nobody behind who goes on writing
+    while the next launcher continues the run.
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def run_job(body: Callable[[Job], None]) -> None:
+    """Run ``body`` for ``sys.argv[1]``; exit 0, or the error's status with its JSON left behind."""
+    die_with_parent()
+    job = Job.from_environment(sys.argv[1])
+    try:
+        body(job)
+    except RdtlError as error:
+        _leave(error)
+    except OSError as error:
+        known = full_disk(error, f"stage {job.stage} was writing")
+        if known is None:
+            raise
+        _leave(known)
+    sys.exit(EXIT_OK)
+
+
+def _leave(error: RdtlError) -> None:
+    print(error, file=sys.stderr, flush=True)
+    path = os.environ.get("RDTL_ERROR_FILE")
+    if path:
+        try:
+            files.write_json(Path(path), error.to_dict())
+        except OSError as second:  # the disk may be full: the log still holds the message
+            print(f"could not write {path}: {second}", file=sys.stderr)
+    sys.exit(error.exit_status)

@@ -1,0 +1,158 @@
+"""The run directory: one home for every path, and the ledger of what happened.
+
+::
+
+    RUN/run.yaml            resolved configuration, as a person would write it
+    RUN/plan.json           the plan: stages, argv, resources, dependencies, config
+    RUN/lock.json           code digest, versions
+    RUN/code/               snapshot: the only source of launcher, jobs, rdt in a job
+    RUN/events/NAME.json    the ledger: one small file per event, published once
+    RUN/progress/           last progress of each stage task (may be overwritten)
+    RUN/logs/STAGE/attempt_N/INDEX.nNODE.log
+    RUN/data/ checkpoints/ policy/ records/ videos/ report/
+
+Event names: ``claim.STAGE.aN`` (indices and tag, before anything is submitted),
+``submitted.STAGE.aN`` (scheduler ids), ``finished.STAGE.iINDEX.nNODE.aN`` (exit
+code and, for a failure, the error). A stage index is done when some attempt has
+exit code 0 on all its nodes.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launcher.core import files
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Paths inside one run directory (absolute)."""
+
+    root: Path
+
+    @property
+    def plan(self) -> Path:
+        return self.root / "plan.json"
+
+    @property
+    def config(self) -> Path:
+        return self.root / "run.yaml"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "lock.json"
+
+    @property
+    def code(self) -> Path:
+        return self.root / "code"
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def policy(self) -> Path:
+        return self.root / "policy"
+
+    @property
+    def records(self) -> Path:
+        return self.root / "records"
+
+    @property
+    def videos(self) -> Path:
+        return self.root / "videos"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report"
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger(self.root / "events")
+
+    def log(self, stage: str, attempt: int, index: int, node: int) -> Path:
+        """Log file of one node of one stage task."""
+        return self.root / "logs" / stage / f"attempt_{attempt}" / f"{index}.n{node}.log"
+
+    def progress(self, stage: str, index: int) -> Path:
+        """Progress file of one stage task."""
+        return self.root / "progress" / f"{stage}.{index}.json"
+
+    def error(self, stage: str, attempt: int, index: int, node: int) -> Path:
+        """Where a job leaves its structured error for the node task."""
+        return self.log(stage, attempt, index, node).with_suffix(".error.json")
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Events of a run: names are unique, contents never change."""
+
+    folder: Path
+
+    def publish(self, name: str, **data: Any) -> bool:
+        """Record an event once; False when that name is already recorded."""
+        return files.publish_once(self.folder / f"{name}.json", {**data, "at": time.time()})
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        """The event's data, or None."""
+        try:
+            data: dict[str, Any] = files.read_json(self.folder / f"{name}.json")
+        except FileNotFoundError:
+            return None
+        return data
+
+    def names(self, prefix: str = "") -> list[str]:
+        """Names of the recorded events that start with ``prefix``, sorted."""
+        return sorted(path.stem for path in self.folder.glob(f"{prefix}*.json"))
+
+    def attempts(self, stage: str) -> list[int]:
+        """Attempt numbers claimed for ``stage``, ascending."""
+        return sorted(int(name.rsplit(".a", 1)[1]) for name in self.names(f"claim.{stage}.a"))
+
+    def current_attempt(self, stage: str) -> int:
+        """Newest claimed attempt, 0 when there is none: work of older ones is fenced off."""
+        return max(self.attempts(stage), default=0)
+
+    def exit_codes(self, stage: str, index: int, attempt: int) -> dict[int, int]:
+        """Exit code by node rank of one stage task in one attempt."""
+        found = {}
+        for name in self.names(f"finished.{stage}.i{index}.n"):
+            node, _, number = name.rsplit(".n", 1)[1].partition(".a")
+            if int(number) == attempt:
+                event = self.read(name)
+                found[int(node)] = event["exit_code"] if event else 1
+        return found
+
+    def done(self, stage: str, index: int, nodes: int) -> bool:
+        """Whether some attempt of this task ended with exit code 0 on all its nodes."""
+        return any(
+            [codes.get(node) for node in range(nodes)] == [0] * nodes
+            for codes in (self.exit_codes(stage, index, a) for a in self.attempts(stage))
+        )
+
+    def failure(self, stage: str, index: int, attempt: int) -> dict[str, Any] | None:
+        """The first failed node's event of a task in an attempt, or None."""
+        for node, code in sorted(self.exit_codes(stage, index, attempt).items()):
+            if code != 0:
+                return self.read(f"finished.{stage}.i{index}.n{node}.a{attempt}")
+        return None
+
+
+def read_progress(run: RunDir, stage: str) -> list[dict[str, Any]]:
+    """Last progress of every task of ``stage`` (each written whole)."""
+    paths = (run.root / "progress").glob(f"{stage}.*.json")
+    found = []
+    for path in sorted(paths):
+        try:
+            found.append(files.read_json(path))
+        except (FileNotFoundError, json.JSONDecodeError):
+            continue  # replaced while we looked; the next look sees it
+    return found

@@ -1,0 +1,180 @@
+"""The configuration model: every key a user may write, its default and its meaning.
+
+One model serves ``rdtl demo``, ``train`` and ``evaluate``; a command asks for
+the sections that it needs. Jobs never see these classes: they read the resolved
+configuration as JSON (no pydantic inside images). Unknown keys are refused.
+The string under each field is its documentation.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[int, Field(gt=0)]
+Range = Annotated[tuple[int, int], Field(description="[first, end): end is not included")]
+PolicyName = Literal["rdt", "expert", "zero", "replay"]
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys are errors, values are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Task(Section):
+    """Which simulated task."""
+
+    suite: str = "libero_object"
+    """LIBERO suite: libero_object, libero_spatial, libero_goal, libero_10, libero_90."""
+    task_id: Annotated[int, Field(ge=0)] = 0
+    """Index of the task inside the suite."""
+    wide_mm: Annotated[int, Field(ge=0, le=80)] = 0
+    """Shift target and goal object by up to this many millimetres at random (0: LIBERO as it is)."""
+    camera_size: Literal[64, 128, 256] = 128
+    """Width and height of each camera picture in pixels, in the data and in the evaluation."""
+    settle_steps: Annotated[int, Field(ge=0)] = 10
+    """Control steps with a zero action (gripper open) after each reset."""
+    max_steps: Positive = 280
+    """Control steps of an episode after settling; libero_object's published limit is 280."""
+    env_seed: int = 7
+    """Seed of the simulator's fixture placement, set before every reset."""
+
+
+class Collect(Section):
+    """Demonstrations by the scripted expert."""
+
+    demos: Positive = 24
+    """Successful demonstrations to write."""
+    init_states: Range = (0, 30)
+    """Initial states to use, in order; keep them apart from evaluate.init_states."""
+    noise: Annotated[float, Field(ge=0, le=0.5)] = 0.25
+    """Amplitude of the noise on executed translation (the label stays clean), in action units."""
+    render_every: Positive = 3
+    """Render every n-th control step; the steps between carry no picture and are no samples."""
+    shards: Positive = 2
+    """Array tasks."""
+
+
+class Model(Section):
+    """Size of the RDT network and of the vision encoder that is trained with it."""
+
+    hidden: Positive = 128
+    """Width of the transformer."""
+    depth: Positive = 4
+    """Number of blocks; even blocks look at language, odd ones at the pictures."""
+    heads: Positive = 4
+    """Attention heads."""
+    horizon: Positive = 16
+    """Actions in a chunk."""
+    vision_hidden: Positive = 128
+    """Width of the vision transformer."""
+    vision_depth: Positive = 3
+    """Blocks of the vision transformer."""
+    patch: Positive = 16
+    """Patch size of the vision transformer in pixels."""
+    sampling_steps: Positive = 5
+    """Denoising steps when an action chunk is sampled."""
+
+
+class Train(Section):
+    """DeepSpeed fine-tuning."""
+
+    steps: Positive = 1500
+    """Optimizer steps."""
+    minutes: Annotated[float, Field(gt=0)] | None = None
+    """Wall-clock budget; measured once, turned into `steps`, and only then written to run.yaml."""
+    nodes: Positive = 1
+    """Nodes of the job (the site may change it)."""
+    ranks_per_node: Positive = 2
+    """Processes per node on CPU; with GPUs it is one per GPU."""
+    micro_batch: Positive = 16
+    """Samples per rank and micro step."""
+    accumulation: Positive = 1
+    """Micro steps per optimizer step."""
+    effective_batch: Positive = 32
+    """micro_batch x accumulation x ranks; must agree."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """Peak learning rate of AdamW (cosine decay to 0)."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 50
+    """Optimizer steps of linear warm-up."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    """AdamW weight decay."""
+    gradient_clipping: Annotated[float, Field(gt=0)] = 1.0
+    """Global gradient norm; handed to DeepSpeed, which is what applies it."""
+    noise_draws: Positive = 2
+    """Diffusion noise draws per encoded picture."""
+    image_shift_px: Annotated[int, Field(ge=0)] = 4
+    """Random shift augmentation, pixels."""
+    zero_stage: Literal[0, 1, 2] = 1
+    """DeepSpeed ZeRO stage."""
+    ema_power: Annotated[float, Field(gt=0)] = 0.75
+    """Power of the EMA warm-up, 1 - (1 + step) ** -power; the average is kept in float32."""
+    checkpoint_every: Positive = 200
+    """Optimizer steps between checkpoints."""
+    keep_checkpoints: Positive = 2
+    """Complete checkpoints to keep."""
+    log_every: Positive = 10
+    """Optimizer steps between lines of the loss record."""
+    wandb: Literal["off", "offline", "online"] = "off"
+    """Weights & Biases mode; `online` takes its key from the environment, never from here."""
+    model: Model = Model()
+    """Network size."""
+
+    @model_validator(mode="after")
+    def _batch_agrees(self) -> Train:
+        ranks = self.nodes * self.ranks_per_node
+        product = self.micro_batch * self.accumulation * ranks
+        if product != self.effective_batch:
+            raise ValueError(
+                f"effective_batch is {self.effective_batch}, but micro_batch {self.micro_batch} x "
+                f"accumulation {self.accumulation} x {ranks} ranks is {product}"
+            )
+        return self
+
+
+class Evaluate(Section):
+    """Episodes to run and how; together with the task this is the protocol."""
+
+    policies: list[PolicyName] = ["rdt", "expert", "zero", "replay"]
+    """rdt: the trained policy. expert, zero, replay: references in the same table."""
+    checkpoint: str | None = None
+    """Directory of a policy (config.json, model.safetensors, card.json); unset: the run's own."""
+    demonstrations: str | None = None
+    """HDF5 file from which `replay` takes one demonstration; unset: the run's own."""
+    init_states: Range = (30, 50)
+    """Initial states to evaluate on."""
+    trials: Positive = 1
+    """Episodes per initial state."""
+    execution_horizon: Positive = 16
+    """Actions of each chunk that are executed before the policy is asked again."""
+    policy_seed: int = 0
+    """Seed of the sampling noise; an episode's noise depends on this, its key and the query."""
+    shards: Positive = 4
+    """Array tasks."""
+    videos: Annotated[int, Field(ge=0)] = 1
+    """Replayed videos per outcome (successes, failures)."""
+
+
+class Dataset(Section):
+    """Which demonstrations to learn from and what their numbers mean."""
+
+    path: str | None = None
+    """LIBERO HDF5 file; unset: demonstrations are collected by the run itself."""
+    contract: Literal["libero-velocity"] = "libero-velocity"
+    """How states and actions map into the 128 unified slots."""
+
+
+class RunConfig(Section):
+    """The whole configuration; a command refuses one that lacks the sections it needs."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
+    """Name of the run; its directory is runs/NAME-SITE."""
+    seed: int = 7
+    """Seed of collection noise, data order, initial weights and diffusion noise."""
+    task: Task = Task()
+    collect: Collect | None = None
+    dataset: Dataset = Dataset()
+    train: Train | None = None
+    evaluate: Evaluate | None = None

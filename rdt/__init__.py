@@ -1,0 +1,1 @@
+"""The science: model, data, training, policies, simulation. Knows nothing of clusters."""

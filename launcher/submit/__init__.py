@@ -1,0 +1,1 @@
+"""How stages become processes: here, or as jobs of a scheduler."""

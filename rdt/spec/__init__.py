@@ -1,0 +1,1 @@
+"""Standard-library statements that travel with data, checkpoints and results."""

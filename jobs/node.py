@@ -1,0 +1,222 @@
+"""The host side of a stage on one node: place, child process, signals, marker.
+
+A :class:`NodeTask` is what submitit pickles (four plain values, by name) and
+what the local executor runs. It reads the plan, works out where it is (node
+rank, rendezvous address), starts the stage's argv as a child, forwards signals
+to it and records how it ended. It runs in the launcher's light environment and
+imports the standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launcher.core import files, plan
+from launcher.core.errors import RdtlError
+from launcher.core.job import die_with_parent
+from launcher.core.runs import RunDir
+
+FORWARDED = (signal.SIGTERM, signal.SIGINT)
+
+
+class StageFailed(RuntimeError):
+    """The stage's command did not end with exit code 0 on this node."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where this node task stands among the nodes of its task."""
+
+    node: int
+    nodes: int
+    address: str
+    port: int
+
+
+def free_port(first: int) -> int:
+    """The first port from ``first`` up that can be bound now; below the ephemeral range."""
+    for port in range(first, 32768):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+            return port
+    raise RdtlError("RDTL-S007", f"no free port between {first} and 32767", fix="free some ports")
+
+
+def find_place(stage: plan.Stage) -> Place:
+    """Read rank and rendezvous from Slurm's environment; without Slurm this is node 0 of 1.
+
+    The port comes from the job id, below the ephemeral range, so that all nodes
+    know it without talking; node 0 proves that it is free.
+    """
+    if "SLURM_JOB_ID" not in os.environ or stage.nodes == 1:
+        seed = int(os.environ.get("SLURM_JOB_ID", os.getpid()))
+        return Place(0, 1, "127.0.0.1", free_port(10000 + seed % 20000))
+    node = int(os.environ["SLURM_NODEID"])
+    command = ["scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]]
+    hosts = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    port = 10000 + int(os.environ["SLURM_JOB_ID"]) % 20000
+    if node == 0 and free_port(port) != port:
+        raise RdtlError(
+            "RDTL-S007",
+            f"the rendezvous port {port} is taken on {hosts[0]}",
+            why="the other nodes know no other port, so they would wait for ever",
+            fix="submit again: the next job id gives another port",
+        )
+    return Place(node, stage.nodes, hosts[0], port)
+
+
+@dataclass(frozen=True)
+class NodeTask:
+    """One node's share of one stage task; holds paths and numbers only."""
+
+    run_dir: str
+    stage: str
+    index: int
+    attempt: int
+
+    def __call__(self) -> int:
+        """Run the stage on this node; raises StageFailed so that the scheduler sees a failure."""
+        run = RunDir(Path(self.run_dir))
+        the_plan = plan.read(run.plan)
+        stage = the_plan.stage(self.stage)
+        try:
+            place = find_place(stage)
+            code = self._run(run, stage, place)
+        except RdtlError as error:
+            self._finish(run, int(os.environ.get("SLURM_NODEID", "0")), 1, error.to_dict())
+            raise
+        self._finish(run, place.node, code, self._error(run, place.node) if code else None)
+        if code:
+            raise StageFailed(f"stage {self.stage}, task {self.index}, node {place.node}: exit {code}")
+        return code
+
+    def _run(self, run: RunDir, stage: plan.Stage, place: Place) -> int:
+        log_path = run.log(self.stage, self.attempt, self.index, place.node)
+        log_path.parent.mkdir(parents=True, exist_ok=True)
+        ranks = range(stage.ranks_per_node if stage.per == "gpu" else 1)
+        with log_path.open("ab") as log:
+            children = [
+                subprocess.Popen(
+                    list(stage.argv),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=self._environment(run, stage, place, rank),
+                    cwd=stage.working_directory or run.root,
+                    preexec_fn=die_with_parent,
+                )
+                for rank in ranks
+            ]
+            forward_signals(children)
+            return wait_for(children)
+
+    def _environment(
+        self, run: RunDir, stage: plan.Stage, place: Place, local_rank: int
+    ) -> dict[str, str]:
+        variables = {
+            **os.environ,
+            **stage.environment,
+            "RDTL_RUN_DIR": str(run.root),
+            "RDTL_STAGE": stage.name,
+            "RDTL_INDEX": str(self.index),
+            "RDTL_COUNT": str(stage.array),
+            "RDTL_ATTEMPT": str(self.attempt),
+            "RDTL_NODE": str(place.node),
+            "RDTL_NODES": str(place.nodes),
+            "RDTL_ERROR_FILE": str(run.error(stage.name, self.attempt, self.index, place.node)),
+            **rendezvous(stage, place, local_rank),
+        }
+        for name in ("PYTHONPATH", "PYTHONSAFEPATH"):
+            variables.pop(name, None)
+        if stage.own_code:  # the snapshot is the only source; a ./jobs of the user must not win
+            variables |= {"PYTHONPATH": str(run.code), "PYTHONSAFEPATH": "1"}
+        return variables
+
+    def _finish(self, run: RunDir, node: int, code: int, error: dict[str, Any] | None) -> None:
+        name = f"finished.{self.stage}.i{self.index}.n{node}.a{self.attempt}"
+        run.ledger.publish(name, exit_code=code, error=error, host=socket.gethostname())
+
+    def _error(self, run: RunDir, node: int) -> dict[str, Any] | None:
+        path = run.error(self.stage, self.attempt, self.index, node)
+        return files.read_json(path) if path.exists() else None
+
+
+def run_task(task: NodeTask) -> int:
+    """What submitit pickles beside the task: a function importable by name."""
+    return task()
+
+
+def rendezvous(stage: plan.Stage, place: Place, local_rank: int) -> dict[str, str]:
+    """Variables by which ranks find each other: the usual ones, and torchrun's (PET_*).
+
+    With ``per="node"`` RANK is not set: torch.distributed.run or the user's own
+    launcher starts the ranks of a node.
+    """
+    variables = {
+        "MASTER_ADDR": place.address,
+        "MASTER_PORT": str(place.port),
+        "NODE_RANK": str(place.node),
+        "NNODES": str(place.nodes),
+        "PET_NNODES": str(place.nodes),
+        "PET_NODE_RANK": str(place.node),
+        "PET_NPROC_PER_NODE": str(stage.ranks_per_node),
+        "PET_MASTER_ADDR": place.address,
+        "PET_MASTER_PORT": str(place.port),
+    }
+    if stage.per == "gpu":
+        variables |= {
+            "RANK": str(place.node * stage.ranks_per_node + local_rank),
+            "LOCAL_RANK": str(local_rank),
+            "WORLD_SIZE": str(place.nodes * stage.ranks_per_node),
+        }
+    return variables
+
+
+def forward_signals(children: list[subprocess.Popen[bytes]]) -> None:
+    """Pass SIGTERM and SIGINT on to the children; their exit code then ends this task."""
+
+    def forward(number: int, frame: object) -> None:
+        for child in children:
+            if child.poll() is None:
+                child.send_signal(number)
+
+    for number in FORWARDED:
+        signal.signal(number, forward)
+
+
+def wait_for(children: list[subprocess.Popen[bytes]]) -> int:
+    """First non-zero exit code, else 0. One dead rank ends the others: they would hang."""
+    pending = list(children)
+    code = 0
+    while pending:
+        try:
+            pending[0].wait(timeout=0.2)
+        except subprocess.TimeoutExpired:
+            pass
+        for child in [c for c in pending if c.poll() is not None]:
+            pending.remove(child)
+            if child.returncode != 0 and code == 0:
+                code = child.returncode
+                for other in pending:
+                    other.terminate()
+    return code if code >= 0 else 128 - code
+
+
+def main(argv: list[str]) -> int:
+    """By hand: ``python -m jobs.node RUN_DIR STAGE INDEX ATTEMPT``."""
+    return NodeTask(argv[0], argv[1], int(argv[2]), int(argv[3]))()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

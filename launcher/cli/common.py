@@ -1,0 +1,120 @@
+"""Options that mean the same on every command, and what several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from launcher.output import Output
+
+if TYPE_CHECKING:
+    from launcher.core.plan import Plan
+    from launcher.core.runs import RunDir
+    from launcher.drive import Backend, StageView
+    from launcher.schema import RunConfig
+    from launcher.sites import Site
+
+current = Output()
+"""The output of the command that runs now; ``main`` prints errors through it."""
+
+SiteOption = Annotated[
+    str, typer.Option("--site", help="Where to run: a file of configs/sites, without .yaml.")
+]
+SetOption = Annotated[
+    list[str], typer.Option("--set", help="Change a configuration key, e.g. train.steps=800.")
+]
+NameOption = Annotated[
+    str | None, typer.Option("--name", help="Name of the run instead of the configuration's.")
+]
+RunsOption = Annotated[
+    Path, typer.Option("--runs-dir", help="Where run directories lie.", envvar="RDTL_RUNS")
+]
+JobsOption = Annotated[
+    int | None,
+    typer.Option("--jobs", min=1, help="Tasks at once on a local site (default: what fits)."),
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Print the plan and the exact scripts, submit nothing.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+
+def start_output(as_json: bool) -> Output:
+    """The output for this command; errors will use it too."""
+    global current
+    current = Output(as_json)
+    return current
+
+
+def prepare(
+    config: RunConfig, site_name: str, runs_dir: Path, name: str | None
+) -> tuple[RunDir, Plan, Site]:
+    """Configuration → run directory (not created), plan and site."""
+    from launcher import presets, sites
+    from launcher.core.runs import RunDir
+
+    site = sites.load(site_name)
+    run = RunDir((runs_dir / f"{name or config.name}-{site_name}").resolve())
+    return run, presets.pipeline(config, site_name, site, run), site
+
+
+def backend_for(run: RunDir, site: Site, jobs: int | None) -> Backend:
+    """The backend of a site; takes the run's lock where this process does the work."""
+    if site.kind == "slurm":
+        from launcher.submit.slurm import SlurmBackend
+
+        return SlurmBackend(run, site)
+    from launcher.submit.hosts import LocalBackend
+
+    return LocalBackend(run, site, jobs)
+
+
+def show_dry_run(output: Output, run: RunDir, plan: Plan, site: Site) -> None:
+    """Print every stage: the exact sbatch script on a cluster, the command here."""
+    scripts = {}
+    for stage in plan.stages:
+        if site.kind == "slurm":
+            from launcher.submit.slurm import SlurmBackend
+
+            after = [f"<job id of {parent}>" for parent in stage.needs]
+            scripts[stage.name] = SlurmBackend(run, site).script(plan, stage, 1, after)
+        else:
+            import shlex
+
+            scripts[stage.name] = f"cd {run.root}  # {stage.array} task(s)\n{shlex.join(stage.argv)}"
+    for name, text in scripts.items():
+        output.text(f"# ---- stage {name} ----\n{text}")
+    output.result({"run": str(run.root), "plan": plan.to_dict(), "scripts": scripts})
+    output.say(f"dry run: nothing was written or submitted; the run would live in {run.root}")
+
+
+def execute(
+    output: Output,
+    run: RunDir,
+    plan: Plan,
+    site: Site,
+    config_yaml: str,
+    jobs: int | None,
+    also: Callable[[list[StageView]], Any] | None = None,
+) -> Plan:
+    """Create or continue the run and drive it to its end; returns the plan that really ran."""
+    from launcher.create import create
+    from launcher.drive import drive
+    from launcher.progress import Watcher
+
+    plan = create(run, plan, config_yaml)
+    backend = backend_for(run, site, jobs)
+    watcher = Watcher(run, output)
+
+    def watch(views: list[StageView]) -> None:
+        watcher(views)
+        if also:
+            also(views)
+
+    output.say(f"run {run.root} on site {plan.site}")
+    drive(run, plan, backend, watch)
+    output.clear_status()
+    return plan

@@ -1,0 +1,54 @@
+"""``rdtl run``: any command on any site."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from launcher.cli import common
+
+
+def run(
+    command: Annotated[list[str], typer.Argument(metavar="-- CMD…", help="Command and arguments.")],
+    site: common.SiteOption = "local",
+    nodes: Annotated[int, typer.Option("--nodes", min=1, help="Nodes.")] = 1,
+    gpus: Annotated[int, typer.Option("--gpus", min=0, help="GPUs per node.")] = 0,
+    per: Annotated[
+        str, typer.Option("--per", help="Start CMD once per `node`, or per `gpu` with RANK set.")
+    ] = "node",
+    minutes: Annotated[int, typer.Option("--minutes", min=1, help="Wall-clock limit.")] = 60,
+    memory_gb: Annotated[float, typer.Option("--memory-gb", min=0.1, help="Per node.")] = 1.0,
+    name: common.NameOption = None,
+    runs_dir: common.RunsOption = Path("runs"),
+    dry_run: common.DryRunOption = False,
+    as_json: common.JsonOption = False,
+) -> None:
+    """Run any command on a site: here, or as a Slurm job on N nodes.
+
+    The git working tree around the current directory is copied into the run
+    directory and the command runs in that copy.
+    """
+    from launcher import presets, run_command, sites
+    from launcher.core.errors import UsageError
+
+    output = common.start_output(as_json)
+    if per not in ("node", "gpu"):
+        raise UsageError("RDTL-U006", f"--per is node or gpu, not {per}")
+    the_site = sites.load(site)
+    run_dir = run_command.directory(runs_dir, name, site)
+    plan = presets.command(
+        command, site, the_site, nodes=nodes, gpus=gpus, per_gpu=per == "gpu",
+        working_directory=run_command.working_directory(run_dir, Path.cwd(), copy=not dry_run),
+        minutes=minutes, memory_gb=memory_gb,
+    )
+    if dry_run:
+        common.show_dry_run(output, run_dir, plan, the_site)
+        return
+    tail = run_command.LogTail(run_dir, plan.stages[0], output)
+    try:
+        common.execute(output, run_dir, plan, the_site, run_command.as_yaml(command), None, tail)
+    finally:
+        tail.rest()
+    output.result({"run": str(run_dir.root), "logs": tail.read()})

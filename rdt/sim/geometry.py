@@ -1,0 +1,53 @@
+"""Ground-truth geometry of objects, read from the simulator."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+_CORNERS = np.array(list(itertools.product((-1.0, 1.0), repeat=3)))
+
+
+def collision_points(env: Any, name: str) -> NDArray[np.float64]:
+    """Points (k, 3) in metres, world frame, that span the collision shape of object ``name``.
+
+    Mesh geoms contribute their vertices, primitives the corners of their bounding box.
+    ``env`` is LIBERO's ``ControlEnv``; the object is one of its movable objects.
+    """
+    model, data = env.sim.model._model, env.sim.data._data
+    root = env.env.obj_body_id[name]
+    owned = model.body_rootid[model.geom_bodyid] == root
+    solid = (model.geom_contype != 0) | (model.geom_conaffinity != 0)
+    clouds = [
+        _local_points(model, geom) @ data.geom_xmat[geom].reshape(3, 3).T + data.geom_xpos[geom]
+        for geom in np.flatnonzero(owned & solid)
+    ]
+    return np.concatenate(clouds)
+
+
+def _local_points(model: Any, geom: int) -> NDArray[np.float64]:
+    if model.geom_type[geom] == mujoco.mjtGeom.mjGEOM_MESH:
+        mesh = model.geom_dataid[geom]
+        first = model.mesh_vertadr[mesh]
+        vertices = model.mesh_vert[first : first + model.mesh_vertnum[mesh]]
+        return np.asarray(vertices, np.float64)
+    centre, half = model.geom_aabb[geom, :3], model.geom_aabb[geom, 3:]
+    return np.asarray(centre + _CORNERS * half, np.float64)
+
+
+def rotation_z(angle: float) -> NDArray[np.float64]:
+    """Rotation matrix (3, 3) about world z by ``angle`` radians."""
+    c, s = np.cos(angle), np.sin(angle)
+    return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
+
+
+def rotation_vector(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Axis times angle (3,) in radians of a rotation matrix (3, 3)."""
+    quaternion, vector = np.zeros(4), np.zeros(3)
+    mujoco.mju_mat2Quat(quaternion, np.ascontiguousarray(matrix).reshape(9))
+    mujoco.mju_quat2Vel(vector, quaternion, 1.0)
+    return vector

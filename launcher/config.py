@@ -93,7 +93,9 @@ def validate(model: type[Model], data: dict[str, Any], source: str) -> Model:
         unknown = any(item["type"] == "extra_forbidden" for item in error.errors())
         raise UsageError(
             "RDTL-U001",
-            problems[0] if len(problems) == 1 else f"{len(problems)} mistakes: " + "; ".join(problems),
+            problems[0]
+            if len(problems) == 1
+            else f"{len(problems)} mistakes: " + "; ".join(problems),
             where=source,
             why="an unknown key would be a setting that silently does nothing" if unknown else "",
             fix="correct the file or the --set option; docs/configuration.md lists every key",

@@ -8,6 +8,7 @@ per command on stdout and nothing else there.
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -40,8 +41,6 @@ class Output:
                 self._status = text
                 print(_printable(text, sys.stderr), file=sys.stderr, flush=True)
             return
-        import shutil
-
         width = shutil.get_terminal_size().columns - 1
         self._status = _printable(text, sys.stderr)[:width]
         print(f"\r\033[K{self._status}", end="", file=sys.stderr, flush=True)
@@ -52,7 +51,7 @@ class Output:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
             self._status = ""
 
-    def text(self, text: str) -> None:
+    def text(self, text: str = "") -> None:
         """Result text on stdout, as it is (a script, a log); nothing in JSON mode."""
         if not self.as_json:
             self.clear_status()

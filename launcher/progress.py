@@ -71,9 +71,9 @@ def clock(seconds: float) -> str:
     return f"{minutes}:{rest:02d}"
 
 
-def both(first: Callable[[list[StageView]], None], second: Callable[[list[StageView]], None]) -> (
-    Callable[[list[StageView]], None]
-):
+def both(
+    first: Callable[[list[StageView]], None], second: Callable[[list[StageView]], None]
+) -> Callable[[list[StageView]], None]:
     """A watcher that calls two."""
 
     def watch(views: list[StageView]) -> None:

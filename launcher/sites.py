@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 from typing import Literal
+
+from pydantic import Field
 
 from launcher import config
 from launcher.core.errors import UsageError
@@ -20,7 +23,7 @@ class Site(Section):
     """Slurm partition (--partition)."""
     account: str | None = None
     """Slurm account (--account)."""
-    environment: dict[str, str] = {}
+    environment: dict[str, str] = Field(default={})
     """Variables for every call of the scheduler and for the jobs; no secrets."""
     max_memory_per_node_mb: int | None = None
     """Memory of one node in MB; unset: read from this machine (local) or not checked."""
@@ -55,7 +58,7 @@ def memory_mb(site: Site) -> int:
     """Memory of one node in MB; this machine's available memory when the site does not say."""
     if site.max_memory_per_node_mb:
         return site.max_memory_per_node_mb
-    with open("/proc/meminfo", encoding="ascii") as handle:
+    with Path("/proc/meminfo").open(encoding="ascii") as handle:
         values = dict(line.split(":", 1) for line in handle)
     return int(values["MemAvailable"].split()[0]) // 1024
 

@@ -150,13 +150,12 @@ def word_vector(word: str) -> NDArray[np.float32]:
 
 
 def language_tokens(instruction: str) -> tuple[Tensor, Tensor]:
-    """Tokens (32, 64) float32 and which are words (32,) bool.
+    """Tokens (1, L, 64) float32 of the L words and which are valid, (1, L) bool (all).
 
     Raises ValueError for an instruction without words or with more than 32.
     """
     words = re.findall(r"[^\W_]+", instruction)
     if not 0 < len(words) <= MAX_WORDS:
-        raise ValueError(f"instruction {instruction!r} has {len(words)} words, 1–{MAX_WORDS} fit")
-    tokens = torch.zeros(MAX_WORDS, WORD_WIDTH)
-    tokens[: len(words)] = torch.from_numpy(np.stack([word_vector(word) for word in words]))
-    return tokens, torch.arange(MAX_WORDS) < len(words)
+        raise ValueError(f"instruction {instruction!r} has {len(words)} words, 1 to {MAX_WORDS} fit")
+    tokens = torch.from_numpy(np.stack([word_vector(word) for word in words]))
+    return tokens[None], torch.ones(1, len(words), dtype=torch.bool)

@@ -26,9 +26,9 @@ app = typer.Typer(
 )
 
 app.command("demo")(demo.demo)
-app.command(
-    "run", context_settings={"allow_extra_args": False, "ignore_unknown_options": False}
-)(run.run)
+app.command("run", context_settings={"allow_extra_args": False, "ignore_unknown_options": False})(
+    run.run
+)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("report")(report.report)

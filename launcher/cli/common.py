@@ -84,7 +84,9 @@ def show_dry_run(output: Output, run: RunDir, plan: Plan, site: Site) -> None:
         else:
             import shlex
 
-            scripts[stage.name] = f"cd {run.root}  # {stage.array} task(s)\n{shlex.join(stage.argv)}"
+            scripts[stage.name] = (
+                f"cd {run.root}  # {stage.array} task(s)\n{shlex.join(stage.argv)}"
+            )
     for name, text in scripts.items():
         output.text(f"# ---- stage {name} ----\n{text}")
     output.result({"run": str(run.root), "plan": plan.to_dict(), "scripts": scripts})

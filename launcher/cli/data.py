@@ -22,5 +22,3 @@ def verify(
 
     output = common.start_output(as_json)
     heavy.show(output, heavy.run_check("data", str(path.resolve())))
-
-

@@ -25,6 +25,8 @@ def doctor(
     if explain:
         rows = [[check.name, " ".join(check.codes), check.about] for check in registry.CHECKS]
         output.table("checks", ["check", "codes", "looks at"], rows)
-        output.result([{"name": c.name, "codes": c.codes, "about": c.about} for c in registry.CHECKS])
+        output.result(
+            [{"name": c.name, "codes": c.codes, "about": c.about} for c in registry.CHECKS]
+        )
         return
     heavy.show(output, registry.run_all(sites.load(site), runs_dir.resolve()))

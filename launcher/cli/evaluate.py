@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from launcher.cli import common
+
+if TYPE_CHECKING:
+    from launcher.schema import RunConfig
 
 
 def evaluate(
@@ -43,11 +46,12 @@ def evaluate(
     summary.show(output, run)
 
 
-def with_checkpoint(config, checkpoint):  # type: ignore[no-untyped-def]
+def with_checkpoint(config: RunConfig, checkpoint: Path | None) -> RunConfig:
     """The configuration with policy rdt from ``checkpoint`` (and unchanged without one)."""
     if checkpoint is None:
         return config
     old = config.evaluate
+    assert old is not None
     policies = old.policies if "rdt" in old.policies else ["rdt", *old.policies]
     update = {"checkpoint": str(checkpoint.resolve()), "policies": policies}
     return config.model_copy(update={"evaluate": old.model_copy(update=update)})

@@ -39,9 +39,15 @@ def run(
     the_site = sites.load(site)
     run_dir = run_command.directory(runs_dir, name, site)
     plan = presets.command(
-        command, site, the_site, nodes=nodes, gpus=gpus, per_gpu=per == "gpu",
+        command,
+        site,
+        the_site,
+        nodes=nodes,
+        gpus=gpus,
+        per_gpu=per == "gpu",
         working_directory=run_command.working_directory(run_dir, Path.cwd(), copy=not dry_run),
-        minutes=minutes, memory_gb=memory_gb,
+        minutes=minutes,
+        memory_gb=memory_gb,
     )
     if dry_run:
         common.show_dry_run(output, run_dir, plan, the_site)

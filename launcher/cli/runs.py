@@ -52,7 +52,9 @@ def describe(run: Any) -> dict[str, Any]:
 
     if not run.plan.exists():
         raise UsageError(
-            "RDTL-U014", "this is no run directory", where=f"{run.plan} does not exist",
+            "RDTL-U014",
+            "this is no run directory",
+            where=f"{run.plan} does not exist",
             fix="rdtl runs list shows the runs",
         )
     the_plan = plan.read(run.plan)

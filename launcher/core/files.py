@@ -19,7 +19,9 @@ from typing import Any
 
 
 def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}.part")
+    return path.with_name(
+        f".{path.name}.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}.part"
+    )
 
 
 def sync_directory(path: Path) -> None:

@@ -57,8 +57,14 @@ class Job:
         """Publish how far this task is; cheap enough for every episode or second."""
         files.write_json(
             self.run.progress(self.stage, self.index),
-            {"index": self.index, "done": done, "total": total, "unit": unit, "text": text,
-             "at": time.time()},
+            {
+                "index": self.index,
+                "done": done,
+                "total": total,
+                "unit": unit,
+                "text": text,
+                "at": time.time(),
+            },
         )
 
     def fenced(self) -> bool:

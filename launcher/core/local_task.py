@@ -12,22 +12,21 @@ import os
 import pickle
 import sys
 import traceback
+from pathlib import Path
 from typing import Any
 
 
 def main(submitted: str, result: str) -> int:
     """Call, then publish ("success", value) or ("error", traceback) as a whole file."""
-    with open(submitted, "rb") as handle:
-        function, args, kwargs = pickle.load(handle)
+    function, args, kwargs = pickle.loads(Path(submitted).read_bytes())
     outcome: tuple[str, Any]
     try:
         outcome = ("success", function(*args, **kwargs))
     except Exception:
         outcome = ("error", traceback.format_exc())
-    temporary = f"{result}.{os.getpid()}.part"
-    with open(temporary, "wb") as handle:
-        pickle.dump(outcome, handle)
-    os.replace(temporary, result)
+    temporary = Path(f"{result}.{os.getpid()}.part")
+    temporary.write_bytes(pickle.dumps(outcome))
+    temporary.replace(result)
     return 0 if outcome[0] == "success" else 1
 
 

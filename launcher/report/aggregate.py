@@ -149,7 +149,9 @@ def printable(text: str) -> str:
 def _printable_record(record: Record) -> Record:
     return replace(
         record,
-        **{name: printable(value) for name, value in vars(record).items() if isinstance(value, str)},
+        **{
+            name: printable(value) for name, value in vars(record).items() if isinstance(value, str)
+        },
     )
 
 

@@ -130,8 +130,8 @@ def _against_replay(report: Report) -> str:
     behind = sum(replay[key] and not rdt[key] for key in shared)
     p = intervals.mcnemar(ahead, behind)
     counts = (
-        f"on {len(shared)} shared initial states rdt alone succeeded in {ahead}, replay alone in "
-        f"{behind} (exact McNemar test, {p_text(p)})"
+        f"of {len(shared)} pairs of episodes from the same initial state, rdt alone succeeded in "
+        f"{ahead} and replay alone in {behind} (exact McNemar test, {p_text(p)})"
     )
     if p >= LEVEL:
         few = " So few differences could not have shown one." if 0 < ahead + behind < 6 else ""

@@ -67,7 +67,8 @@ class LocalJob(core.Job[Any]):
         if not path.exists():
             code = self.process.poll() if self.process else None
             raise utils.UncompletedJobError(
-                f"task {self.job_id} ended with status {code} and left no result; see {self.paths.stderr}"
+                f"task {self.job_id} ended with status {code} and left no result; "
+                f"see {self.paths.stderr}"
             )
         # Written by the process that we started ourselves, in our own directory.
         outcome: tuple[str, Any] = pickle.loads(path.read_bytes())
@@ -84,7 +85,11 @@ class CappedExecutor(core.Executor):
     job_class = LocalJob
 
     def __init__(
-        self, folder: Path | str, *, jobs: int | None = None, environment: dict[str, str] | None = None
+        self,
+        folder: Path | str,
+        *,
+        jobs: int | None = None,
+        environment: dict[str, str] | None = None,
     ) -> None:
         super().__init__(folder)
         self.folder.mkdir(parents=True, exist_ok=True)

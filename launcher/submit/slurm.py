@@ -124,9 +124,11 @@ class SlurmBackend:
             with _environment(self._environment):
                 executor = self._executor(stage, attempt, after)
                 # An array of one would lose its index; a plain job is what Slurm shows best.
-                jobs = executor.map_array(run_task, tasks) if len(tasks) > 1 else [
-                    executor.submit(run_task, tasks[0])
-                ]
+                jobs = (
+                    executor.map_array(run_task, tasks)
+                    if len(tasks) > 1
+                    else [executor.submit(run_task, tasks[0])]
+                )
         except (FailedJobError, subprocess.SubprocessError) as error:
             raise RemoteError(
                 "RDTL-S031",

@@ -127,48 +127,47 @@ def raw_offset(dataset: h5py.Dataset) -> int | None:
 
 
 class RowReader:
-    """Rows of datasets of one file, by raw offset where the layout allows it.
+    """Rows of the datasets of one open file, by raw offset where the layout allows it.
 
-    The file must not change while it is read: a short read is an error, and the
-    size and time of the file are compared at every opening.
+    ``pread`` and not a memory map: when somebody cuts the file while it is read, a
+    map kills the process without a word, while a short read can be reported.
     """
 
     def __init__(self, path: Path, file: h5py.File) -> None:
-        self.path = path
+        self._path = path
         self._file = file
         self._descriptor = os.open(path, os.O_RDONLY)
-        self._offsets: dict[str, int | None] = {}
+        self._places: dict[str, tuple[h5py.Dataset, int | None, int]] = {}
 
-    def prefetch(self, dataset: str, rows: NDArray[np.int64]) -> None:
-        """Tell the kernel which rows come next, so that cold reads overlap."""
-        offset, size = self._place(dataset)
+    def prefetch(self, name: str, row: int) -> None:
+        """Tell the kernel that a row comes soon, so that cold reads of a batch overlap."""
+        _, offset, size = self._place(name)
         if offset is not None:
-            for row in rows:
-                start = offset + int(row) * size
-                os.posix_fadvise(self._descriptor, start, size, os.POSIX_FADV_WILLNEED)
+            start = offset + row * size
+            os.posix_fadvise(self._descriptor, start, size, os.POSIX_FADV_WILLNEED)
 
-    def read(self, dataset: str, row: int, out: NDArray[np.uint8]) -> None:
-        """Copy one row into ``out`` (its shape, C order).
+    def read(self, name: str, row: int, out: NDArray[np.uint8]) -> None:
+        """Copy a row of dataset ``name`` into ``out`` (its shape, uint8, C order).
 
         Raises RdtlError RDTL-D013 when the file ends before the row does.
         """
-        offset, size = self._place(dataset)
+        dataset, offset, size = self._place(name)
         if offset is None:
-            self._file[dataset].read_direct(out, np.s_[row])
+            dataset.read_direct(out, np.s_[row])
             return
         found = os.preadv(self._descriptor, [memoryview(out).cast("B")], offset + row * size)
         if found != size:
             raise RdtlError(
                 "RDTL-D013",
                 "a demonstration file became shorter while it was read",
-                where=f"{self.path}: {dataset}, row {row} ({found} of {size} bytes)",
-                why="somebody replaced or cut it after training had started",
+                where=f"{self._path}: /{name}, row {row} ({found} of {size} bytes)",
+                why="it was replaced or cut after it had been opened",
                 fix="restore the file and start again",
             )
 
-    def _place(self, dataset: str) -> tuple[int | None, int]:
-        item = self._file[dataset] if dataset not in self._offsets else None
-        if item is not None:
-            self._offsets[dataset] = raw_offset(item)
-            self._sizes[dataset] = item.nbytes // len(item)
-        return self._offsets[dataset], self._sizes[dataset]
+    def _place(self, name: str) -> tuple[h5py.Dataset, int | None, int]:
+        if name not in self._places:
+            dataset = self._file[name]
+            size = dataset.dtype.itemsize * int(np.prod(dataset.shape[1:]))
+            self._places[name] = (dataset, raw_offset(dataset), size)
+        return self._places[name]

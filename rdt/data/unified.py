@@ -73,12 +73,12 @@ def normalise_state(
     return _scatter(scores, contract.state_slots).astype(np.float32)
 
 
-def encode_action(actions: ArrayLike, contract: Contract = LIBERO_VELOCITY) -> NDArray[np.float32]:
-    """LIBERO actions (..., 7) in [-1, 1], last one -1 = open, to (..., 128) float32."""
+def encode_action(actions: ArrayLike, contract: Contract = LIBERO_VELOCITY) -> Float:
+    """LIBERO actions (..., 7) in [-1, 1], last one -1 = open, to (..., 128) float64."""
     values = np.asarray(actions, dtype=np.float64)
     opening = (1.0 - values[..., 6:]) / 2.0
     gathered = np.concatenate([opening, values[..., :6]], axis=-1)
-    return _scatter(gathered, contract.action_slots).astype(np.float32)
+    return _scatter(gathered, contract.action_slots)
 
 
 def decode_action(unified: ArrayLike, contract: Contract = LIBERO_VELOCITY) -> NDArray[np.float32]:

@@ -25,7 +25,7 @@ GOAL_M = 0.05  # an action of 1 moves the controller's goal by this much
 GOAL_RAD = 0.5
 DOWN = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, -1.0]])  # fingers open along y
 ANGLE_TOLERANCE = 0.08
-WAYPOINT_STEPS = 80
+WAYPOINT_STEPS = 60
 
 
 def expert(simulator: Simulator) -> Iterator[Action]:
@@ -41,7 +41,7 @@ def expert(simulator: Simulator) -> Iterator[Action]:
     top = collision_points(simulator.env, basket)[:, 2].max()
     hang = grasp[2] - points[:, 2].min()  # how far the object reaches below the hand
     yield from hand.move(grasp + [0, 0, 0.10], rotation, OPEN, tolerance=0.012)
-    yield from hand.move(grasp, rotation, OPEN, tolerance=0.006, speed=0.6)
+    yield from hand.move(grasp, rotation, OPEN, tolerance=0.009, speed=0.6)
     yield from hand.hold(CLOSE, steps=10)
     carry = max(grasp[2] + 0.16, top + hang + 0.03)
     yield from hand.move(np.array([*grasp[:2], carry]), rotation, CLOSE, tolerance=0.02)

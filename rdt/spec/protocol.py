@@ -128,5 +128,7 @@ def differences(there: Protocol, here: Protocol) -> str:
     """The fields in which two protocols differ, as ``field A there, B here; …``."""
     old, new = asdict(there), asdict(here)
     return "; ".join(
-        f"{field} {old[field]} there, {new[field]} here" for field in old if old[field] != new[field]
+        f"{field} {old[field]} there, {new[field]} here"
+        for field in old
+        if old[field] != new[field]
     )

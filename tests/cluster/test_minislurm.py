@@ -270,7 +270,8 @@ def test_missing_package_names_the_installer() -> None:
     script = (
         "import shutil, sys; which = shutil.which; "
         "shutil.which = lambda name, **k: None if name == 'slurmctld' else which(name, **k); "
-        "from tests.cluster.minislurm import main; sys.exit(main(['up', '--root', '/tmp/rdtl-ms-missing']))"
+        "from tests.cluster.minislurm import main; "
+        "sys.exit(main(['up', '--root', '/tmp/rdtl-ms-missing']))"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True

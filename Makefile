@@ -1,0 +1,67 @@
+# The front doors. `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LIBRARIES := libosmesa6 libegl1 libegl-mesa0 libgles2 libgl1 libgl1-mesa-dri libglx-mesa0 libglu1-mesa
+TEST_MINUTES := 40
+.DEFAULT_GOAL := help
+.PHONY: help venv libraries demo test test-all check fix bench cluster-up cluster-down docs clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  \1\t/' | expand -t 18
+
+venv: $(VENV)/.installed ## make .venv with everything (CPU)
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@# torch first and alone: a looser requirement of another package would take a CUDA build
+	$(BIN)/pip install -q -c constraints.txt torch
+	$(BIN)/pip install -q -c constraints.txt -e '.[all,dev]'
+	$(BIN)/python -c 'import torch; assert torch.version.cuda is None, "a CUDA build of torch was installed"'
+	touch $@
+
+libraries: $(VENV)/.installed
+	@$(BIN)/python -c 'import sys; from launcher.checks import rendering; sys.exit(rendering(None, None)[0].severity == "error")' || \
+	if [ "$$(id -u)" = 0 ]; then \
+	  apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $(LIBRARIES); \
+	else \
+	  echo "Headless rendering needs system libraries. Run this once, then make demo again:"; \
+	  echo "  sudo apt-get install -y $(LIBRARIES)"; exit 1; \
+	fi
+
+demo: venv libraries ## the whole road on this machine (about 10 minutes)
+	$(BIN)/rdtl demo
+
+test: venv libraries ## all tests but the slow ones; fails above 40 minutes
+	timeout --signal=INT --kill-after=60 $(TEST_MINUTES)m $(BIN)/python -m pytest -m 'not slow'
+
+test-all: venv libraries ## every test
+	$(BIN)/python -m pytest
+
+check: venv ## lint, format, types; changes nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m docs.generate --check
+
+fix: venv ## apply what lint and format can repair
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: venv libraries ## all benchmarks; writes benchmarks/results and docs/benchmarks.md
+	$(BIN)/python -m benchmarks
+
+cluster-up: venv ## start a real Slurm on this machine (root); site minislurm
+	$(BIN)/python -m tests.cluster.minislurm up
+
+cluster-down: ## stop it and leave nothing behind
+	$(BIN)/python -m tests.cluster.minislurm down
+
+docs: venv ## regenerate the generated pages of docs/
+	$(BIN)/python -m docs.generate
+
+clean: ## remove caches (runs/ and .venv stay)
+	rm -rf .ruff_cache .mypy_cache .pytest_cache build dist

@@ -1,0 +1,1 @@
+"""Makes ``python -m docs.generate`` importable from a checkout."""

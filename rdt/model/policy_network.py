@@ -1,0 +1,132 @@
+"""The network of a policy: RDT with the vision tower that is trained with it.
+
+Its state dict is what ``policy/model.safetensors`` holds: the reference's keys
+plus `vision.*`. Shapes: B pictures pairs, H horizon, I picture tokens.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from rdt import diffusion
+from rdt.encoders import WORD_WIDTH, MAX_WORDS, VisionConfig, VisionTower
+from rdt.model.blocks import Keys
+from rdt.model.config import NOISE_SCHEDULER, RdtConfig, parse
+from rdt.model.rdt import Rdt
+from rdt.spec.contract import UNIFIED_SIZE, Contract
+
+
+class Batch(NamedTuple):
+    """One micro batch of one rank; ``draws`` noise draws per picture pair.
+
+    pictures (B, cameras, S, S, 3) uint8 raw; words (1, L, 64) and word_valid (1, L)
+    bool, one instruction for all; state (B, 1, 128) z-scored; actions (B, H, 128);
+    weight (B, H): share of each step in the loss, 0 for padding; noise
+    (B * draws, H, 128) and t (B * draws,), the draws of one pair in succession.
+    """
+
+    pictures: Tensor
+    words: Tensor
+    word_valid: Tensor
+    state: Tensor
+    actions: Tensor
+    weight: Tensor
+    noise: Tensor
+    t: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on ``device``."""
+        return Batch(*(tensor.to(device) for tensor in self))
+
+
+class PolicyNetwork(Rdt):
+    """Pictures, words and state to actions; `forward` is the training loss."""
+
+    mask: Tensor
+    freq: Tensor
+    alphas: Tensor
+
+    def __init__(self, config: RdtConfig, vision: VisionConfig, contract: Contract) -> None:
+        super().__init__(config)
+        self.vision = VisionTower(vision)
+        mask = torch.zeros(1, 1, UNIFIED_SIZE)
+        mask[..., list(contract.used_slots)] = 1.0
+        # Constants, not weights: buffers only to follow the module to its device.
+        self.register_buffer("mask", mask, persistent=False)
+        self.register_buffer(
+            "freq", torch.tensor([float(contract.control_hz)]), persistent=False
+        )
+        self.register_buffer("alphas", diffusion.alphas_cumprod(), persistent=False)
+
+    def condition(self, pictures: Tensor, words: Tensor, word_valid: Tensor) -> list[Keys]:
+        """Attention keys of (B, cameras, S, S, 3) uint8 pictures and (1, L, 64) words."""
+        tokens = self.vision(pictures.flatten(0, 1))
+        return self.keys(words, word_valid, tokens.reshape(len(pictures), -1, tokens.shape[-1]))
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Weighted sum of the squared error, averaged over all 128 slots.
+
+        The target of unused slots is 0, as in the reference: their noise is an input too.
+        """
+        keys = self.condition(batch.pictures, batch.words, batch.word_valid)
+        draws = len(batch.noise) // len(batch.actions)
+        clean = batch.actions.repeat_interleave(draws, dim=0)
+        noisy = diffusion.add_noise(self.alphas, clean, batch.noise, batch.t)
+        state = batch.state.repeat_interleave(draws, dim=0)
+        mask = self.mask.expand(len(noisy), -1, -1)
+        predicted = self.denoise(state, noisy, mask, self.freq, batch.t, keys)
+        error = (predicted - clean).square().mean(dim=-1)
+        return (error * batch.weight.repeat_interleave(draws, dim=0)).sum() / draws
+
+    def act(self, state: Tensor, keys: list[Keys], noise: Tensor) -> Tensor:
+        """A chunk (B, H, 128), zero in unused slots, for state (B, 1, 128) z-scored."""
+        mask = self.mask.expand(len(state), -1, -1)
+        return self.sample(state, mask, self.freq, keys, noise, self.alphas)
+
+
+def config_from_run(model: dict[str, Any], camera_size: int, contract: Contract) -> dict[str, Any]:
+    """Content of a policy's config.json from ``train.model`` of a run's configuration."""
+    vision = VisionConfig(
+        hidden_size=model["vision_hidden"],
+        num_hidden_layers=model["vision_depth"],
+        num_attention_heads=model["heads"],
+        intermediate_size=4 * model["vision_hidden"],
+        image_size=camera_size,
+        patch_size=model["patch"],
+    )
+    grid = [contract.picture_history, len(contract.cameras), -vision.tokens]
+    rdt = RdtConfig(
+        action_dim=UNIFIED_SIZE,
+        pred_horizon=model["horizon"],
+        rdt={
+            "hidden_size": model["hidden"],
+            "depth": model["depth"],
+            "num_heads": model["heads"],
+            "cond_pos_embed_type": "multimodal",
+        },
+        lang_token_dim=WORD_WIDTH,
+        img_token_dim=vision.hidden_size,
+        state_token_dim=UNIFIED_SIZE,
+        max_lang_cond_len=MAX_WORDS,
+        img_cond_len=-grid[0] * grid[1] * grid[2],
+        lang_pos_embed_config=[["lang", -MAX_WORDS]],
+        img_pos_embed_config=[["image", grid]],
+        noise_scheduler={
+            **NOISE_SCHEDULER,
+            "num_inference_timesteps": model["sampling_steps"],
+        },
+    )
+    return {**rdt.to_dict(), "vision": vision.to_dict()}
+
+
+def build(config: dict[str, Any], contract: Contract, where: str) -> PolicyNetwork:
+    """A network with fresh weights from the content of config.json.
+
+    Raises RefusedError RDTL-T021 when a field is missing, unknown or not supported.
+    """
+    flat = dict(config)
+    vision = flat.pop("vision", {})
+    return PolicyNetwork(parse(flat, where), VisionConfig(**vision), contract)

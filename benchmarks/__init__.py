@@ -1,0 +1,1 @@
+"""Benchmarks: ``python -m benchmarks.NAME --json``; ``python -m benchmarks`` runs all."""

@@ -30,8 +30,7 @@ def body(job: Job) -> None:
     inside = path.is_relative_to(job.run.root)
     name = str(path.relative_to(job.run.root)) if inside else str(path)
     described = statistics.compute(data, job.config["task"]["suite"], name)
-    findings = [finding for check in checks.CHECKS for finding in check(data)]
-    findings += checks.statistics_sane(data, described) + _camera_size(job, data)
+    findings = checks.verify(data, described) + _camera_size(job, data)
     _print(findings)
     _refuse_errors(findings)
     files.write_json(job.run.data / "windows.json", _windows(data, job.config, findings))
@@ -45,13 +44,17 @@ def find_or_merge(job: Job) -> Path:
     named = job.config["dataset"]["path"]
     if named is not None:
         return Path(named)
-    merged = sorted((job.run.data / job.config["task"]["suite"]).glob("*_demo.hdf5"))
+    merged = sorted((job.run.data / _suite(job)).glob("*_demo.hdf5"))
     parts = _parts(job)
     if not merged:
         merged = [_merge(job, parts)]
     for part in parts:  # a kill between publishing and here leaves some of them behind
         part.unlink(missing_ok=True)
     return merged[0]
+
+
+def _suite(job: Job) -> str:
+    return str(job.config["task"]["suite"])
 
 
 def _parts(job: Job) -> list[Path]:
@@ -71,7 +74,7 @@ def _merge(job: Job, parts: list[Path]) -> Path:
         )
     with hdf5.open_file(parts[0]) as first:
         name = task_name(first["data"], parts[0])
-    target = job.run.data / job.config["task"]["suite"] / f"{name}_demo.hdf5"
+    target = job.run.data / _suite(job) / f"{name}_demo.hdf5"
     with files.whole_file(target) as temporary, h5py.File(temporary, "w") as output:
         group = output.create_group("data")
         for number, part in enumerate(parts):

@@ -156,6 +156,8 @@ def language_tokens(instruction: str) -> tuple[Tensor, Tensor]:
     """
     words = re.findall(r"[^\W_]+", instruction)
     if not 0 < len(words) <= MAX_WORDS:
-        raise ValueError(f"instruction {instruction!r} has {len(words)} words, 1 to {MAX_WORDS} fit")
+        raise ValueError(
+            f"instruction {instruction!r} has {len(words)} words, 1 to {MAX_WORDS} fit"
+        )
     tokens = torch.from_numpy(np.stack([word_vector(word) for word in words]))
     return tokens[None], torch.ones(1, len(words), dtype=torch.bool)

@@ -7,23 +7,15 @@ name, have no common rate and are refused. Nothing here writes.
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-from launcher.core import files
-from launcher.core.errors import RdtlError, RefusedError, UsageError
 from launcher.core.runs import RunDir
+from launcher.report import reading
 from launcher.report.intervals import Interval, wilson
-from rdt.spec import protocol as protocols
-from rdt.spec import record as records
 from rdt.spec.protocol import Protocol
 from rdt.spec.record import ERRORS, EpisodeKey, Record
-
-CONTINUE = "repeat the command that started the run; it continues where it stopped"
 
 
 @dataclass(frozen=True)
@@ -99,14 +91,15 @@ def load(run: RunDir) -> Report:
     record, RDTL-E030 for an unreadable one, RefusedError RDTL-E021 or RDTL-E038 when
     records of two protocols or two checkpoints lie together.
     """
-    plan = _read_plan(run)
-    found = _read_records(run)
+    plan = reading.plan(run)
+    found = reading.all_records(run)
     planned = planned_keys(plan["config"])
     wanted = set(planned)
-    kept = tuple(_printable_record(r) for r in found.records if r.key in wanted)
+    kept = tuple(reading.printable_record(r) for r in found.records if r.key in wanted)
     if not kept:
-        raise _nothing_recorded(run, len(planned), len(found.records))
-    protocol = _one_protocol(kept, run)
+        raise reading.nothing_recorded(run, len(planned), len(found.records))
+    protocol = reading.one_protocol(run, kept)
+    reading.one_checkpoint_each(run, kept)
     recorded = {r.key for r in kept}
     missing = tuple(key for key in planned if key not in recorded)
     return Report(
@@ -141,20 +134,6 @@ def planned_keys(config: dict[str, Any]) -> list[EpisodeKey]:
     ]
 
 
-def printable(text: str) -> str:
-    """``text`` on one line, safe for a terminal and for UTF-8: controls become U+FFFD."""
-    return "".join(c if c.isprintable() else " " if c in "\n\r\t" else "\ufffd" for c in text)
-
-
-def _printable_record(record: Record) -> Record:
-    return replace(
-        record,
-        **{
-            name: printable(value) for name, value in vars(record).items() if isinstance(value, str)
-        },
-    )
-
-
 def _row(policy: str, own: Sequence[Record], missing: Sequence[EpisodeKey]) -> Row:
     finished = [r for r in own if r.status not in ERRORS]
     successes = [r for r in finished if r.status == "success"]
@@ -175,97 +154,3 @@ def _row(policy: str, own: Sequence[Record], missing: Sequence[EpisodeKey]) -> R
 def _mean(values: Iterable[float]) -> float | None:
     numbers = list(values)
     return sum(numbers) / len(numbers) if numbers else None
-
-
-def _read_plan(run: RunDir) -> dict[str, Any]:
-    try:
-        plan: dict[str, Any] = files.read_json(run.plan)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise UsageError(
-            "RDTL-U014",
-            "this directory is no run",
-            where=f"{run.plan} does not exist",
-            why="the plan says which episodes should be there",
-            fix="name a directory that rdtl demo, train or evaluate made, such as runs/demo-local",
-        ) from error
-    return plan
-
-
-def _read_records(run: RunDir) -> records.Records:
-    try:
-        return records.read_folder(run.records)
-    except (ValueError, TypeError) as error:
-        raise RdtlError(
-            "RDTL-E030",
-            "a line of the records cannot be read",
-            where=_first_unreadable(run.records),
-            why="a rate over the lines that happen to parse would hide episodes",
-            fix="delete that line with an editor, then " + CONTINUE,
-        ) from error
-
-
-def _first_unreadable(folder: Path) -> str:
-    for path in sorted(folder.glob("part-*.jsonl")):
-        for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
-            try:
-                if line:
-                    records.parse(line.decode("utf-8"))
-            except (ValueError, TypeError) as error:
-                kind = "no JSON" if isinstance(error, json.JSONDecodeError) else "no record"
-                return f"{path}:{number}: {kind}: {printable(str(error))}"
-    return str(folder)
-
-
-def _nothing_recorded(run: RunDir, planned: int, recorded: int) -> RdtlError:
-    if planned == 0:
-        return RdtlError(
-            "RDTL-E037",
-            "this run evaluates nothing, so there is nothing to report",
-            where=f"{run.plan}: config.evaluate is unset",
-            fix="rdtl evaluate with its policy: --checkpoint " + str(run.policy),
-        )
-    return RdtlError(
-        "RDTL-E037",
-        "no planned episode is recorded yet",
-        where=f"{run.records}: 0 of {planned} planned episodes"
-        + (f", {recorded} others" if recorded else ""),
-        why="a success rate over no episode is no number",
-        fix=CONTINUE,
-    )
-
-
-def _one_protocol(kept: Sequence[Record], run: RunDir) -> Protocol:
-    protocol = protocols.read(run.records)
-    if {r.protocol for r in kept} != {protocol.fingerprint()}:
-        raise RefusedError(
-            "RDTL-E021",
-            "the records of this run follow more than one protocol",
-            where=f"{run.records}: {_protocols_found(kept, protocol)}",
-            why="episodes of two protocols measure two things and have no common rate",
-            fix="move the foreign part-*.jsonl files out of records/, then rdtl report again",
-        )
-    by_policy: dict[str, set[str]] = {}
-    for r in kept:
-        by_policy.setdefault(r.policy, set()).add(r.checkpoint)
-    for policy, checkpoints in by_policy.items():
-        if len(checkpoints) > 1:
-            raise RefusedError(
-                "RDTL-E038",
-                f"policy {policy} was evaluated with {len(checkpoints)} checkpoints in one run",
-                where=f"{run.records}: checkpoint = {', '.join(sorted(checkpoints))}",
-                why="their average belongs to neither of them",
-                fix="evaluate each checkpoint under its own name (--name OTHER)",
-            )
-    return protocol
-
-
-def _protocols_found(kept: Sequence[Record], protocol: Protocol) -> str:
-    """What is known of each protocol: counts, who ran it, and the fields of the published one."""
-    parts = []
-    for fingerprint, episodes in sorted(Counter(r.protocol for r in kept).items()):
-        own = [r for r in kept if r.protocol == fingerprint]
-        hosts = ", ".join(sorted({r.host for r in own}))
-        attempts = ", ".join(str(a) for a in sorted({r.attempt for r in own}))
-        parts.append(f"{fingerprint}: {episodes} episodes (attempt {attempts}, host {hosts})")
-    fields = ", ".join(f"{name} {value}" for name, value in vars(protocol).items())
-    return f"{'; '.join(parts)}; {protocols.FILE} is {protocol.fingerprint()}: {fields}"

@@ -44,6 +44,7 @@ def _bar(row: Row, y: float, left: float, right: float, kind: str) -> str:
     low, high = (_scale(bound, 0, 1, left, right) for bound in row.interval)
     return (
         f'<rect class="{kind}" x="{left}" y="{y - 11:g}" width="{end - left:.1f}" height="22"/>'
+        + _line(low, y, high, y, "halo")
         + _line(low, y, high, y, "whisker")
         + _line(low, y - 6, low, y + 6, "whisker")
         + _line(high, y - 6, high, y + 6, "whisker")
@@ -65,18 +66,19 @@ def loss_curve(points: Sequence[tuple[int, float]]) -> str:
 
     parts = [
         _line(left, height(tick), right, height(tick), "grid")
-        + _text(left - 8, height(tick) + 5, f"{tick:g}", "tick end")
+        + _text(left - 8, height(tick) + 5, f"{tick:.4g}", "tick end")
         for tick in log_ticks(low, high)
     ]
     for tick in linear_ticks(steps[-1]):
         at = _scale(tick, 0, steps[-1], left, right)
         parts.append(_line(at, bottom, at, bottom + 5, "axis"))
         parts.append(_text(at, bottom + 20, f"{tick:,}", "tick middle"))
-    smooth = running_median(losses, max(3, len(losses) // 20))
+    smooth = running_median(losses, max(3, len(losses) // 10))
     parts.append(_line(left, bottom, right, bottom, "axis"))
     parts.append(_path(x, map(height, losses), "raw"))
     parts.append(_path(x, map(height, smooth), "curve"))
     parts.append(_text((left + right) / 2, bottom + 40, "optimizer step", "tick middle"))
+    parts.append(_text(left + 8, top + 10, "loss", "tick"))
     about = f"Training loss from {smooth[0]:.3g} to {smooth[-1]:.3g} over {steps[-1]} steps"
     return _svg(bottom + 48, about, parts)
 
@@ -88,11 +90,13 @@ def running_median(values: Sequence[float], window: int) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Values 1, 2, 5 times powers of ten inside [low, high]; only the powers over 3 decades."""
+    """Round values inside [low, high]: 1, 2, 5 times powers of ten, over many decades the powers
+    alone; both ends when fewer than two round values lie inside."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     factors = (1,) if last - first > 4 else (1, 2, 5)
     ticks = [float(f"{factor}e{power}") for power in range(first, last + 1) for factor in factors]
-    return [tick for tick in ticks if low <= tick <= high]
+    inside = [tick for tick in ticks if low <= tick <= high]
+    return inside if len(inside) > 1 else [low, high]
 
 
 def linear_ticks(end: int) -> list[int]:

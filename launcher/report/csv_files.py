@@ -13,11 +13,13 @@ from rdt.spec.record import Record
 
 FORMULA_STARTS = ("=", "+", "-", "@")
 SUMMARY_COLUMNS = (
-    "policy suite task_id task_name episodes successes errors missing rate ci_low ci_high "
-    "rate_errors_as_failures mean_steps mean_success_steps mean_wall_s mean_policy_s checkpoint "
-    "fingerprint mujoco robosuite simulator gl horizon max_steps settle camera_size wide_mm "
-    "env_seed policy_seed"
-).split()
+    *("policy", "suite", "task_id", "task_name"),
+    *("episodes", "successes", "errors", "missing"),
+    *("rate", "ci_low", "ci_high", "rate_errors_as_failures"),
+    *("mean_steps", "mean_success_steps", "mean_wall_s", "mean_policy_s", "checkpoint"),
+    *("fingerprint", "mujoco", "robosuite", "simulator", "gl", "horizon", "max_steps", "settle"),
+    *("camera_size", "wide_mm", "env_seed", "policy_seed"),
+)
 
 
 def episodes(report: Report) -> str:

@@ -11,7 +11,6 @@ from launcher.report import intervals
 from launcher.report.aggregate import Report, Row
 
 LEVEL = 0.05
-PUBLISHED_EPISODES = 500
 MEANING = {
     "rdt": "the trained policy",
     "expert": "a script that reads the simulator's state",
@@ -30,9 +29,9 @@ def percent(rate: float | None) -> str:
     return "–" if rate is None else f"{100 * rate:.1f}"
 
 
-def interval_text(row: Row) -> str:
-    """The 95 % interval in percent, such as ``48.1–85.5``, or a dash."""
-    return "–" if row.interval is None else "–".join(percent(bound) for bound in row.interval)
+def interval_text(row: Row, between: str = "–") -> str:
+    """The 95 % interval in percent, such as ``48.1–85.5``; a dash without episodes."""
+    return "–" if row.interval is None else between.join(percent(bound) for bound in row.interval)
 
 
 def p_text(p: float) -> str:
@@ -47,7 +46,7 @@ def verdict(report: Report) -> str:
         return f"No episode of {row.policy} ended without an error, so it has no success rate."
     return (
         f"{row.policy} succeeded in {row.successes} of {row.episodes} episodes: "
-        f"{percent(row.rate)} % (95 % interval {interval_text(row)} %)."
+        f"{percent(row.rate)} % (95 % interval {interval_text(row, ' to ')} %)."
     )
 
 
@@ -80,10 +79,11 @@ def comparisons(report: Report) -> list[str]:
 
 def scope(report: Report) -> str:
     """How far the number reaches, by its count of episodes."""
-    episodes = main_row(report).episodes
+    row = main_row(report)
+    planned = row.episodes + row.errors + row.missing
     return (
-        f"This is one task and {episodes} episodes a policy. A published LIBERO number stands "
-        f"for a whole suite: 10 tasks with 50 initial states each, {PUBLISHED_EPISODES} episodes."
+        f"This is one task with {planned} planned episodes a policy. A published LIBERO number "
+        "stands for a whole suite: 10 tasks with 50 initial states each, 500 episodes."
     )
 
 
@@ -98,7 +98,7 @@ def different_fixtures(report: Report) -> list[int]:
 
 def _missing(row: Row) -> str:
     planned = row.episodes + row.errors + row.missing
-    return f"{row.policy}: {row.missing} of {planned} planned episodes are missing; no rate counts them."
+    return f"{row.policy}: {row.missing} of {planned} planned episodes missing, counted in no rate."
 
 
 def _errors(row: Row) -> str:
@@ -134,7 +134,11 @@ def _against_replay(report: Report) -> str:
         f"{ahead} and replay alone in {behind} (exact McNemar test, {p_text(p)})"
     )
     if p >= LEVEL:
-        few = " So few differences could not have shown one." if 0 < ahead + behind < 6 else ""
+        few = (
+            " With so few disagreements no test could tell them apart."
+            if 0 < ahead + behind < 6
+            else ""
+        )
         return (
             f"Not distinguishable from blind replay: {counts}. A policy that only equals it "
             f"may not be looking.{few}"

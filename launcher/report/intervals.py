@@ -74,4 +74,4 @@ def mcnemar(only_first: int, only_second: int) -> float:
         raise ValueError(f"{only_first} and {only_second} discordant pairs")
     n = only_first + only_second
     tail = sum(comb(n, i) for i in range(min(only_first, only_second) + 1))
-    return min(1.0, 2 * tail / 2**n)
+    return min(1.0, float(2 * tail / 2**n))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ def render(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["tie"] = _tie
     loss = sources.loss(report.run)
     curve = charts.loss_curve(loss.points) if loss and len(loss.points) > 1 else None
     return environment.get_template(TEMPLATE).render(
@@ -79,7 +81,7 @@ def _context(report: Report) -> dict[str, Any]:
             "success": [v for v in videos if v.status == "success"],
             "failure": [v for v in videos if v.status != "success"],
         },
-        "data_facts": sources.data_facts(report.run),
+        "data": sources.data(report.run),
         "versions": sources.versions(report.run),
         "protocol": protocol_lines(report),
         "same_fixtures": _same_fixtures(report),
@@ -116,6 +118,11 @@ def protocol_lines(report: Report) -> list[tuple[str, str]]:
         for name, value in vars(report.protocol).items()
     }
     return [("fingerprint", report.protocol.fingerprint()), *fields.items()]
+
+
+def _tie(sentence: str) -> str:
+    """Spaces inside ``77.8 %`` and ``p = 0.625`` become no-break spaces."""
+    return re.sub(r"(?<=\d) (?=%)|(?<=\bp) (?=[<=])|(?<=[<=]) (?=\d)", "\u00a0", sentence)
 
 
 def _same_fixtures(report: Report) -> bool:

@@ -17,12 +17,12 @@ from typing import Any
 
 from launcher.core import files
 from launcher.core.runs import RunDir
-from launcher.report.aggregate import printable
+from launcher.report.reading import printable
 
 
 @dataclass(frozen=True)
 class Loss:
-    """The loss record: (step, loss) by step, finite positive losses only, and how many were not."""
+    """The loss record: (step, loss) by step, and how many readings are no positive number."""
 
     points: tuple[tuple[int, float], ...]
     broken: int
@@ -40,6 +40,14 @@ class Video:
     data: str
 
 
+@dataclass(frozen=True)
+class Data:
+    """What the policy learned from: (name, value) lines, and (code, severity, text) of checks."""
+
+    lines: tuple[tuple[str, str], ...]
+    checks: tuple[tuple[str, str, str], ...]
+
+
 def loss(run: RunDir) -> Loss | None:
     """``checkpoints/loss.jsonl``, or None without training.
 
@@ -49,9 +57,16 @@ def loss(run: RunDir) -> Loss | None:
     if not path.exists():
         return None
     lines, _ = files.read_whole_lines(path)
-    by_step = {int(data["step"]): float(data["loss"]) for data in map(json.loads, lines)}
+    by_step: dict[int, float] = {}
+    unreadable = 0
+    for line in lines:
+        try:
+            reading = json.loads(line)
+            by_step[int(reading["step"])] = float(reading["loss"])
+        except (ValueError, TypeError, KeyError):  # one bad line must not hide the evaluation
+            unreadable += 1
     good = {step: value for step, value in by_step.items() if math.isfinite(value) and value > 0}
-    return Loss(tuple(sorted(good.items())), len(by_step) - len(good))
+    return Loss(tuple(sorted(good.items())), unreadable + len(by_step) - len(good))
 
 
 def videos(run: RunDir) -> list[Video]:
@@ -76,14 +91,43 @@ def _video(entry: dict[str, Any], path: Path) -> Video:
     )
 
 
-def data_facts(run: RunDir) -> list[tuple[str, str]]:
-    """``data/windows.json`` as (name, value) lines; long lists of numbers by their range."""
-    return _read_facts(run.data / "windows.json")
+def data(run: RunDir) -> Data | None:
+    """``data/windows.json`` in words, or None when the run did not look at any data."""
+    path = run.data / "windows.json"
+    if not path.exists():
+        return None
+    found = files.read_json(path)
+    lengths = [episode["steps"] for episode in found["episodes"]]
+    middle = statistics.median(lengths)
+    lines = (
+        ("demonstrations", str(len(lengths))),
+        ("their length", f"{min(lengths)} to {max(lengths)} control steps, median {middle:g}"),
+        ("samples", f"{found['windows']} (a picture and the {found['horizon']} actions after it)"),
+        (
+            "control steps covered",
+            f"{found['control_steps_learned']} of {found['control_steps']} "
+            f"({100 * found['coverage']:.1f} %) are part of some sample",
+        ),
+    )
+    checks = tuple((f["code"], f["severity"], printable(f["what"])) for f in found["findings"])
+    return Data(lines, checks)
 
 
 def versions(run: RunDir) -> list[tuple[str, str]]:
-    """``lock.json`` as (name, value) lines: code digest, commit, packages."""
-    return _read_facts(run.lock)
+    """``lock.json`` as (name, value) lines: code digest, commit, packages; empty without it."""
+    return facts(files.read_json(run.lock)) if run.lock.exists() else []
+
+
+def facts(data: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """A JSON object as (name, value) lines, nested names joined by a dot, None left out."""
+    lines: list[tuple[str, str]] = []
+    for name, value in data.items():
+        if isinstance(value, dict):
+            lines += facts(value, f"{prefix}{name}.")
+        elif value is not None:
+            text = ("no", "yes")[value] if isinstance(value, bool) else str(value)
+            lines.append((printable(prefix + name), printable(text)))
+    return lines
 
 
 def when(run: RunDir) -> tuple[str, str] | None:
@@ -98,37 +142,3 @@ def when(run: RunDir) -> tuple[str, str] | None:
 
 def _minute(seconds: float) -> str:
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
-
-
-def _read_facts(path: Path) -> list[tuple[str, str]]:
-    return facts(files.read_json(path)) if path.exists() else []
-
-
-def facts(data: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """A JSON object as (name, value) lines, nested names joined by a dot, None left out."""
-    lines: list[tuple[str, str]] = []
-    for name, value in data.items():
-        full = printable(f"{prefix}{name}")
-        if isinstance(value, dict):
-            lines += facts(value, f"{full}.")
-        elif value is not None:
-            lines.append((full, printable(_value(value))))
-    return lines
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if not isinstance(value, list):
-        return str(value)
-    if len(value) > 6 and all(isinstance(item, int | float) for item in value):
-        middle = statistics.median(value)
-        return f"{len(value)} values, {min(value):g} to {max(value):g}, median {middle:g}"
-    return "; ".join(_item(item) for item in value) or "none"
-
-
-def _item(item: Any) -> str:
-    """One entry of a list; an object, such as a finding, by its filled values."""
-    return " – ".join(str(v) for v in item.values() if v) if isinstance(item, dict) else str(item)

@@ -15,7 +15,6 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,12 @@ class LocalJob(core.Job[Any]):
     def __init__(self, executor: CappedExecutor, job_id: str) -> None:
         super().__init__(executor.folder, job_id)
         self._executor = executor
-        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def process(self) -> subprocess.Popen[bytes] | None:
+        """The process once it was started. The executor keeps it, not the job: ``batch`` hands
+        out copies of jobs."""
+        return self._executor.processes.get(self.job_id)
 
     def done(self, force_check: bool = False) -> bool:
         """Whether the process has ended; lets the executor start what may start now."""
@@ -96,16 +100,17 @@ class CappedExecutor(core.Executor):
         self._jobs = jobs or os.cpu_count() or 1
         self._environment = {**os.environ, **(environment or {})}
         self._waiting: deque[LocalJob] = deque()
-        self._running: list[LocalJob] = []
-        self._next = 0
+        self._running: list[subprocess.Popen[bytes]] = []
+        self._submitted = 0
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def _internal_process_submissions(
         self, delayed_submissions: list[utils.DelayedSubmission]
     ) -> list[core.Job[Any]]:
         jobs: list[core.Job[Any]] = []
         for submission in delayed_submissions:
-            job = LocalJob(self, str(self._next))
-            self._next += 1
+            job = LocalJob(self, str(self._submitted))
+            self._submitted += 1
             call = (submission.function, submission.args, submission.kwargs)
             job.paths.submitted_pickle.write_bytes(cloudpickle.dumps(call))
             self._waiting.append(job)
@@ -115,23 +120,15 @@ class CappedExecutor(core.Executor):
 
     def pump(self) -> None:
         """Start waiting tasks while fewer than the cap are alive."""
-        self._running = [job for job in self._running if job.process and job.process.poll() is None]
+        self._running = [process for process in self._running if process.poll() is None]
         while self._waiting and len(self._running) < self._jobs:
             job = self._waiting.popleft()
-            job.process = self._start(job)
-            self._running.append(job)
+            process = self.processes[job.job_id] = self._start(job)
+            self._running.append(process)
 
     def forget(self, job: LocalJob) -> None:
         """Take a task that has not started out of the queue."""
-        if job in self._waiting:
-            self._waiting.remove(job)
-
-    def wait_all(self, jobs: Sequence[core.Job[Any]]) -> None:
-        """Block until every one of ``jobs`` has ended."""
-        pending = list(jobs)
-        while pending:
-            pending = [job for job in pending if not job.done()]
-            time.sleep(POLL_S if pending else 0)
+        self._waiting = deque(other for other in self._waiting if other.job_id != job.job_id)
 
     def _start(self, job: LocalJob) -> subprocess.Popen[bytes]:
         argv = [sys.executable, "-P", "-m", "launcher.core.local_task"]

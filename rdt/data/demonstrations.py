@@ -57,20 +57,20 @@ class Demonstrations:
         self.path = path
         self.contract = contract
         self._file = hdf5.open_file(path)
-        self._rows = hdf5.RowReader(path, self._file)
+        self._rows = hdf5.RowReader(path)
         group = _require(self._file, "data", path)
         self._shift = 0 if _alignment(group, path) == "before" else 1
         self.instruction = _instruction(group, path)
         self.task = task_name(group, path)
         self.episodes = [self._episode(group, name) for name in episode_names(group, path)]
+        self._cameras = [self._camera_names(group, episode) for episode in self.episodes]
         self.windows = np.concatenate(
             [
                 np.stack([np.full_like(episode.sampled, index), episode.sampled], axis=1)
                 for index, episode in enumerate(self.episodes)
             ]
         )
-        first = f"data/{self.episodes[0].name}/{CAMERA_DATASETS[contract.cameras[0]]}"
-        self.camera_size = int(self._file[first].shape[1])
+        self.camera_size = int(group[self._cameras[0][0]].shape[1])
 
     def _episode(self, group: h5py.Group, name: str) -> Episode:
         demo, shift = group[name], self._shift
@@ -96,16 +96,17 @@ class Demonstrations:
 
     def pictures(self, windows: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
         """Fill ``out`` (n, cameras, S, S, 3) uint8, raw, for rows (n, 2) of `windows`."""
-        names = [
-            [f"data/{self.episodes[e].name}/{CAMERA_DATASETS[c]}" for c in self.contract.cameras]
-            for e in windows[:, 0]
-        ]
-        for cameras, row in zip(names, windows[:, 1], strict=True):
-            for name in cameras:
+        for episode, row in windows:
+            for name in self._cameras[episode]:
                 self._rows.prefetch(name, int(row))
-        for sample, (cameras, row) in enumerate(zip(names, windows[:, 1], strict=True)):
-            for camera, name in enumerate(cameras):
+        for sample, (episode, row) in enumerate(windows):
+            for camera, name in enumerate(self._cameras[episode]):
                 self._rows.read(name, int(row), out[sample, camera])
+
+    def _camera_names(self, group: h5py.Group, episode: Episode) -> list[str]:
+        demo = group[episode.name]
+        paths = [CAMERA_DATASETS[camera] for camera in self.contract.cameras]
+        return [self._rows.add(_require(demo, path, self.path)) for path in paths]
 
     def chunk(self, episode: int, row: int, horizon: int) -> tuple[NDArray[np.float64], int]:
         """Actions (horizon, 7) from ``row`` on, padded with the last one, and how many are real."""
@@ -116,7 +117,9 @@ class Demonstrations:
 
 def episode_names(group: h5py.Group, path: Path) -> list[str]:
     """Names of the demonstrations in the order of their numbers; RDTL-D014 when there is none."""
-    numbered = sorted((int(m[1]), m[0]) for m in (re.fullmatch(r"demo_(\d+)", n) for n in group) if m)
+    numbered = sorted(
+        (int(m[1]), m[0]) for m in (re.fullmatch(r"demo_(\d+)", n) for n in group) if m
+    )
     if not numbered:
         raise RdtlError(
             "RDTL-D014",

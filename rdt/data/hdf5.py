@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from launcher.core.errors import RdtlError
 
 _ENDLESS = 1 << 50
+Extent = tuple[int, int, str]
 
 
 def open_file(path: Path) -> h5py.File:
@@ -84,32 +85,46 @@ class _Padded(io.RawIOBase):
 def _damage(path: Path) -> str:
     """Where a file that h5py refuses is broken, in words."""
     size = path.stat().st_size
+    extents: list[Extent] = []
     try:
         with _Padded(path) as padded, h5py.File(padded, "r") as file:
-            ends: list[tuple[int, int, str]] = []
-            file.visititems(lambda name, item: ends.extend(_extents(name, item)))
-    except (OSError, RuntimeError, KeyError, ValueError):
-        return f"{size} bytes; the file's own index is cut or it is no HDF5 file"
-    cut = sorted(extent for extent in ends if extent[0] + extent[1] > size)
+            unreadable = _walk(file, extents)
+    except OSError:
+        return f"{size} bytes; this is no HDF5 file, or not even its first bytes are there"
+    cut = sorted(extent for extent in extents if extent[0] + extent[1] > size)
     if not cut:
-        return f"{size} bytes; its datasets are whole, its own index is cut"
+        return f"{size} bytes; the index of {(unreadable or ['the file'])[0]} is cut"
     start, length, name = cut[0]
     kept = max(0, size - start)
-    return (
-        f"{size} bytes; first dataset that is cut: /{name} ({kept} of {length} bytes), "
-        f"{len({name for *_, name in cut})} in all"
-    )
+    return f"{size} bytes; first dataset that is cut: {name} ({kept} of {length} bytes)"
 
 
-def _extents(name: str, item: h5py.HLObject) -> list[tuple[int, int, str]]:
+def _walk(group: h5py.Group, extents: list[Extent]) -> list[str]:
+    """Collect the extents below ``group``; returns the names whose headers lie behind the cut."""
+    try:
+        names = list(group)
+    except RuntimeError:
+        return [group.name]
+    unreadable = []
+    for name in names:
+        try:
+            item = group[name]
+            if isinstance(item, h5py.Group):
+                unreadable += _walk(item, extents)
+            else:
+                extents += _extents(item)
+        except (KeyError, OSError, RuntimeError):
+            unreadable.append(f"{group.name.rstrip('/')}/{name}")
+    return unreadable
+
+
+def _extents(dataset: h5py.Dataset) -> list[Extent]:
     """(offset, bytes, name) of every stored piece of a dataset."""
-    if not isinstance(item, h5py.Dataset):
-        return []
-    if item.chunks is not None:
-        infos = [item.id.get_chunk_info(i) for i in range(item.id.get_num_chunks())]
-        return [(info.byte_offset, info.size, name) for info in infos]
-    offset = raw_offset(item)
-    return [] if offset is None else [(offset, item.nbytes, name)]
+    if dataset.chunks is not None:
+        infos = [dataset.id.get_chunk_info(i) for i in range(dataset.id.get_num_chunks())]
+        return [(info.byte_offset, info.size, dataset.name) for info in infos]
+    offset = raw_offset(dataset)
+    return [] if offset is None else [(offset, dataset.nbytes, dataset.name)]
 
 
 def raw_offset(dataset: h5py.Dataset) -> int | None:
@@ -133,15 +148,20 @@ class RowReader:
     map kills the process without a word, while a short read can be reported.
     """
 
-    def __init__(self, path: Path, file: h5py.File) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = file
         self._descriptor = os.open(path, os.O_RDONLY)
-        self._places: dict[str, tuple[h5py.Dataset, int | None, int]] = {}
+        self._places: dict[str, tuple[int | None, int, h5py.Dataset]] = {}
+
+    def add(self, dataset: h5py.Dataset) -> str:
+        """Note where the rows of ``dataset`` lie; returns the name to read it by."""
+        size = dataset.dtype.itemsize * int(np.prod(dataset.shape[1:]))
+        self._places[dataset.name] = (raw_offset(dataset), size, dataset)
+        return str(dataset.name)
 
     def prefetch(self, name: str, row: int) -> None:
         """Tell the kernel that a row comes soon, so that cold reads of a batch overlap."""
-        _, offset, size = self._place(name)
+        offset, size, _ = self._places[name]
         if offset is not None:
             start = offset + row * size
             os.posix_fadvise(self._descriptor, start, size, os.POSIX_FADV_WILLNEED)
@@ -151,7 +171,7 @@ class RowReader:
 
         Raises RdtlError RDTL-D013 when the file ends before the row does.
         """
-        dataset, offset, size = self._place(name)
+        offset, size, dataset = self._places[name]
         if offset is None:
             dataset.read_direct(out, np.s_[row])
             return
@@ -160,14 +180,7 @@ class RowReader:
             raise RdtlError(
                 "RDTL-D013",
                 "a demonstration file became shorter while it was read",
-                where=f"{self._path}: /{name}, row {row} ({found} of {size} bytes)",
+                where=f"{self._path}: {name}, row {row} ({found} of {size} bytes)",
                 why="it was replaced or cut after it had been opened",
                 fix="restore the file and start again",
             )
-
-    def _place(self, name: str) -> tuple[h5py.Dataset, int | None, int]:
-        if name not in self._places:
-            dataset = self._file[name]
-            size = dataset.dtype.itemsize * int(np.prod(dataset.shape[1:]))
-            self._places[name] = (dataset, raw_offset(dataset), size)
-        return self._places[name]

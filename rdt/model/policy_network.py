@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rdt import diffusion
-from rdt.encoders import WORD_WIDTH, MAX_WORDS, VisionConfig, VisionTower
+from rdt.encoders import MAX_WORDS, WORD_WIDTH, VisionConfig, VisionTower
 from rdt.model.blocks import Keys
 from rdt.model.config import NOISE_SCHEDULER, RdtConfig, parse
 from rdt.model.rdt import Rdt
@@ -56,9 +56,7 @@ class PolicyNetwork(Rdt):
         mask[..., list(contract.used_slots)] = 1.0
         # Constants, not weights: buffers only to follow the module to its device.
         self.register_buffer("mask", mask, persistent=False)
-        self.register_buffer(
-            "freq", torch.tensor([float(contract.control_hz)]), persistent=False
-        )
+        self.register_buffer("freq", torch.tensor([float(contract.control_hz)]), persistent=False)
         self.register_buffer("alphas", diffusion.alphas_cumprod(), persistent=False)
 
     def condition(self, pictures: Tensor, words: Tensor, word_valid: Tensor) -> list[Keys]:

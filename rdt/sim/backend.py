@@ -118,8 +118,6 @@ def prepare() -> None:
         os.environ.setdefault("NUMBA_CACHE_DIR", str(_private_folder()))
     # robosuite opens one log file for the whole machine unless it finds this module;
     # the second user of a node could then not even import it.
-    sys.modules.setdefault(
-        "robosuite.macros_private", types.ModuleType("robosuite.macros_private")
-    )
+    sys.modules.setdefault("robosuite.macros_private", types.ModuleType("robosuite.macros_private"))
     with quiet(), gl_errors():
         import libero.libero.envs.env_wrapper  # noqa: F401

@@ -24,6 +24,7 @@ OPEN, CLOSE = -1.0, 1.0
 GOAL_M = 0.05  # an action of 1 moves the controller's goal by this much
 GOAL_RAD = 0.5
 DOWN = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, -1.0]])  # fingers open along y
+ABOVE = np.array([0.0, 0.0, 0.10])
 ANGLE_TOLERANCE = 0.08
 WAYPOINT_STEPS = 60
 
@@ -40,7 +41,7 @@ def expert(simulator: Simulator) -> Iterator[Action]:
     grasp, rotation = _grasp(points)
     top = collision_points(simulator.env, basket)[:, 2].max()
     hang = grasp[2] - points[:, 2].min()  # how far the object reaches below the hand
-    yield from hand.move(grasp + [0, 0, 0.10], rotation, OPEN, tolerance=0.012)
+    yield from hand.move(grasp + ABOVE, rotation, OPEN, tolerance=0.012)
     yield from hand.move(grasp, rotation, OPEN, tolerance=0.009, speed=0.6)
     yield from hand.hold(CLOSE, steps=10)
     carry = max(grasp[2] + 0.16, top + hang + 0.03)
@@ -80,7 +81,9 @@ def _grasp(points: Vector) -> tuple[Vector, Vector]:
     low, high = points.min(axis=0), points.max(axis=0)
     middle = (low + high) / 2
     tall = high[2] - low[2] > 0.05
-    height = max(high[2] - 0.035, low[2] + 0.012) if tall else max(low[2] + 0.010, middle[2] - 0.002)
+    height = (
+        max(high[2] - 0.035, low[2] + 0.012) if tall else max(low[2] + 0.010, middle[2] - 0.002)
+    )
     yaws = np.deg2rad(np.arange(-90, 91, 5))
     costs = [_width(points[:, :2] - middle[:2], yaw) + 0.006 * abs(yaw) for yaw in yaws]
     yaw = float(yaws[int(np.argmin(costs))])
@@ -119,7 +122,9 @@ class Hand:
             if np.linalg.norm(offset) < tolerance and np.linalg.norm(turn) < ANGLE_TOLERANCE:
                 return
             yield _action(
-                np.clip(offset / GOAL_M, -speed, speed), np.clip(turn / GOAL_RAD, -0.5, 0.5), gripper
+                np.clip(offset / GOAL_M, -speed, speed),
+                np.clip(turn / GOAL_RAD, -0.5, 0.5),
+                gripper,
             )
 
     def hold(self, gripper: float, steps: int) -> Iterator[Action]:

@@ -10,7 +10,7 @@ that are rendered are the very ones that an eager environment returns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -32,19 +32,19 @@ class LazyCameras:
         self._size = size
 
     def attach(self, environment: Any) -> None:
-        """Wrap the camera sensors of ``environment`` now and after each of its resets.
+        """Wrap the camera sensors that ``environment`` builds from its next reset on.
 
-        A hard reset builds new sensors through ``_setup_observables``, which is
-        therefore the place to wrap.
+        A hard reset builds new sensors through ``_create_camera_sensors``, which is
+        therefore the place to wrap; robosuite tries each sensor out right after it, and
+        that picture, which nobody sees, is saved too.
         """
-        build = environment._setup_observables
-        environment._setup_observables = lambda: self._wrap(build())
+        create = environment._create_camera_sensors
 
-    def _wrap(self, observables: Mapping[str, Any]) -> Mapping[str, Any]:
-        for name, observable in observables.items():
-            if name.endswith("_image"):
-                observable._sensor = self._lazy(observable._sensor)
-        return observables
+        def create_lazy(*args: Any, **kwargs: Any) -> tuple[list[Sensor], list[str]]:
+            sensors, names = create(*args, **kwargs)
+            return [self._lazy(sensor) for sensor in sensors], names
+
+        environment._create_camera_sensors = create_lazy
 
     def _lazy(self, sensor: Sensor) -> Sensor:
         last = np.zeros((self._size, self._size, 3), np.uint8)

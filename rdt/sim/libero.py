@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +17,12 @@ from rdt.sim import backend, wide
 from rdt.sim.lazy import LazyCameras
 from rdt.spec.protocol import CAMERAS, SETTLE_ACTION
 
+UNSTABLE = (
+    mujoco.mjtWarning.mjWARN_BADQPOS,
+    mujoco.mjtWarning.mjWARN_BADQVEL,
+    mujoco.mjtWarning.mjWARN_BADQACC,
+    mujoco.mjtWarning.mjWARN_BADCTRL,
+)
 SENSORS = {"agentview": "agentview", "eye_in_hand": "robot0_eye_in_hand"}
 
 
@@ -118,8 +125,9 @@ class Simulator:
         self._lazy.rendered = 0
         state = self.info.init_states[init_state]
         if self.task["wide_mm"]:
-            state = wide.widened(self.env, state, self.task["wide_mm"],
-                                 seed=(self.task["env_seed"], init_state))
+            state = wide.widened(
+                self.env, state, self.task["wide_mm"], seed=(self.task["env_seed"], init_state)
+            )
         self._settle(state)
 
     def _rebuild(self) -> None:
@@ -140,6 +148,9 @@ class Simulator:
     def _settle(self, state: NDArray[np.float64]) -> None:
         steps, seeing = self.task["settle_steps"], bool(self.cameras)
         self._lazy.wanted = self._fresh = seeing and steps == 0
+        # The solver starts from its last answer, which the state does not hold: building a
+        # renderer changes it, and a blind episode would differ from a seeing one by 1e-14.
+        self.env.sim.data._data.qacc_warmstart[:] = 0
         self._raw = self.env.set_init_state(state)
         self._lazy.wanted = False
         for step in range(steps):
@@ -169,9 +180,9 @@ class Simulator:
 
     def _check_stable(self) -> None:
         # MuJoCo answers a diverged state by a silent reset of the whole scene.
-        bad = [w.number for w in self.env.sim.data._data.warning[4:8]]
-        if any(bad):
-            raise RuntimeError("the physics became unstable (MuJoCo warning BADQPOS/QVEL/QACC)")
+        warnings = self.env.sim.data._data.warning
+        if any(warnings[kind].number for kind in UNSTABLE):
+            raise RuntimeError("the physics became unstable (a bad number in MuJoCo's state)")
 
     def observation(self) -> Observation:
         """What is seen and felt now; pictures only when the last step rendered."""

@@ -83,7 +83,9 @@ def read(folder: Path) -> Card:
             "card.json)",
         ) from error
     _require_fields(data, {field.name for field in fields(Card)}, str(path))
-    _require_fields(data["training"], {field.name for field in fields(Training)}, f"{path}: training")
+    _require_fields(
+        data["training"], {field.name for field in fields(Training)}, f"{path}: training"
+    )
     require_same(data["contract"], str(path))
     mean, std = tuple(data["state_mean"]), tuple(data["state_std"])
     _require(len(mean) == UNIFIED_SIZE, path, "state_mean", len(mean), f"{UNIFIED_SIZE} numbers")

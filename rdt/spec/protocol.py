@@ -127,8 +127,5 @@ def read(records_dir: Path) -> Protocol:
 def differences(there: Protocol, here: Protocol) -> str:
     """The fields in which two protocols differ, as ``field A there, B here; …``."""
     old, new = asdict(there), asdict(here)
-    return "; ".join(
-        f"{field} {old[field]} there, {new[field]} here"
-        for field in old
-        if old[field] != new[field]
-    )
+    changed = [field for field in old if old[field] != new[field]]
+    return "; ".join(f"{field} {old[field]} there, {new[field]} here" for field in changed)

@@ -1,0 +1,49 @@
+"""Runs every benchmark and rewrites the table of docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.harness import RESULTS
+
+NAMES = ("cli", "array_runner")
+PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+HEAD = """# Benchmarks
+
+`make bench` runs them all; each command is below. A ratio is ours over the baseline of the same
+run. It counts only when both sides gave equal results and the baseline lies within 0.7–1.4 of its
+anchor, the figure measured for it elsewhere; otherwise the column says so.
+
+| benchmark | ours (median, min–max) | baseline (median, min–max) | ratio | limit | baseline / anchor | equal | command |
+|---|---|---|---|---|---|---|---|
+"""
+
+
+def row(data: dict) -> str:
+    """One line of the table."""
+
+    def side(part: dict) -> str:
+        return f"{part['median']:.3g} ({part['min']:.3g}–{part['max']:.3g}) {part['unit']}"
+
+    return (
+        f"| {data['benchmark']} | {side(data['ours'])} | {data['baseline']['what']}: "
+        f"{side(data['baseline'])} | {data['ratio']} | {data['limit']} | "
+        f"{data['baseline_of_anchor']} | {'yes' if data['equal'] else 'NO'} | `{data['command']}` |"
+    )
+
+
+def main() -> None:
+    """Run, then write the page from the stored results."""
+    for name in NAMES:
+        subprocess.run([sys.executable, "-m", f"benchmarks.{name}", "--json"], check=True)
+    results = [json.loads((RESULTS / f"{name}.json").read_text()) for name in NAMES]
+    where = results[0]["machine"]
+    foot = f"\nMachine: {where['cpu']}, {where['cores']} cores, {where['memory_gb']} GB.\n"
+    PAGE.write_text(HEAD + "\n".join(row(data) for data in results) + "\n" + foot)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Fine-tune with DeepSpeed; started once per rank by torch.distributed.run.
+
+Re-running continues from the newest checkpoint and ends in the same weights, bit
+for bit. The last thing published is ``policy/``; when it exists the job is done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from launcher.core.errors import UsageError
+from launcher.core.job import Job, run_job
+from rdt.data import statistics
+from rdt.data.demonstrations import Demonstrations
+from rdt.model.policy_network import build, config_from_run
+from rdt.spec.contract import require_same
+from rdt.training import checkpoint, export
+from rdt.training import engine as distributed
+from rdt.training.batches import Batches
+from rdt.training.ema import Ema
+from rdt.training.engine import Engine
+from rdt.training.loop import Loop
+
+# Settings that change neither weights nor loss; all others must stay when a run is resumed.
+BOOKKEEPING = ("log_every", "keep_checkpoints", "checkpoint_every", "wandb")
+
+
+def body(job: Job) -> None:
+    """Train to the end and publish ``policy/``."""
+    rank, ranks, device = distributed.start()
+    if not distributed.agree(job.run.policy.is_dir()):
+        _require_batch(job.config["train"], ranks)
+        _train(job, rank, ranks, device)
+    distributed.barrier()
+    distributed.stop()
+
+
+def _train(job: Job, rank: int, ranks: int, device: torch.device) -> None:
+    config, train = job.config, job.config["train"]
+    described = statistics.read(job.run.data / "statistics.json")
+    contract = require_same(described.contract, "data/statistics.json")
+    data = Demonstrations(Path(job.run.root / described.dataset), contract)
+    network = config_from_run(train["model"], described.camera_size, contract)
+    torch.manual_seed(config["seed"])  # fresh weights; nothing else draws from this generator
+    module = build(network, contract, "train.model").to(device)
+    engine = Engine(module, train)
+    ema = Ema(module, train["ema_power"]) if rank == 0 else None
+    if ema is not None:
+        job.run.checkpoints.mkdir(exist_ok=True)
+        checkpoint.clean(job.run.checkpoints)
+    batches = Batches(data, described, train, config["seed"], rank, ranks)
+    identity = {
+        "settings": settings_digest(config),
+        "dataset": described.dataset_digest,
+        "ranks": ranks,
+    }
+    steps = Loop(job, engine, batches, ema, identity).run()
+    if ema is not None:
+        export.publish_policy(job, ema.state(), network, described, steps)
+
+
+def settings_digest(config: dict[str, Any]) -> str:
+    """Twelve hex digits over the seed and every training setting that changes a number."""
+    train = {key: value for key, value in config["train"].items() if key not in BOOKKEEPING}
+    text = json.dumps([config["seed"], train], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _require_batch(train: dict[str, Any], ranks: int) -> None:
+    product = train["micro_batch"] * train["accumulation"] * ranks
+    if product != train["effective_batch"]:
+        raise UsageError(
+            "RDTL-T006",
+            f"the effective batch would be {product}, not {train['effective_batch']}",
+            where=f"train.micro_batch {train['micro_batch']} x train.accumulation "
+            f"{train['accumulation']} x {ranks} ranks",
+            why="the learning rate and the number of steps were chosen for the other batch",
+            fix="change micro_batch or accumulation so that the product agrees",
+        )
+
+
+if __name__ == "__main__":
+    run_job(body)

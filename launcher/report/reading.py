@@ -1,0 +1,138 @@
+"""Reads plan and records of a run and refuses what has no common rate.
+
+Every message names the file; for an unreadable record also the line.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from launcher.core import files
+from launcher.core.errors import RdtlError, RefusedError, UsageError
+from launcher.core.runs import RunDir
+from rdt.spec import protocol as protocols
+from rdt.spec import record as records
+from rdt.spec.protocol import Protocol
+from rdt.spec.record import Record
+
+CONTINUE = "repeat the command that started the run; it continues where it stopped"
+
+
+def plan(run: RunDir) -> dict[str, Any]:
+    """``plan.json``; raises UsageError RDTL-U014 when ``run`` has none."""
+    try:
+        data: dict[str, Any] = files.read_json(run.plan)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UsageError(
+            "RDTL-U014",
+            "this directory is no run",
+            where=f"{run.plan} does not exist",
+            why="the plan says which episodes should be there",
+            fix="name a directory that rdtl demo, train or evaluate made, such as runs/demo-local",
+        ) from error
+    return data
+
+
+def all_records(run: RunDir) -> records.Records:
+    """Every record of ``run``; RdtlError RDTL-E030 with file and line for an unreadable one."""
+    try:
+        return records.read_folder(run.records)
+    except (ValueError, TypeError) as error:
+        raise RdtlError(
+            "RDTL-E030",
+            "a line of the records cannot be read",
+            where=_first_unreadable(run.records),
+            why="a rate over the lines that happen to parse would hide episodes",
+            fix="delete that line with an editor, then " + CONTINUE,
+        ) from error
+
+
+def _first_unreadable(folder: Path) -> str:
+    for path in sorted(folder.glob("part-*.jsonl")):
+        for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+            try:
+                if line:
+                    records.parse(line.decode("utf-8"))
+            except (ValueError, TypeError) as error:
+                kind = "no JSON" if isinstance(error, json.JSONDecodeError) else "no record"
+                return f"{path}:{number}: {kind}: {printable(str(error))}"
+    return str(folder)
+
+
+def nothing_recorded(run: RunDir, planned: int, recorded: int) -> RdtlError:
+    """RDTL-E037: ``recorded`` records, but none of the ``planned`` episodes."""
+    if planned == 0:
+        return RdtlError(
+            "RDTL-E037",
+            "this run evaluates nothing, so there is nothing to report",
+            where=f"{run.plan}: config.evaluate is unset",
+            fix="rdtl evaluate with its policy: --checkpoint " + str(run.policy),
+        )
+    return RdtlError(
+        "RDTL-E037",
+        "no planned episode is recorded yet",
+        where=f"{run.records}: 0 of {planned} planned episodes"
+        + (f", {recorded} others" if recorded else ""),
+        why="a success rate over no episode is no number",
+        fix=CONTINUE,
+    )
+
+
+def one_protocol(run: RunDir, kept: Sequence[Record]) -> Protocol:
+    """The protocol of all ``kept`` records; RefusedError RDTL-E021 when there are several."""
+    protocol = protocols.read(run.records)
+    if {r.protocol for r in kept} != {protocol.fingerprint()}:
+        raise RefusedError(
+            "RDTL-E021",
+            "the records of this run follow more than one protocol",
+            where=f"{run.records}: {_protocols_found(kept, protocol)}",
+            why="episodes of two protocols measure two things and have no common rate",
+            fix="move the foreign part-*.jsonl files out of records/, then rdtl report again",
+        )
+    return protocol
+
+
+def one_checkpoint_each(run: RunDir, kept: Sequence[Record]) -> None:
+    """Raise RefusedError RDTL-E038 when records of one policy name several checkpoints."""
+    by_policy: dict[str, set[str]] = {}
+    for r in kept:
+        by_policy.setdefault(r.policy, set()).add(r.checkpoint)
+    for policy, checkpoints in by_policy.items():
+        if len(checkpoints) > 1:
+            raise RefusedError(
+                "RDTL-E038",
+                f"policy {policy} was evaluated with {len(checkpoints)} checkpoints in one run",
+                where=f"{run.records}: checkpoint = {', '.join(sorted(checkpoints))}",
+                why="their average belongs to neither of them",
+                fix="evaluate each checkpoint under its own name (--name OTHER)",
+            )
+
+
+def _protocols_found(kept: Sequence[Record], protocol: Protocol) -> str:
+    """What is known of each protocol: counts, who ran it, and the fields of the published one."""
+    parts = []
+    for fingerprint, episodes in sorted(Counter(r.protocol for r in kept).items()):
+        own = [r for r in kept if r.protocol == fingerprint]
+        hosts = ", ".join(sorted({r.host for r in own}))
+        attempts = ", ".join(str(a) for a in sorted({r.attempt for r in own}))
+        parts.append(f"{fingerprint}: {episodes} episodes (attempt {attempts}, host {hosts})")
+    fields = ", ".join(f"{name} {value}" for name, value in vars(protocol).items())
+    return f"{'; '.join(parts)}; {protocols.FILE} is {protocol.fingerprint()}: {fields}"
+
+
+def printable(text: str) -> str:
+    """``text`` on one line, safe for a terminal and for UTF-8: controls become U+FFFD."""
+    return "".join(c if c.isprintable() else " " if c in "\n\r\t" else "\ufffd" for c in text)
+
+
+def printable_record(record: Record) -> Record:
+    """``record`` with every text printable."""
+    texts: dict[str, Any] = {
+        name: printable(value) for name, value in vars(record).items() if isinstance(value, str)
+    }
+    return replace(record, **texts)

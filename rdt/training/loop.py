@@ -1,0 +1,139 @@
+"""The training loop: steps, length of the run, record, checkpoints.
+
+Every number is a function of (seed, step, micro step, rank) and the state in the
+checkpoint; wall-clock time decides only once, when a time budget is turned into
+a number of steps, and the ledger keeps that decision for every restart.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+
+from launcher.core.errors import RdtlError
+from launcher.core.job import Job
+from rdt.training import checkpoint
+from rdt.training import engine as distributed
+from rdt.training.batches import Batches
+from rdt.training.ema import Ema
+from rdt.training.engine import Engine
+from rdt.training.record import LossRecord
+from rdt.training.schedule import (
+    MEASURE_FROM,
+    MEASURE_TO,
+    learning_rate,
+    steps_for,
+    warmup_steps,
+)
+
+LENGTH_EVENT = "train.length"
+PROGRESS_EVERY_S = 1.0
+
+
+class Loop:
+    """One rank's training from the newest checkpoint to the last step.
+
+    ``ema`` and ``record`` exist on rank 0 only. ``identity`` is what a checkpoint
+    must share with this run to be continued.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        engine: Engine,
+        batches: Batches,
+        ema: Ema | None,
+        identity: dict[str, object],
+    ) -> None:
+        self.job = job
+        self.train = job.config["train"]
+        self.engine = engine
+        self.batches = batches
+        self.ema = ema
+        self.identity = identity
+        self.start = checkpoint.resume(job, engine, ema, identity)
+        self.record = LossRecord(job, self.start) if ema is not None else None
+        self.total = self._known_length()
+        self.warmup = warmup_steps(self.train["warmup_steps"], self.train["minutes"])
+        self._began = time.monotonic()
+        self._measured_from = 0.0
+        self._last_progress = 0.0
+
+    def run(self) -> int:
+        """Train to the end; returns the total number of optimizer steps."""
+        step = self.start
+        while self.total is None or step < self.total:
+            self._one_step(step)
+            step += 1
+            if self.total is None:
+                self._measure(step)
+            elif step % self.train["checkpoint_every"] == 0 and step < self.total:
+                self.engine.require_equal_weights(step)
+                checkpoint.save(self.job, self.engine, self.ema, step, self.identity)
+        self.engine.require_equal_weights(step)
+        if self.record is not None:
+            self.record.close()
+        return step
+
+    def _one_step(self, step: int) -> None:
+        lr = learning_rate(step, self.total, self.train["learning_rate"], self.warmup)
+        share = self.engine.step(self.batches.step(step), lr)
+        loss = distributed.total(share)
+        require_finite(loss, step + 1)
+        if step == 0:
+            self.engine.require_equal_weights(1)
+        if self.ema is None or self.record is None:
+            return
+        self.ema.update(self.engine.module)
+        done, seconds = step + 1, time.monotonic() - self._began
+        if done % self.train["log_every"] == 0 or done in (1, self.total):
+            norm = self.engine.gradient_norm()
+            self.record.write(done, loss, lr, norm, self.record.seconds_before + seconds)
+            print(f"step {done} loss {loss:.6f} lr {lr:.2e} norm {norm:.4f}", flush=True)
+        self._progress(done, loss)
+
+    def _progress(self, done: int, loss: float) -> None:
+        now = time.monotonic()
+        if now - self._last_progress >= PROGRESS_EVERY_S or done == self.total:
+            self._last_progress = now
+            self.job.progress(done, self.total or 0, "steps", f"loss {loss:.5f}")
+
+    def _known_length(self) -> int | None:
+        """Total steps: configured, or decided by an earlier start of this run, or not yet known."""
+        if self.train["minutes"] is None:
+            return int(self.train["steps"])
+        event = distributed.agree(self.job.run.ledger.read(LENGTH_EVENT))
+        return None if event is None else int(event["steps"])
+
+    def _measure(self, done: int) -> None:
+        """Turn the time budget into steps, once: real steps are timed on rank 0.
+
+        No checkpoint is written before, so a restart either finds the decision or
+        measures from the beginning.
+        """
+        if done == MEASURE_FROM:
+            self._measured_from = time.monotonic()
+        if done != MEASURE_TO:
+            return
+        speed = (MEASURE_TO - MEASURE_FROM) / (time.monotonic() - self._measured_from)
+        minutes = self.train["minutes"]
+        if self.ema is not None:
+            steps = steps_for(minutes, speed)
+            self.job.run.ledger.publish(
+                LENGTH_EVENT, steps=steps, minutes=minutes, steps_per_second=speed
+            )
+        self.total = self._known_length()  # rank 0's file, or that of whoever was first
+
+
+def require_finite(loss: float, step: int) -> None:
+    """Raise RdtlError RDTL-T018 for a loss that is NaN or infinite."""
+    if math.isfinite(loss):
+        return
+    raise RdtlError(
+        "RDTL-T018",
+        f"the loss is {loss} at step {step}",
+        where=f"optimizer step {step}; the newest checkpoint is from before it",
+        why="every weight is lost after the next update",
+        fix="lower train.learning_rate, or look at the data of this step: "
+        "python -m jobs.dataset RUN_DIR",
+    )

@@ -1,0 +1,186 @@
+"""What a user meets: help, mistakes, plain commands on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from launcher import config
+from launcher.core.errors import UsageError
+from launcher.schema import RunConfig
+from tests.cli.run_rdtl import rdtl
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def test_help_lists_what_exists_and_nothing_else(tmp_path: Path) -> None:
+    done = rdtl("--help", cwd=tmp_path)
+    assert done.returncode == 0
+    commands = {line.split()[0] for line in done.stdout.split("Commands:")[1].splitlines() if line}
+    assert commands == {"demo", "run", "train", "evaluate", "report", "doctor", "data", "runs"}
+
+
+@pytest.mark.parametrize("command", ["demo", "run", "train", "evaluate", "report", "doctor"])
+def test_every_command_explains_itself(command: str, tmp_path: Path) -> None:
+    done = rdtl(command, "--help", cwd=tmp_path, env={"COLUMNS": "80"})
+    assert done.returncode == 0
+    assert max(len(line) for line in done.stdout.splitlines()) <= 80
+
+
+def test_an_unknown_key_names_file_key_and_nearest_valid_key(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: mine\ntrain: {effectiv_batch: 32}\ncollect: {}\n")
+    done = rdtl("train", str(path), cwd=tmp_path)
+    assert done.returncode == 2
+    assert "RDTL-U001" in done.stderr
+    assert str(path) in done.stderr
+    assert "train.effectiv_batch" in done.stderr
+    assert "train.effective_batch" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("name: [", "RDTL-U003"),
+        ("- a\n- b", "RDTL-U003"),
+        ("name: x", "RDTL-U005"),
+        ("name: X Y\ntrain: {}", "RDTL-U001"),
+        ("name: x\ntrain: {micro_batch: 3}", "RDTL-U001"),
+        ("name: x\ntrain: {steps: -1}", "RDTL-U001"),
+        ("name: x\ntrain: {}\n", "RDTL-U005"),
+    ],
+)
+def test_bad_configurations_are_usage_errors(text: str, code: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    done = rdtl("train", str(path), "--json", cwd=tmp_path)
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["error"]["code"] == code
+    assert not (tmp_path / "runs").exists()
+
+
+def test_settings_reach_any_depth_and_are_read_as_yaml() -> None:
+    data = config.apply_settings({"a": {"b": 1}}, ["a.b=2", "a.c.d=[1, 2]", "e=null"])
+    assert data == {"a": {"b": 2, "c": {"d": [1, 2]}}, "e": None}
+    with pytest.raises(UsageError, match="below it"):
+        config.apply_settings({"a": 1}, ["a.b=2"])
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("[dte]*/*.yaml")), ids=str)
+def test_every_shipped_configuration_loads(path: Path) -> None:
+    loaded = config.load_run_config(path, [], [])
+    assert RunConfig.model_validate(yaml.safe_load(config.to_yaml(loaded))) == loaded
+
+
+def test_run_prints_what_the_command_prints_and_fails_when_it_fails(tmp_path: Path) -> None:
+    good = rdtl("run", "--", "sh", "-c", "echo out; echo err >&2", cwd=tmp_path)
+    assert (good.returncode, good.stdout.split()) == (0, ["out", "err"])
+    bad = rdtl("run", "--", "sh", "-c", "echo last words; exit 7", cwd=tmp_path)
+    assert bad.returncode == 1
+    assert "exit code 7" in bad.stderr
+    assert "last words" in bad.stdout
+
+
+@pytest.mark.parametrize(
+    "value", ["plain", "two words", "a'b", 'a"b', "x`id`y", "$(id)", "l1\nl2", "-x", "é", "a,b"]
+)
+def test_arguments_arrive_byte_for_byte(value: str, tmp_path: Path) -> None:
+    done = rdtl("run", "--", "printf", "%s|", value, "end", cwd=tmp_path)
+    assert done.stdout == f"{value}|end|\n"
+
+
+def test_run_uses_a_copy_of_the_git_tree_dirty_files_included(tmp_path: Path) -> None:
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@t", "-C", str(tmp_path)]
+    subprocess.run([*git, "init", "-q"], check=True)
+    (tmp_path / ".gitignore").write_text("runs\nsecret\n")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "code.py").write_text("print('committed')")
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "-qm", "x"], check=True)
+    (tmp_path / "sub" / "code.py").write_text("print('dirty')")
+    (tmp_path / "secret").write_text("ignored")
+    done = rdtl(
+        "run",
+        "--runs-dir",
+        str(tmp_path / "runs"),
+        "--",
+        "sh",
+        "-c",
+        "cat code.py; ls ..; pwd",
+        cwd=tmp_path / "sub",
+    )
+    assert "dirty" in done.stdout
+    assert "secret" not in done.stdout
+    assert str(tmp_path / "runs") in done.stdout
+
+
+def test_a_directory_called_jobs_changes_nothing(tmp_path: Path) -> None:
+    for name in ("jobs", "launcher", "rdt"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('decoy imported')")
+    done = rdtl("run", "--", "echo", "fine", cwd=tmp_path)
+    assert (done.returncode, done.stdout.strip()) == (0, "fine")
+
+
+def test_gpus_that_a_site_has_not_are_refused_before_anything_is_made(tmp_path: Path) -> None:
+    done = rdtl("run", "--gpus", "2", "--", "true", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "RDTL-U007" in done.stderr
+    done = rdtl("run", "--nodes", "2", "--", "true", cwd=tmp_path)
+    assert done.returncode == 2
+
+
+def test_another_configuration_in_the_same_directory_is_refused(tmp_path: Path) -> None:
+    first = rdtl("run", "--name", "a", "--", "true", cwd=tmp_path)
+    assert first.returncode == 0
+    again = rdtl("run", "--name", "a", "--", "true", cwd=tmp_path)
+    assert "done earlier" in again.stderr
+    other = rdtl("run", "--name", "a", "--", "false", cwd=tmp_path)
+    assert other.returncode == 2
+    assert "RDTL-U013" in other.stderr
+
+
+def test_minislurm_that_is_not_up_names_the_command(tmp_path: Path) -> None:
+    if (ROOT / "configs/sites/minislurm.yaml").exists():
+        pytest.skip("a test cluster is up in this checkout")
+    done = rdtl("run", "--site", "minislurm", "--", "true", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "make cluster-up" in done.stderr
+
+
+def test_runs_list_and_show(tmp_path: Path) -> None:
+    rdtl("run", "--name", "a", "--", "true", cwd=tmp_path)
+    listed = json.loads(rdtl("runs", "list", "--json", cwd=tmp_path).stdout)
+    assert [(run["name"], run["state"]) for run in listed] == [("a-local", "1/1")]
+    shown = json.loads(rdtl("runs", "show", "runs/a-local", "--json", cwd=tmp_path).stdout)
+    assert shown["stages"] == [{"stage": "run", "tasks": 1, "done": 1, "attempts": 1}]
+    nothing = rdtl("runs", "show", str(tmp_path), cwd=tmp_path)
+    assert nothing.returncode == 2
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="hides a library with a mount: needs root")
+def test_doctor_notices_a_missing_rendering_library(tmp_path: Path) -> None:
+    """OSMesa is really hidden, in a mount namespace of its own."""
+    found = subprocess.run(["ldconfig", "-p"], capture_output=True, text=True, check=True).stdout
+    library = next(line.split()[-1] for line in found.splitlines() if "libOSMesa.so" in line)
+    real = os.path.realpath(library)
+    code = (
+        "import json; from launcher.checks import rendering; "
+        "print(json.dumps(rendering(None, None)[0].to_dict()))"
+    )
+    import sys
+
+    script = f"mount --bind /dev/null {real} && exec {sys.executable} -c '{code}'"
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True, check=True
+    )
+    finding = json.loads(done.stdout)
+    assert (finding["code"], finding["severity"]) == ("RDTL-E011", "error")
+    assert "apt-get install" in finding["fix"]

@@ -1,0 +1,192 @@
+"""The dataset job: merging, checking, describing; killed anywhere, run again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from jobs import dataset
+from launcher.core.errors import RdtlError, RefusedError
+from launcher.core.job import Job
+from rdt.data import statistics
+from rdt.data.demonstrations import Demonstrations
+from rdt.spec.contract import LIBERO_VELOCITY
+from tests.rdt import synthetic
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    synthetic.write_plan(tmp_path)
+    synthetic.write_parts(tmp_path / "data/parts", 3)
+    return Job.from_environment(str(tmp_path))
+
+
+def merged(job: Job) -> Path:
+    return job.run.data / "libero_object" / f"{synthetic.TASK}_demo.hdf5"
+
+
+def test_parts_become_one_file_in_libero_s_layout(job: Job) -> None:
+    dataset.body(job)
+    with h5py.File(merged(job)) as file:
+        assert sorted(file["data"]) == ["demo_0", "demo_1", "demo_2"]
+        assert file["data"].attrs["obs_action_alignment"] == "before"
+        assert file["data"].attrs["num_demos"] == 3
+        assert file["data"].attrs["total"] == 72
+        for number in range(3):
+            for key, values in synthetic.demonstration(number).items():
+                np.testing.assert_array_equal(file[f"data/demo_{number}/{key}"][:], values)
+    assert list((job.run.data / "parts").iterdir()) == []
+
+
+def test_running_again_changes_nothing(job: Job) -> None:
+    dataset.body(job)
+    paths = [merged(job), job.run.data / "statistics.json", job.run.data / "windows.json"]
+    before = [path.read_bytes() for path in paths]
+    dataset.body(job)
+    assert [path.read_bytes() for path in paths] == before
+
+
+def test_killed_between_publishing_and_removing_parts(job: Job) -> None:
+    dataset.body(job)
+    content = merged(job).read_bytes()
+    synthetic.write_parts(job.run.data / "parts", 2)
+    dataset.body(job)
+    assert merged(job).read_bytes() == content
+    assert list((job.run.data / "parts").iterdir()) == []
+
+
+def test_missing_parts_are_named(job: Job) -> None:
+    (job.run.data / "parts/demo_001.hdf5").unlink()
+    with pytest.raises(RdtlError, match="1 of 3") as caught:
+        dataset.body(job)
+    assert "demo_001.hdf5" in caught.value.problem.where
+    assert not merged(job).exists()
+    assert (job.run.data / "parts/demo_000.hdf5").exists()
+
+
+def test_parts_of_different_settings_are_refused(job: Job) -> None:
+    with h5py.File(job.run.data / "parts/demo_002.hdf5", "r+") as file:
+        file["data"].attrs["env_args"] = "other"
+    with pytest.raises(RefusedError, match="differ in env_args"):
+        dataset.body(job)
+    assert not merged(job).exists()
+
+
+def test_a_named_file_is_used_where_it_is(job: Job, tmp_path: Path) -> None:
+    path = synthetic.write(tmp_path / "own.hdf5", {"demo_0": synthetic.demonstration(0)})
+    job.config["dataset"]["path"] = str(path)
+    dataset.body(job)
+    described = statistics.read(job.run.data / "statistics.json")
+    assert (job.run.root / described.dataset) == path
+    assert len(list((job.run.data / "parts").iterdir())) == 3
+
+
+def test_statistics_agree_with_numpy(job: Job) -> None:
+    dataset.body(job)
+    described = statistics.read(job.run.data / "statistics.json")
+    arrays = [synthetic.demonstration(number) for number in range(3)]
+    positions = np.concatenate([a["obs/ee_pos"] for a in arrays])
+    np.testing.assert_allclose(described.state.mean[30:33], positions.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(described.state.std[30:33], positions.std(0), rtol=1e-12)
+    np.testing.assert_allclose(described.state.q99[30:33], np.percentile(positions, 99, axis=0))
+    actions = np.concatenate([a["actions"] for a in arrays])
+    np.testing.assert_allclose(described.action.mean[39:45], actions[:, :6].mean(0), rtol=1e-12)
+    np.testing.assert_allclose(described.action.min[39:45], actions[:, :6].min(0), rtol=1e-12)
+    assert described.action.mean[10] == pytest.approx((1 - actions[:, 6].mean()) / 2)
+    assert (described.episodes, described.steps, described.windows) == (3, 72, 24)
+    assert described.dataset_digest == statistics.file_digest(merged(job))
+    assert described.contract == LIBERO_VELOCITY.to_dict()
+
+
+def test_windows_tell_coverage(job: Job) -> None:
+    dataset.body(job)
+    windows = json.loads((job.run.data / "windows.json").read_text())
+    assert windows["windows"] == 24
+    assert windows["coverage"] == 1.0
+    assert [episode["windows"] for episode in windows["episodes"]] == [8, 8, 8]
+    assert {finding["severity"] for finding in windows["findings"]} == {"ok"}
+
+
+def spoil_nan(arrays: dict[str, Any]) -> None:
+    arrays["obs/ee_pos"][3, 1] = np.nan
+
+
+def spoil_range(arrays: dict[str, Any]) -> None:
+    arrays["actions"][5, 2] = 1.2
+
+
+def spoil_metres(arrays: dict[str, Any]) -> None:
+    arrays["actions"][:, :3] *= 0.01
+
+
+def spoil_gripper(arrays: dict[str, Any]) -> None:
+    arrays["actions"][:, 6] *= -1
+
+
+def spoil_rotation(arrays: dict[str, Any]) -> None:
+    arrays["obs/ee_ori"] = arrays["obs/ee_ori"][:, ::-1].copy()
+
+
+def spoil_frames(arrays: dict[str, Any]) -> None:
+    arrays["obs/frame_step"][:] = -1
+
+
+def spoil_picture(arrays: dict[str, Any]) -> None:
+    arrays["obs/eye_in_hand_rgb"][0] = 0
+
+
+def spoil_still(arrays: dict[str, Any]) -> None:
+    arrays["actions"][:, 3] = 0
+
+
+SPOILED = {
+    spoil_nan: "RDTL-D006",
+    spoil_range: "RDTL-D001",
+    spoil_metres: "RDTL-D001",
+    spoil_gripper: "RDTL-D016",
+    spoil_rotation: "RDTL-D015",
+    spoil_frames: "RDTL-D008",
+    spoil_picture: "RDTL-D013",
+    spoil_still: "RDTL-D006",
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILED)
+def test_bad_data_are_refused(spoil: Any, job: Job, tmp_path: Path) -> None:
+    arrays = synthetic.demonstration(0)
+    spoil(arrays)
+    path = synthetic.write(tmp_path / "own.hdf5", {"demo_0": arrays})
+    job.config["dataset"]["path"] = str(path)
+    with pytest.raises(RefusedError) as caught:
+        dataset.body(job)
+    assert caught.value.problem.code == SPOILED[spoil]
+    assert str(path) in caught.value.problem.where
+    assert not (job.run.data / "statistics.json").exists()
+
+
+def test_pictures_of_another_size_are_refused(job: Job) -> None:
+    job.config["task"]["camera_size"] = 128
+    with pytest.raises(RefusedError, match="64 pixels"):
+        dataset.body(job)
+
+
+def test_statistics_of_another_contract_are_refused(job: Job) -> None:
+    dataset.body(job)
+    path = job.run.data / "statistics.json"
+    data = json.loads(path.read_text())
+    data["contract"]["control_hz"] = 10
+    path.write_text(json.dumps(data))
+    with pytest.raises(RefusedError, match="control_hz"):
+        statistics.read(path)
+
+
+def test_the_library_opens_a_file_with_two_demos(tmp_path: Path) -> None:
+    demos = {f"demo_{i}": synthetic.demonstration(i) for i in range(2)}
+    data = Demonstrations(synthetic.write(tmp_path / "a.hdf5", demos))
+    assert data.instruction == synthetic.INSTRUCTION
+    assert data.task == synthetic.TASK

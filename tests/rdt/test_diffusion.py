@@ -1,0 +1,59 @@
+"""Noise schedule and solver against recorded trajectories."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rdt import diffusion
+from tests.rdt import golden
+
+pytestmark = pytest.mark.train
+
+
+@pytest.fixture(scope="module")
+def recorded() -> dict[str, torch.Tensor]:
+    return golden.tensors("scheduler")
+
+
+def test_schedule(recorded: dict[str, torch.Tensor]) -> None:
+    assert torch.equal(diffusion.cosine_betas(), recorded["betas"])
+    assert golden.distance(diffusion.alphas_cumprod(), recorded["alphas_cumprod"]) <= 1e-7
+
+
+@pytest.mark.parametrize(("dtype", "out"), [(torch.float32, "out"), (torch.bfloat16, "out_bf16")])
+def test_add_noise(recorded: dict[str, torch.Tensor], dtype: torch.dtype, out: str) -> None:
+    noisy = diffusion.add_noise(
+        diffusion.alphas_cumprod(),
+        recorded["add_noise.x0"].to(dtype),
+        recorded["add_noise.noise"].to(dtype),
+        recorded["add_noise.t"],
+    )
+    assert noisy.dtype == dtype
+    assert torch.equal(noisy, recorded[f"add_noise.{out}"])
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 10, 20, 50])
+def test_solver(recorded: dict[str, torch.Tensor], steps: int) -> None:
+    """Every intermediate sample, with the network replaced by the recorded function."""
+    solver = diffusion.DpmSolver(diffusion.alphas_cumprod(), steps)
+    assert torch.equal(solver.timesteps, recorded[f"n{steps}.timesteps"])
+    assert golden.distance(solver.sigmas, recorded[f"n{steps}.sigmas"]) <= 1e-6
+    x = recorded[f"n{steps}.x_init"]
+    for index in range(steps):
+        clean = torch.tanh(0.7 * x + 0.1 * index)
+        x = solver.step(index, clean, x)
+        assert golden.distance(x, recorded[f"sample.n{steps}.x"][index]) <= 5e-6, index
+
+
+def test_sample_asks_at_the_solver_s_timesteps_and_returns_the_last_estimate() -> None:
+    asked: list[int] = []
+
+    def denoise(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        asked.append(int(t.item()))
+        return torch.full_like(x, float(len(asked)))
+
+    noise = torch.randn(2, 4, 8, generator=golden.seeded())
+    out = diffusion.sample(denoise, noise, diffusion.alphas_cumprod(), 5)
+    assert asked == [999, 799, 599, 400, 200]
+    assert torch.equal(out, torch.full_like(noise, 5.0))

@@ -1,0 +1,134 @@
+"""The sentences say what the counts allow, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher.core import files
+from launcher.core.runs import RunDir
+from launcher.output import Output
+from launcher.report import evidence, load, tables
+from tests.report import runs
+
+
+def outcomes(tmp_path: Path, **by_policy: str) -> RunDir:
+    """A run with these outcomes, S, F, E or a dot per initial state."""
+    count = max(map(len, by_policy.values()))
+    run = runs.new_run(tmp_path, policies=list(by_policy), init_states=(30, 30 + count))
+    for policy, text in by_policy.items():
+        runs.add_outcomes(run, policy, text)
+    return run
+
+
+def test_the_verdict_has_count_rate_and_interval(tmp_path: Path) -> None:
+    run = outcomes(tmp_path, expert="S" * 20, rdt="S" * 14 + "F" * 6)
+    assert evidence.verdict(load(run)) == (
+        "rdt succeeded in 14 of 20 episodes: 70.0 % (95 % interval 48.1 to 85.5 %)."
+    )
+
+
+def test_the_verdict_without_a_finished_episode_gives_no_rate(tmp_path: Path) -> None:
+    run = outcomes(tmp_path, rdt="EE", zero="FF")
+    assert "no success rate" in evidence.verdict(load(run))
+
+
+@pytest.mark.parametrize(
+    ("rdt", "replay", "expected"),
+    [
+        ("S" * 12, "F" * 12, "Above blind replay"),
+        ("F" * 12, "S" * 12, "Below blind replay"),
+        ("SSSSSFFFFF", "SSSSFSFFFF", "Not distinguishable from blind replay"),
+        ("S" * 20, "S" * 20, "Not distinguishable from blind replay"),
+        ("SSSSS", "FFFFF", "no test could tell them apart"),
+    ],
+)
+def test_the_policy_is_set_against_blind_replay(
+    tmp_path: Path, rdt: str, replay: str, expected: str
+) -> None:
+    (sentence,) = evidence.comparisons(load(outcomes(tmp_path, rdt=rdt, replay=replay)))
+    assert expected in sentence
+
+
+def test_only_pairs_without_errors_are_compared(tmp_path: Path) -> None:
+    run = outcomes(tmp_path, rdt="SSSSE.F", replay="FFFFFFE")
+    (sentence,) = evidence.comparisons(load(run))
+    assert "of 4 pairs" in sentence
+    assert "rdt alone succeeded in 4 and replay alone in 0" in sentence
+    assert "p = 0.125" in sentence
+
+
+@pytest.mark.parametrize(
+    ("rdt", "zero", "expected"),
+    [("SSSSSSFF", "FFFFFFFF", "Better than"), ("SFFFFFFF", "FFFFFFFF", "Not shown to be better")],
+)
+def test_the_policy_is_set_against_doing_nothing(
+    tmp_path: Path, rdt: str, zero: str, expected: str
+) -> None:
+    (sentence,) = evidence.comparisons(load(outcomes(tmp_path, rdt=rdt, zero=zero)))
+    assert sentence.startswith(expected)
+
+
+def test_references_alone_are_compared_with_nothing(tmp_path: Path) -> None:
+    assert evidence.comparisons(load(outcomes(tmp_path, expert="SS", zero="FF", replay="SF"))) == []
+
+
+def test_a_clean_run_has_no_caveats(tmp_path: Path) -> None:
+    assert evidence.caveats(load(outcomes(tmp_path, rdt="SF", zero="FF"))) == []
+
+
+def test_caveats_name_everything_odd(tmp_path: Path) -> None:
+    run = outcomes(tmp_path, rdt="SE.S", zero="FFFF")
+    moved = runs.record(run, "zero", 29, "fail")
+    part = runs.add(run, [moved], "part-a2-s0-node2-7.jsonl")
+    with part.open("a") as handle:
+        handle.write('{"torn')
+    text = " ".join(evidence.caveats(load(run)))
+    assert "1 of 4 planned episodes missing" in text
+    assert "1 episode ended in an error" in text
+    assert "counted as failures the rate is 66.7 %" in text
+    assert "1 records that the plan does not name" in text
+    assert "1 record file ends in a torn line" in text
+
+
+def test_different_fixtures_at_one_initial_state_are_reported(tmp_path: Path) -> None:
+    run = outcomes(tmp_path, rdt="SS", zero="F.")
+    runs.add(run, [runs.record(run, "zero", 31, "fail", fixtures_sha256="elsewhere")])
+    report = load(run)
+    assert evidence.different_fixtures(report) == [31]
+    assert any("RDTL-E004" in sentence for sentence in evidence.caveats(report))
+
+
+def test_the_table_fits_80_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tables.summary(load(runs.full_run(tmp_path, video=False)))
+    Output().table(table.title, table.columns, table.rows)
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 80
+    assert printed == (
+        "\nlibero_object task 0, protocol 8983b71a332a\n"
+        "  policy  successes  rate %  95 % interval  mean steps  errors  missing\n"
+        "  ─────────────────────────────────────────────────────────────────────\n"
+        "  rdt         14/18    77.8      54.8–91.0         186       1        1\n"
+        "  expert      20/20   100.0     83.9–100.0         160       0        0\n"
+        "  zero         0/20     0.0       0.0–16.1         280       0        0\n"
+        "  replay      18/20    90.0      69.9–97.2         171       0        0\n"
+    )
+
+
+def test_errors_and_missing_have_no_column_when_there_are_none(tmp_path: Path) -> None:
+    table = tables.summary(load(outcomes(tmp_path, rdt="SF", zero="FF")))
+    assert table.columns == ("policy", "successes", "rate %", "95 % interval", "mean steps")
+
+
+def test_the_document_is_json_and_keeps_fractions(tmp_path: Path) -> None:
+    run = outcomes(tmp_path, rdt="SF", zero="..")
+    path = tmp_path / "document.json"
+    files.write_json(path, tables.document(load(run)))
+    data: dict[str, Any] = files.read_json(path)
+    rdt, zero = data["policies"]
+    assert (rdt["policy"], rdt["rate"], rdt["successes"]) == ("rdt", 0.5, 1)
+    assert rdt["interval"] == pytest.approx([0.0945, 0.9055], abs=1e-4)
+    assert (zero["rate"], zero["interval"], zero["missing"]) == (None, None, 2)
+    assert data["protocol"]["fingerprint"] == runs.protocol_of(run).fingerprint()

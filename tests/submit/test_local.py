@@ -1,0 +1,100 @@
+"""The capped executor keeps its cap, submitit's interface and its word when killed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+from submitit.core import utils
+
+from launcher.submit.local import CappedExecutor
+
+
+def note_and_wait(folder: str, number: int) -> int:
+    """Record how many of us are alive, for as long as a task lives."""
+    mine = Path(folder) / f"alive-{number}"
+    mine.touch()
+    alive = len(list(Path(folder).glob("alive-*")))
+    time.sleep(0.05)
+    mine.unlink()
+    return alive
+
+
+def fail(text: str) -> None:
+    raise ValueError(text)
+
+
+def test_results_come_in_order_and_the_cap_holds(tmp_path: Path) -> None:
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    executor = CappedExecutor(tmp_path / "x", jobs=3)
+    jobs = executor.map_array(note_and_wait, [str(marks)] * 12, range(12))
+    alive = [job.result() for job in jobs]
+    assert max(alive) <= 3
+    assert max(alive) >= 2, "nothing ran at the same time"
+
+
+def test_lambdas_and_batches_work_as_with_submitit(tmp_path: Path) -> None:
+    executor = CappedExecutor(tmp_path, jobs=2)
+    jobs = []
+    with executor.batch():
+        for number in range(4):
+            jobs.append(executor.submit(lambda n: n + 1, number))
+    assert [job.result() for job in jobs] == [1, 2, 3, 4]
+
+
+def test_a_failing_call_brings_its_traceback(tmp_path: Path) -> None:
+    job = CappedExecutor(tmp_path).submit(fail, "what went wrong")
+    with pytest.raises(utils.FailedJobError, match="what went wrong"):
+        job.result()
+
+
+def test_a_killed_task_is_an_uncompleted_job_not_a_hang(tmp_path: Path) -> None:
+    executor = CappedExecutor(tmp_path)
+    job = executor.submit(os.kill, 0, 0)  # any call; it is killed from outside first
+    job = executor.submit(time.sleep, 30)
+    while job.process is None:
+        executor.pump()
+    job.process.kill()
+    with pytest.raises(utils.UncompletedJobError, match="left no result"):
+        job.result()
+
+
+def test_cancelling_a_waiting_task_never_starts_it(tmp_path: Path) -> None:
+    executor = CappedExecutor(tmp_path / "x", jobs=1)
+    running = executor.submit(time.sleep, 30)
+    waiting = executor.submit(Path.touch, tmp_path / "started")
+    waiting.cancel()
+    running.cancel()
+    executor.pump()
+    time.sleep(0.2)
+    assert not (tmp_path / "started").exists()
+    assert running.state == "FINISHED"
+
+
+def test_tasks_die_with_a_killed_launcher(tmp_path: Path) -> None:
+    code = textwrap.dedent(f"""
+        import time
+        from launcher.submit.local import CappedExecutor
+        executor = CappedExecutor({str(tmp_path / "x")!r}, jobs=1)
+        job = executor.submit(time.sleep, 60)
+        print(job.process.pid, flush=True)
+        time.sleep(60)
+    """)
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as launcher:
+        assert launcher.stdout
+        pid = int(launcher.stdout.readline())
+        assert Path(f"/proc/{pid}").exists()
+        launcher.kill()
+    deadline = time.monotonic() + 5
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+        if Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z":
+            break
+        time.sleep(0.02)
+    else:
+        assert not Path(f"/proc/{pid}").exists(), "the task outlived its launcher"

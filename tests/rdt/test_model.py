@@ -9,6 +9,7 @@ import torch
 
 from launcher.core.errors import RefusedError
 from rdt import diffusion
+from rdt.model.blocks import RmsNorm
 from rdt.model.config import NOISE_SCHEDULER, parse
 from rdt.model.rdt import Rdt, adaptor
 from tests.rdt import golden
@@ -106,6 +107,16 @@ def test_the_golden_test_notices_a_true_rms_norm(
 
     monkeypatch.setattr("rdt.model.blocks.RmsNorm.forward", mean_square)
     assert golden.distance(predict(network, recorded), recorded["out.pred"]) > 1e-2
+
+
+def test_the_written_out_norm_equals_the_plain_formula() -> None:
+    x = torch.randn(3, 5, 24, dtype=torch.float64, generator=golden.seeded()) + 2
+    norm = RmsNorm(24).double()
+    torch.nn.init.normal_(norm.weight, generator=golden.seeded())
+    plain = x * torch.rsqrt(x.var(-1, keepdim=True) + 1e-6) * norm.weight
+    assert golden.distance(norm(x), plain) <= 1e-12
+    x.requires_grad_()
+    assert torch.autograd.gradcheck(norm, x)
 
 
 def test_several_draws_of_one_condition_equal_repeated_conditions(

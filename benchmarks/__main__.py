@@ -15,9 +15,9 @@ HEAD = """# Benchmarks
 
 `make bench` runs them all; each command is below. A ratio is ours over the baseline of the same
 run. It counts only when both sides gave equal results and the baseline lies within 0.7–1.4 of its
-anchor, the figure measured for it elsewhere; otherwise the column says so.
+anchor, the figure measured for it elsewhere. Figures are median (minimum–maximum).
 
-| benchmark | ours (median, min–max) | baseline (median, min–max) | ratio | limit | baseline / anchor | equal | command |
+| benchmark | ours | baseline | ratio | limit | baseline / anchor | equal | command |
 |---|---|---|---|---|---|---|---|
 """
 

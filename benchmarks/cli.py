@@ -24,7 +24,7 @@ app(["--help"])
 """
 OURS = "from launcher.cli.app import app" + DUMMIES
 BASELINE = "import typer; app = typer.Typer(pretty_exceptions_enable=False)" + DUMMIES
-HEAVY = "torch deepspeed mujoco submitit pydantic yaml numpy".split()
+HEAVY = ["torch", "deepspeed", "mujoco", "submitit", "pydantic", "yaml", "numpy"]
 
 
 def main() -> None:

@@ -19,8 +19,8 @@ def configuration() -> str:
     parts = [
         HEADER,
         "# Configuration\n",
-        "One YAML file configures a run; `--set key=value` changes a key. Unknown keys are refused.",
-        "Shipped ones: `configs/demo`, `configs/train`, `configs/evaluate`; sites: `configs/sites`.\n",
+        "One YAML file configures a run; `--set key=value` changes a key. Unknown keys are",
+        "refused. Shipped: `configs/demo`, `configs/train`, `configs/evaluate`, `configs/sites`.\n",
         *_section("Run", RunConfig, ""),
         *_section("Site (`configs/sites/NAME.yaml`)", Site, ""),
     ]

@@ -117,11 +117,10 @@ def load_policy(job: Job, name: str) -> Policy:
 
 def _demonstrations(job: Job) -> Path:
     named = job.config["evaluate"]["demonstrations"] or job.config["dataset"]["path"]
-    task = job.config["task"]
     if named is not None:
         return Path(named)
-    name = find_task(task["suite"], task["task_id"]).name
-    return job.run.data / task["suite"] / f"{name}_demo.hdf5"
+    task = find_task(job.config["task"]["suite"], job.config["task"]["task_id"])
+    return job.run.data / task.suite / f"{task.name}_demo.hdf5"
 
 
 Result = tuple[Status, Outcome | None, str]

@@ -9,6 +9,7 @@ imports the standard library only.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -26,7 +27,7 @@ from launcher.core.runs import RunDir
 FORWARDED = (signal.SIGTERM, signal.SIGINT)
 
 
-class StageFailed(RuntimeError):
+class StageFailedError(RuntimeError):
     """The stage's command did not end with exit code 0 on this node."""
 
 
@@ -86,7 +87,7 @@ class NodeTask:
     attempt: int
 
     def __call__(self) -> int:
-        """Run the stage on this node; raises StageFailed so that the scheduler sees a failure."""
+        """Run the stage on this node; raises StageFailedError so that the scheduler sees a failure."""
         run = RunDir(Path(self.run_dir))
         the_plan = plan.read(run.plan)
         stage = the_plan.stage(self.stage)
@@ -98,7 +99,7 @@ class NodeTask:
             raise
         self._finish(run, place.node, code, self._error(run, place.node) if code else None)
         if code:
-            raise StageFailed(
+            raise StageFailedError(
                 f"stage {self.stage}, task {self.index}, node {place.node}: exit {code}"
             )
         return code
@@ -202,10 +203,8 @@ def wait_for(children: list[subprocess.Popen[bytes]]) -> int:
     pending = list(children)
     code = 0
     while pending:
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             pending[0].wait(timeout=0.2)
-        except subprocess.TimeoutExpired:
-            pass
         for child in [c for c in pending if c.poll() is not None]:
             pending.remove(child)
             if child.returncode != 0 and code == 0:

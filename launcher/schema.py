@@ -31,7 +31,7 @@ class Task(Section):
     task_id: Annotated[int, Field(ge=0)] = 0
     """Index of the task inside the suite."""
     wide_mm: Annotated[int, Field(ge=0, le=80)] = 0
-    """Shift target and goal object by up to this many millimetres at random (0: LIBERO as it is)."""
+    """Shift target and goal at random by up to this many millimetres (0: LIBERO as it is)."""
     camera_size: Literal[64, 128, 256] = 128
     """Width and height of each camera picture in pixels, in the data and in the evaluation."""
     settle_steps: Annotated[int, Field(ge=0)] = 10

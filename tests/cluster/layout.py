@@ -170,6 +170,6 @@ def site_text(cluster: Cluster) -> str:
         f"max_memory_per_node_mb: {MEMORY_PER_NODE_MB}\n"
         f"cpus_per_node: {CPUS_PER_NODE}\n"
         f"nodes: {cluster.nodes}\n"
-        "gpus_per_node: 0\n"
+        "gpus_per_node: 2\n"
         "shared_directory: null\n"
     )

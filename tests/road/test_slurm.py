@@ -1,0 +1,158 @@
+"""The same road on a real multi-node Slurm: two nodes train, an array evaluates."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from launcher.core.plan import read
+from launcher.core.runs import RunDir
+from launcher.sites import Site
+from launcher.submit.slurm import SlurmBackend
+from tests.cli.run_rdtl import rdtl
+from tests.road import small_demo
+
+ROOT = Path(__file__).parent.parent.parent
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.skipif(os.geteuid() != 0, reason="starts Slurm in network namespaces: needs root"),
+    pytest.mark.skipif(shutil.which("slurmctld") is None, reason="Slurm is not installed"),
+]
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A working directory whose site `minislurm` is a cluster of its own."""
+    folder = tmp_path_factory.mktemp("slurm")
+    root = tempfile.mkdtemp(prefix="rdtl-road-")  # socket paths must be short
+    verb = [sys.executable, "-m", "tests.cluster.minislurm"]
+    options = ["--root", root]
+    try:
+        subprocess.run([*verb, "up", *options], cwd=ROOT, check=True, timeout=120)
+        status = [*verb, "status", *options, "--json"]
+        printed = subprocess.run(status, cwd=ROOT, check=True, capture_output=True, timeout=60)
+        (folder / "configs" / "sites").mkdir(parents=True)
+        site = json.loads(printed.stdout)["site"]
+        shutil.copy(site, folder / "configs" / "sites" / "minislurm.yaml")
+        yield folder
+    finally:
+        subprocess.run([*verb, "down", *options], cwd=ROOT, check=True, timeout=120)
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def test_a_command_runs_on_two_nodes(cluster: Path) -> None:
+    done = rdtl("run", "--site", "minislurm", "--nodes", "2", "--", "hostname", cwd=cluster)
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.split()) == ["[0]", "[1]", "n1", "n2"]
+
+
+def test_one_process_per_gpu_with_ranks_set(cluster: Path) -> None:
+    script = "echo $RANK/$WORLD_SIZE local $LOCAL_RANK node $NODE_RANK $MASTER_ADDR"
+    done = rdtl("run", "--site", "minislurm", "--nodes", "2", "--gpus", "2", "--per", "gpu",
+                "--", "sh", "-c", script, cwd=cluster)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = sorted(line.split("] ")[1] for line in done.stdout.splitlines())
+    assert lines == [f"{rank}/4 local {rank % 2} node {rank // 2} n1" for rank in range(4)]
+
+
+def test_a_failing_node_ends_the_job_and_is_named(cluster: Path) -> None:
+    script = "test $NODE_RANK = 0 && sleep 120; echo broken; exit 5"
+    done = rdtl("run", "--site", "minislurm", "--nodes", "2", "--", "sh", "-c", script, cwd=cluster)
+    assert done.returncode == 1
+    assert "exit code 5" in done.stderr
+
+
+def test_dry_run_prints_the_script_that_is_then_submitted(cluster: Path) -> None:
+    common = ("run", "--site", "minislurm", "--name", "exact", "--nodes", "2", "--", "echo", "a b")
+    dry = rdtl(*common[:1], "--dry-run", *common[1:], cwd=cluster)
+    assert dry.returncode == 0, dry.stderr
+    assert not (cluster / "runs" / "exact-minislurm").exists()
+    real = rdtl(*common, cwd=cluster)
+    assert real.returncode == 0, real.stderr
+    (script,) = (cluster / "runs/exact-minislurm/slurm/run/attempt_1").glob("*_submission.sh")
+    assert script.read_text().strip() in dry.stdout
+
+
+def test_the_pipeline_script_is_one_that_sbatch_accepts(cluster: Path) -> None:
+    done = rdtl("train", str(ROOT / "configs/train/demo.yaml"), "--site", "minislurm", "--dry-run",
+                "--json", cwd=cluster)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    scripts = json.loads(done.stdout)["scripts"]
+    assert list(scripts) == ["collect", "dataset", "train"]
+    site = yaml.safe_load((cluster / "configs/sites/minislurm.yaml").read_text())
+    for name, text in scripts.items():
+        script = cluster / f"{name}.sh"
+        kept = [line for line in text.splitlines() if "--dependency" not in line]
+        script.write_text("\n".join(kept))
+        test = subprocess.run(
+            ["sbatch", "--test-only", str(script)], env={**os.environ, **site["environment"]},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert test.returncode == 0, test.stderr
+
+
+def test_the_demo_on_slurm_gives_the_tables_of_the_local_run(
+    cluster: Path, uninterrupted: Path
+) -> None:
+    """Two nodes with one rank each compute what two ranks on one machine compute, bit for bit."""
+    done = small_demo.run(cluster, "--site", "minislurm")
+    assert done.returncode == 0, done.stderr
+    run = cluster / "runs" / "demo-quick-minislurm"
+    plan = read(run / "plan.json")
+    assert (plan.stage("train").nodes, plan.stage("train").ranks_per_node) == (2, 1)
+    hosts = [
+        RunDir(run).ledger.read(f"finished.train.i0.n{node}.a1")["host"]  # type: ignore[index]
+        for node in (0, 1)
+    ]
+    assert sorted(hosts) == ["n1", "n2"]
+    model = "policy/model.safetensors"
+    assert small_demo.digest(run / model) == small_demo.digest(uninterrupted / model)
+    assert small_demo.table(run) == small_demo.table(uninterrupted)
+    assert {record.host for record in small_demo.records(run)} <= {"n1", "n2", "n3"}
+
+
+def test_a_killed_launcher_finds_its_jobs_again(cluster: Path) -> None:
+    """Killed after submission, the next launcher attaches: nothing is submitted twice."""
+    arguments = ("run", "--site", "minislurm", "--name", "attach", "--", "sh", "-c",
+                 "sleep 6; echo done")  # fmt: skip
+    run = RunDir(cluster / "runs" / "attach-minislurm")
+    with subprocess.Popen(
+        [sys.executable, "-P", "-m", "launcher", *arguments], cwd=cluster,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    ) as launcher:  # fmt: skip
+        while not run.ledger.read("submitted.run.a1"):
+            assert launcher.poll() is None
+        launcher.kill()
+    done = rdtl(*arguments, cwd=cluster)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "done"
+    assert run.ledger.attempts("run") == [1]
+
+
+def test_a_submission_whose_record_was_lost_is_found_by_its_name(cluster: Path) -> None:
+    """Killed between sbatch and its record: the tag in the queue is what is left."""
+    arguments = ("run", "--site", "minislurm", "--name", "lost", "--", "sleep", "20")
+    run = RunDir(cluster / "runs" / "lost-minislurm")
+    with subprocess.Popen(
+        [sys.executable, "-P", "-m", "launcher", *arguments], cwd=cluster,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    ) as launcher:  # fmt: skip
+        while not run.ledger.read("submitted.run.a1"):
+            assert launcher.poll() is None
+        launcher.kill()
+    event = run.ledger.read("submitted.run.a1")
+    assert event
+    (run.root / "events" / "submitted.run.a1.json").unlink()
+    site = Site(**yaml.safe_load((cluster / "configs/sites/minislurm.yaml").read_text()))
+    backend = SlurmBackend(run, site)
+    assert backend.find("run", 1) == event["ids"]
+    backend.cancel(event["ids"])

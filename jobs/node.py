@@ -87,7 +87,7 @@ class NodeTask:
     attempt: int
 
     def __call__(self) -> int:
-        """Run the stage on this node; raises StageFailedError so that the scheduler sees a failure."""
+        """Run the stage on this node; raises StageFailedError for the scheduler to see."""
         run = RunDir(Path(self.run_dir))
         the_plan = plan.read(run.plan)
         stage = the_plan.stage(self.stage)

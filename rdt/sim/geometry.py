@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,6 +29,8 @@ def collision_points(env: Any, name: str) -> NDArray[np.float64]:
 
 
 def _local_points(model: Any, geom: int) -> NDArray[np.float64]:
+    import mujoco
+
     if model.geom_type[geom] == mujoco.mjtGeom.mjGEOM_MESH:
         mesh = model.geom_dataid[geom]
         first = model.mesh_vertadr[mesh]
@@ -47,6 +48,8 @@ def rotation_z(angle: float) -> NDArray[np.float64]:
 
 def rotation_vector(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     """Axis times angle (3,) in radians of a rotation matrix (3, 3)."""
+    import mujoco
+
     quaternion, vector = np.zeros(4), np.zeros(3)
     mujoco.mju_mat2Quat(quaternion, np.ascontiguousarray(matrix).reshape(9))
     mujoco.mju_quat2Vel(vector, quaternion, 1.0)

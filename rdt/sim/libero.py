@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,12 +16,7 @@ from rdt.sim import backend, wide
 from rdt.sim.lazy import LazyCameras
 from rdt.spec.protocol import CAMERAS, SETTLE_ACTION
 
-UNSTABLE = (
-    mujoco.mjtWarning.mjWARN_BADQPOS,
-    mujoco.mjtWarning.mjWARN_BADQVEL,
-    mujoco.mjtWarning.mjWARN_BADQACC,
-    mujoco.mjtWarning.mjWARN_BADCTRL,
-)
+UNSTABLE = ("mjWARN_BADQPOS", "mjWARN_BADQVEL", "mjWARN_BADQACC", "mjWARN_BADCTRL")
 SENSORS = {"agentview": "agentview", "eye_in_hand": "robot0_eye_in_hand"}
 
 
@@ -180,8 +174,10 @@ class Simulator:
 
     def _check_stable(self) -> None:
         # MuJoCo answers a diverged state by a silent reset of the whole scene.
+        from mujoco import mjtWarning
+
         warnings = self.env.sim.data._data.warning
-        if any(warnings[kind].number for kind in UNSTABLE):
+        if any(warnings[getattr(mjtWarning, kind)].number for kind in UNSTABLE):
             raise RuntimeError("the physics became unstable (a bad number in MuJoCo's state)")
 
     def observation(self) -> Observation:

@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-LIBRARIES := libosmesa6 libegl1 libegl-mesa0 libgles2 libgl1 libgl1-mesa-dri libglx-mesa0 libglu1-mesa
+LIBRARIES := libglib2.0-0 libosmesa6 libegl1 libegl-mesa0 libgles2 libgl1 libgl1-mesa-dri libglx-mesa0 libglu1-mesa
 TEST_MINUTES := 40
 .DEFAULT_GOAL := help
 .PHONY: help venv libraries demo test test-all check fix bench cluster-up cluster-down docs clean

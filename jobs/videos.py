@@ -50,9 +50,10 @@ def _show(job: Job, record: Record) -> dict[str, Any]:
     name = f"{record.key.text()}.mp4"
     path = job.run.videos / name
     if not path.exists():
+        actions = _actions(job, record)
         task = {**job.config["task"], "camera_size": SIZE}
         simulator = Simulator(task, blind=False, cameras=(CAMERA,))
-        frames = replay_frames(simulator, record, _actions(job, record))
+        frames = replay_frames(simulator, record, actions)
         simulator.close()
         require_current(job)
         write_mp4(path, frames)

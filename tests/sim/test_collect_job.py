@@ -1,0 +1,143 @@
+"""Demonstrations: layout, determinism, re-running, files that do not belong."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from jobs import collect
+from launcher.core.errors import RdtlError
+from launcher.core.job import Job
+from rdt.data.demonstrations import Demonstrations
+from rdt.policy.references import first_demonstration
+from rdt.sim.demonstration import find_run, replay
+from rdt.sim.libero import Simulator
+
+pytestmark = pytest.mark.sim
+SETTINGS = {"demos": 1, "init_states": (5, 7), "render_every": 40, "shards": 1}
+
+
+@pytest.fixture(scope="module")
+def job(
+    tmp_path_factory: pytest.TempPathFactory,
+    make_job: Callable[..., Job],
+    config: Callable[..., dict[str, Any]],
+) -> Job:
+    """A run directory with its one demonstration collected."""
+    made = make_job(tmp_path_factory.mktemp("collect"), config(collect=SETTINGS))
+    collect.body(made)
+    return made
+
+
+def _part(job: Job) -> Path:
+    return job.run.data / "parts" / "demo_000.hdf5"
+
+
+def test_layout(job: Job) -> None:
+    with h5py.File(_part(job), "r") as file:
+        data, demo = file["data"], file["data/demo_000"]
+        T = len(demo["actions"])
+        assert data.attrs["obs_action_alignment"] == "before"
+        assert json.loads(data.attrs["problem_info"])["language_instruction"].startswith("pick up")
+        assert demo["executed_actions"].shape == demo["actions"].shape == (T, 7)
+        assert demo["obs/agentview_rgb"].shape == (T, 256, 256, 3)
+        np.testing.assert_array_equal(demo["obs/frame_step"][:], np.arange(T) // 40 * 40)
+        assert demo["dones"][:].sum() == demo["dones"][-1] == 1
+        np.testing.assert_array_equal(demo["robot_states"][:, 2:5], demo["obs/ee_pos"][:])
+        off = demo["executed_actions"][:] - demo["actions"][:]
+        assert 0.05 < off[:, :3].std() < 0.2
+        assert not off[:, 3:].any()
+
+
+def test_observation_stands_before_its_action(job: Job) -> None:
+    """The hand moves where the executed action of the same row sends it, one row later."""
+    with h5py.File(_part(job), "r") as file:
+        demo = file["data/demo_000"]
+        moved = np.diff(demo["obs/ee_pos"][:, :], axis=0)
+        sent = demo["executed_actions"][:-1, :3]
+    agreement = {
+        shift: np.corrcoef(moved[10:60].ravel(), sent[10 - shift : 60 - shift].ravel())[0, 1]
+        for shift in (-1, 0, 1, 5)
+    }
+    assert agreement[0] > 0.8
+    assert agreement[0] > agreement[5]
+
+
+def test_the_training_side_reads_it(job: Job) -> None:
+    data = Demonstrations(_part(job))
+    assert data.task == "pick_up_the_alphabet_soup_and_place_it_in_the_basket"
+    assert data.camera_size == 256
+    assert [row for _, row in data.windows] == list(range(0, len(data.episodes[0]), 40))
+
+
+def test_content_depends_on_nothing_but_the_settings(
+    job: Job, blind: Simulator, seeing: Simulator
+) -> None:
+    """Simulators that ran other episodes before, in another process state, give the same rows."""
+    run = find_run(blind, job.config["collect"], job.config["seed"], 0)
+    frames = replay(seeing, run, 40)
+    with h5py.File(_part(job), "r") as file:
+        demo = file["data/demo_000"]
+        np.testing.assert_array_equal(demo["states"][:], run.states)
+        np.testing.assert_array_equal(demo["actions"][:], run.label)
+        np.testing.assert_array_equal(demo["executed_actions"][:], run.executed)
+        for row in (0, 40, len(frames) - 1):
+            picture = demo["obs/eye_in_hand_rgb"][row]
+            np.testing.assert_array_equal(picture, frames[row].pictures["eye_in_hand"])
+    np.testing.assert_array_equal(first_demonstration(_part(job)), run.executed)
+
+
+def test_a_replay_that_differs_is_an_error(job: Job, seeing: Simulator, blind: Simulator) -> None:
+    run = find_run(blind, job.config["collect"], job.config["seed"], 0)
+    run.executed[1, 0] += 0.5
+    with pytest.raises(RdtlError, match="RDTL-D041"):
+        replay(seeing, run, 1000)
+
+
+def test_running_again_writes_nothing(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collect, "Collector", _must_not_start)
+    before = (_part(job).read_bytes(), _part(job).stat().st_mtime_ns)
+    collect.body(job)
+    assert before == (_part(job).read_bytes(), _part(job).stat().st_mtime_ns)
+
+
+def test_nothing_to_do_when_merged(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_job: Callable[..., Job]
+) -> None:
+    monkeypatch.setattr(collect, "Collector", _must_not_start)
+    other = make_job(tmp_path, job.config)
+    name = "pick_up_the_alphabet_soup_and_place_it_in_the_basket_demo.hdf5"
+    merged = other.run.data / "libero_object" / name
+    merged.parent.mkdir(parents=True)
+    merged.write_bytes(b"whatever it holds is the business of the next stage")
+    collect.body(other)
+    assert not (other.run.data / "parts").exists()
+
+
+def _must_not_start(job: Job) -> None:
+    raise AssertionError("a simulator was started although nothing is missing")
+
+
+@pytest.mark.parametrize("damage", ["cut", "foreign", "settings"])
+def test_a_file_that_does_not_belong_is_named_and_kept(
+    job: Job, tmp_path: Path, make_job: Callable[..., Job], damage: str
+) -> None:
+    config = {**job.config, "seed": 8} if damage == "settings" else job.config
+    other = make_job(tmp_path, config)
+    part = _part(other)
+    part.parent.mkdir(parents=True)
+    shutil.copy(_part(job), part)
+    if damage == "cut":
+        part.write_bytes(part.read_bytes()[:100_000])
+    elif damage == "foreign":
+        part.write_bytes(b"these are not the bytes of a demonstration")
+    before = part.read_bytes()
+    with pytest.raises(RdtlError, match="RDTL-D042") as caught:
+        collect.body(other)
+    assert str(part) in caught.value.problem.where
+    assert part.read_bytes() == before

@@ -1,0 +1,287 @@
+"""Evaluation: every planned episode once, whatever was killed, shared or broken."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jobs import evaluate, videos
+from launcher.core import files
+from launcher.core.errors import RdtlError, RefusedError
+from launcher.core.job import Job
+from rdt.policy.references import Expert, Replay, Zero
+from rdt.sim import episode
+from rdt.sim.libero import Simulator
+from rdt.spec import record as records
+from rdt.spec.record import EpisodeKey, Record
+
+pytestmark = pytest.mark.sim
+Build = Callable[..., Any]
+SMALL = {"policies": ["expert", "zero"], "init_states": (30, 32), "max_steps": 8}
+TIMED = ("wall_s", "policy_s", "shard", "host")
+
+
+def _records(job: Job) -> list[Record]:
+    return list(records.read_folder(job.run.records).records)
+
+
+def _content(job: Job) -> list[dict[str, Any]]:
+    """Records without the fields that tell who ran them and how fast."""
+    return [{k: v for k, v in vars(r).items() if k not in TIMED} for r in _records(job)]
+
+
+def _lines(job: Job) -> int:
+    return sum(len(p.read_text().splitlines()) for p in job.run.records.glob("part-*.jsonl"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, make_job: Build, config: Build) -> Job:
+    """A finished evaluation by a single task."""
+    job: Job = make_job(tmp_path_factory.mktemp("whole"), config(**SMALL))
+    evaluate.body(job)
+    return job
+
+
+def test_every_planned_episode_has_one_record(whole: Job) -> None:
+    found = _records(whole)
+    assert [r.key for r in found] == sorted(evaluate.work_list(whole.config))
+    assert {r.status for r in found} == {"fail"}
+    for r in found:
+        actions = np.load(whole.run.records / "actions" / f"{r.key.text()}.npy")
+        assert actions.shape == (8, 7)
+        assert episode.actions_digest(actions) == r.actions_sha256
+
+
+def test_two_tasks_give_the_same_records(
+    whole: Job, tmp_path: Path, make_job: Build, config: Build
+) -> None:
+    for index in (1, 0):
+        job = make_job(tmp_path, config(**SMALL), index=index, count=2)
+        evaluate.body(job)
+        assert len(_records(job)) == (2 if index == 1 else 4)
+    assert _content(job) == _content(whole)
+
+
+def test_tasks_share_every_policy(config: Build) -> None:
+    work = evaluate.work_list(config(policies=["rdt", "expert", "zero", "replay"]))
+    assert len(work) == len(set(work)) == 80
+    for index in range(4):
+        share = [key.policy for key in work[index::4]]
+        assert {share.count(name) for name in set(share)} == {5}
+
+
+def test_resumes_after_a_torn_line(
+    whole: Job, tmp_path: Path, make_job: Build, config: Build
+) -> None:
+    """The first episode is kept, the torn one and the others are run."""
+    job = make_job(tmp_path, config(**SMALL))
+    first, second = (r.line() for r in _records(whole)[:2])
+    first = first.replace('"host": "', '"host": "first-')
+    job.run.records.mkdir()
+    torn = job.run.records / "part-a0-s0-first-1-00000000.jsonl"
+    torn.write_text(first + "\n" + second)  # killed before the newline: it never counted
+    evaluate.body(job)
+    assert _content(job) == _content(whole)
+    assert _records(job)[0].host.startswith("first-")
+    assert not _records(job)[1].host.startswith("first-")
+    assert _lines(job) - 1 == 4  # `splitlines` also counts the torn one
+    assert torn.read_text() == first + "\n" + second
+    evaluate.body(job)
+    assert _lines(job) - 1 == 4
+
+
+class Faulty(Zero):
+    def chunk(self, observation: Any, query: int) -> Any:
+        if query == 1:
+            raise ValueError("out of cheese")
+        return super().chunk(observation, query)
+
+
+def test_a_faulty_policy_is_no_failed_episode(
+    tmp_path: Path,
+    make_job: Build,
+    config: Build,
+    monkeypatch: pytest.MonkeyPatch,
+    blind: Simulator,
+) -> None:
+    settings = config(policies=["zero"], init_states=(30, 32), max_steps=3)
+    job = make_job(tmp_path, settings)
+    monkeypatch.setattr(evaluate, "Simulator", lambda task, blind: _borrow(task))
+    _borrow = _lender(blind)
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "load_policy", lambda job, name: Faulty())
+        evaluate.body(job)
+    assert {(r.status, r.error) for r in _records(job)} == {
+        ("policy_error", "query 1: ValueError: out of cheese")
+    }
+    evaluate.body(job)  # an error is no result: the episodes run again
+    assert {r.status for r in _records(job)} == {"fail"}
+
+
+def _lender(simulator: Simulator) -> Callable[[dict[str, Any]], Simulator]:
+    """The session's simulator under the task of a job."""
+
+    def borrow(task: dict[str, Any]) -> Simulator:
+        lent = object.__new__(Simulator)
+        lent.__dict__.update(simulator.__dict__, task=task, close=lambda: None)
+        return lent
+
+    return borrow
+
+
+def test_a_fault_of_the_harness_is_tried_once_more(
+    tmp_path: Path,
+    make_job: Build,
+    config: Build,
+    monkeypatch: pytest.MonkeyPatch,
+    blind: Simulator,
+) -> None:
+    settings = config(policies=["zero"], init_states=(30, 32), max_steps=3)
+    job = make_job(tmp_path, settings)
+    borrow = _lender(blind)
+    built: list[dict[str, Any]] = []
+
+    def build(task: dict[str, Any], blind: bool) -> Simulator:
+        built.append(task)
+        return borrow(task)
+
+    faults = iter([True, False, True, True])
+    real = evaluate.run_episode
+
+    def shaky(*arguments: Any) -> episode.Outcome:
+        if next(faults):
+            raise RuntimeError("the scene exploded")
+        return real(*arguments)
+
+    monkeypatch.setattr(evaluate, "Simulator", build)
+    monkeypatch.setattr(evaluate, "run_episode", shaky)
+    evaluate.body(job)
+    first, second = _records(job)
+    assert (first.status, second.status) == ("fail", "env_error")
+    assert second.error == "RuntimeError: the scene exploded"
+    assert len(built) == 3  # a new simulator after each fault
+
+
+def test_a_superseded_attempt_publishes_nothing(
+    tmp_path: Path,
+    make_job: Build,
+    config: Build,
+    monkeypatch: pytest.MonkeyPatch,
+    blind: Simulator,
+) -> None:
+    job = make_job(tmp_path, config(policies=["zero"], init_states=(30, 31), max_steps=2))
+    job.run.ledger.publish("claim.stage.a1", indices=[0])
+    borrow = _lender(blind)
+    monkeypatch.setattr(evaluate, "Simulator", lambda task, blind: borrow(task))
+    with pytest.raises(RefusedError, match="RDTL-S034"):
+        evaluate.body(job)
+    assert _records(job) == []
+    assert not (job.run.records / "actions").exists()
+
+
+def test_other_weights_under_the_same_name_are_refused(
+    tmp_path: Path, make_job: Build, config: Build, whole: Job
+) -> None:
+    job = make_job(tmp_path, config(policies=["rdt"], init_states=(30, 31)))
+    job.run.policy.mkdir()
+    (job.run.policy / "model.safetensors").write_bytes(b"new weights")
+    job.run.records.mkdir()
+    old = Record(**{**vars(_records(whole)[0]), "policy": "rdt", "checkpoint": "0123456789ab"})
+    (job.run.records / "part-x.jsonl").write_text(old.line() + "\n")
+    with pytest.raises(RefusedError, match="RDTL-E038"):
+        evaluate.body(job)
+
+
+class Looker(Zero):
+    """Sees; answers chunks of five."""
+
+    sees = True
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def chunk(self, observation: Any, query: int) -> Any:
+        self.seen.append(len(observation.pictures))
+        return np.repeat(super().chunk(observation, query), 5, axis=0)
+
+
+def test_pictures_only_where_the_policy_looks(seeing: Simulator) -> None:
+    """Horizon 4 of chunks of 5, 10 steps: queries at 0, 4 and 8, none after the last step."""
+    short = _lender(seeing)({**seeing.task, "max_steps": 10})
+    looker = Looker()
+    outcome = episode.run_episode(short, looker, EpisodeKey("rdt", "s", 0, 30, 0), 4)
+    assert looker.seen == [2, 2, 2]
+    assert (outcome.queries, outcome.renders, len(outcome.actions)) == (3, 6, 10)
+
+
+def test_the_expert_solves_what_its_replay_repeats(blind: Simulator) -> None:
+    key = EpisodeKey("expert", "libero_object", 0, 31, 0)
+    solved = episode.run_episode(blind, Expert(), key, 16)
+    again = episode.run_episode(blind, Replay(solved.actions), key, 16)
+    assert solved.success
+    assert again.success
+    assert again.actions_sha256 == solved.actions_sha256
+    assert again.fixtures_sha256 == solved.fixtures_sha256
+
+
+def test_videos_show_what_the_records_say(whole: Job) -> None:
+    for index in (0, 1):
+        videos.body(Job(whole.run, whole.config, "videos", index, 2, 0, 0))
+    assert files.read_json(whole.run.videos / "index.0.json") == []  # no success to show
+    (entry,) = files.read_json(whole.run.videos / "index.1.json")
+    assert entry["key"] == "expert-libero_object-t0-i30-n0"
+    assert (entry["status"], entry["steps"]) == ("fail", 8)
+    path = whole.run.videos / entry["file"]
+    assert _video_facts(path) == ((256, 256), 10.0, 5)
+    first = path.stat().st_mtime_ns
+    videos.body(Job(whole.run, whole.config, "videos", 1, 2, 0, 0))
+    assert path.stat().st_mtime_ns == first
+
+
+def _video_facts(path: Path) -> tuple[tuple[int, int], float, int]:
+    import imageio_ffmpeg
+
+    reader = imageio_ffmpeg.read_frames(str(path))
+    facts = next(reader)
+    assert (facts["codec"], facts["pix_fmt"].split("(")[0]) == ("h264", "yuv420p")
+    return facts["size"], facts["fps"], sum(1 for _ in reader)
+
+
+def test_no_video_of_other_actions(whole: Job, tmp_path: Path, make_job: Build) -> None:
+    job = make_job(tmp_path, whole.config)
+    (job.run.records / "actions").mkdir(parents=True)
+    chosen = _records(whole)[0]
+    (job.run.records / "part-x.jsonl").write_text(chosen.line() + "\n")
+    path = job.run.records / "actions" / f"{chosen.key.text()}.npy"
+    np.save(path, np.zeros((8, 7), np.float32))
+    with pytest.raises(RdtlError, match="RDTL-E041"):
+        videos.body(job)
+    assert list(job.run.videos.glob("*.mp4")) == []
+
+
+@pytest.mark.slow
+def test_killed_twice_it_still_runs_each_episode_once(
+    tmp_path: Path, make_job: Build, config: Build
+) -> None:
+    job = make_job(tmp_path, config(policies=["zero"], init_states=(30, 36), max_steps=20))
+    command = [sys.executable, "-m", "jobs.evaluate", str(tmp_path)]
+    for enough in (1, 3):
+        process = subprocess.Popen(command, env=dict(os.environ), stdout=subprocess.DEVNULL)
+        while _lines(job) < enough and process.poll() is None:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    kept = {r.key: r for r in _records(job)}
+    assert 3 <= len(kept) < 6
+    subprocess.run(command, check=True, env=dict(os.environ))
+    found = records.read_folder(job.run.records)
+    assert len(found.records) == 6
+    assert found.duplicates == 0
+    assert {r.key: r for r in found.records if r.key in kept} == kept

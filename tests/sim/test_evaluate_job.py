@@ -113,8 +113,8 @@ def test_a_faulty_policy_is_no_failed_episode(
 ) -> None:
     settings = config(policies=["zero"], init_states=(30, 32), max_steps=3)
     job = make_job(tmp_path, settings)
-    monkeypatch.setattr(evaluate, "Simulator", lambda task, blind: _borrow(task))
-    _borrow = _lender(blind)
+    borrow = _lender(blind)
+    monkeypatch.setattr(evaluate, "Simulator", lambda task, blind: borrow(task))
     with monkeypatch.context() as patch:
         patch.setattr(evaluate, "load_policy", lambda job, name: Faulty())
         evaluate.body(job)

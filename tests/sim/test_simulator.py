@@ -210,7 +210,5 @@ def _assert_apart(wide: Simulator) -> None:
 
 
 def test_wide_refuses_other_suites(task: dict[str, Any]) -> None:
-    simulator = Simulator({**task, "suite": "libero_spatial", "wide_mm": 30}, blind=True)
     with pytest.raises(UsageError, match="RDTL-U022"):
-        simulator.reset(0)
-    simulator.close()
+        Simulator({**task, "suite": "libero_spatial", "wide_mm": 30}, blind=True)

@@ -55,11 +55,15 @@ class Watcher:
 
     def _line(self, view: StageView) -> str:
         took = clock(time.monotonic() - self._since[view.stage.name])
-        return f"{view.stage.name}: {summary(self._run, view.stage.name)} [{took}]"
+        state = summary(self._run, view.stage.name, view.stage.array)
+        return f"{view.stage.name}: {state} [{took}]"
 
 
-def summary(run: RunDir, stage: str) -> str:
-    """Progress of all tasks of a stage in one phrase, "" when there is none."""
+def summary(run: RunDir, stage: str, tasks: int = 1) -> str:
+    """Progress of all tasks of a stage in one phrase, "" when there is none.
+
+    Tasks that have not started know no total yet; then the phrase says how many have.
+    """
     parts = read_progress(run, stage)
     if not parts:
         return ""
@@ -67,7 +71,8 @@ def summary(run: RunDir, stage: str) -> str:
     total = sum(part["total"] for part in parts)
     newest = max(parts, key=lambda part: part["at"])
     text = f", {newest['text']}" if newest["text"] else ""
-    return f"{done}/{total} {newest['unit']}{text}"
+    started = f" of {len(parts)}/{tasks} tasks" if len(parts) < tasks else ""
+    return f"{done}/{total} {newest['unit']}{started}{text}"
 
 
 def clock(seconds: float) -> str:

@@ -99,8 +99,9 @@ def test_content_depends_on_nothing_but_the_settings(job: Job, run: Run, seeing:
 def test_a_replay_that_differs_is_an_error(run: Run, seeing: Simulator) -> None:
     executed = run.executed.copy()
     executed[1, 0] = -executed[1, 0]
-    with pytest.raises(RdtlError, match="RDTL-D041"):
+    with pytest.raises(RdtlError, match="RDTL-D041") as caught:
         replay(seeing, dataclasses.replace(run, executed=executed), 1000)
+    assert caught.value.problem.where.endswith("step 2: another simulator state")
 
 
 def test_running_again_writes_nothing(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,6 +49,24 @@ def whole(tmp_path_factory: pytest.TempPathFactory, make_job: Build, config: Bui
     return job
 
 
+def _lender(simulator: Simulator) -> Callable[[dict[str, Any]], Simulator]:
+    """The session's simulator under the task of a job."""
+
+    def borrow(task: dict[str, Any]) -> Simulator:
+        lent = object.__new__(Simulator)
+        lent.__dict__.update(simulator.__dict__, task=task, close=lambda: None)
+        return lent
+
+    return borrow
+
+
+@pytest.fixture
+def lend(monkeypatch: pytest.MonkeyPatch, blind: Simulator) -> None:
+    """Jobs get the session's simulator: an episode depends on no earlier one, and it is faster."""
+    borrow = _lender(blind)
+    monkeypatch.setattr(evaluate, "Simulator", lambda task, blind: borrow(task))
+
+
 def test_every_planned_episode_has_one_record(whole: Job) -> None:
     found = _records(whole)
     assert [r.key for r in found] == sorted(evaluate.work_list(whole.config))
@@ -60,7 +78,7 @@ def test_every_planned_episode_has_one_record(whole: Job) -> None:
 
 
 def test_two_tasks_give_the_same_records(
-    whole: Job, tmp_path: Path, make_job: Build, config: Build
+    whole: Job, tmp_path: Path, make_job: Build, config: Build, lend: None
 ) -> None:
     for index in (1, 0):
         job = make_job(tmp_path, config(**SMALL), index=index, count=2)
@@ -78,7 +96,7 @@ def test_tasks_share_every_policy(config: Build) -> None:
 
 
 def test_resumes_after_a_torn_line(
-    whole: Job, tmp_path: Path, make_job: Build, config: Build
+    whole: Job, tmp_path: Path, make_job: Build, config: Build, lend: None
 ) -> None:
     """The first episode is kept, the torn one and the others are run."""
     job = make_job(tmp_path, config(**SMALL))
@@ -109,12 +127,10 @@ def test_a_faulty_policy_is_no_failed_episode(
     make_job: Build,
     config: Build,
     monkeypatch: pytest.MonkeyPatch,
-    blind: Simulator,
+    lend: None,
 ) -> None:
     settings = config(policies=["zero"], init_states=(30, 32), max_steps=3)
     job = make_job(tmp_path, settings)
-    borrow = _lender(blind)
-    monkeypatch.setattr(evaluate, "Simulator", lambda task, blind: borrow(task))
     with monkeypatch.context() as patch:
         patch.setattr(evaluate, "load_policy", lambda job, name: Faulty())
         evaluate.body(job)
@@ -123,17 +139,6 @@ def test_a_faulty_policy_is_no_failed_episode(
     }
     evaluate.body(job)  # an error is no result: the episodes run again
     assert {r.status for r in _records(job)} == {"fail"}
-
-
-def _lender(simulator: Simulator) -> Callable[[dict[str, Any]], Simulator]:
-    """The session's simulator under the task of a job."""
-
-    def borrow(task: dict[str, Any]) -> Simulator:
-        lent = object.__new__(Simulator)
-        lent.__dict__.update(simulator.__dict__, task=task, close=lambda: None)
-        return lent
-
-    return borrow
 
 
 def test_a_fault_of_the_harness_is_tried_once_more(
@@ -170,16 +175,10 @@ def test_a_fault_of_the_harness_is_tried_once_more(
 
 
 def test_a_superseded_attempt_publishes_nothing(
-    tmp_path: Path,
-    make_job: Build,
-    config: Build,
-    monkeypatch: pytest.MonkeyPatch,
-    blind: Simulator,
+    tmp_path: Path, make_job: Build, config: Build, lend: None
 ) -> None:
     job = make_job(tmp_path, config(policies=["zero"], init_states=(30, 31), max_steps=2))
     job.run.ledger.publish("claim.stage.a1", indices=[0])
-    borrow = _lender(blind)
-    monkeypatch.setattr(evaluate, "Simulator", lambda task, blind: borrow(task))
     with pytest.raises(RefusedError, match="RDTL-S034"):
         evaluate.body(job)
     assert _records(job) == []

@@ -1,0 +1,208 @@
+"""The parts of training that are functions: schedule, average, batches, loss, records, identity."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs import dataset, train
+from launcher.core.errors import RdtlError, RefusedError, UsageError
+from launcher.core.job import Job
+from rdt.data import statistics
+from rdt.data.demonstrations import Demonstrations
+from rdt.diffusion import add_noise
+from rdt.model.policy_network import build, config_from_run
+from rdt.spec.contract import LIBERO_VELOCITY
+from rdt.training import checkpoint, ema, schedule
+from rdt.training.batches import Batches, shift_pictures
+from rdt.training.loop import require_finite
+from rdt.training.record import kept_lines
+from tests.rdt import golden, synthetic
+
+pytestmark = pytest.mark.train
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    synthetic.write_plan(tmp_path)
+    synthetic.write_parts(tmp_path / "data/parts", 3)
+    job = Job.from_environment(str(tmp_path))
+    dataset.body(job)
+    return job
+
+
+def batches(job: Job, rank: int = 0, ranks: int = 2) -> Batches:
+    described = statistics.read(job.run.data / "statistics.json")
+    data = Demonstrations(job.run.root / described.dataset)
+    return Batches(data, described, job.config["train"], job.config["seed"], rank, ranks)
+
+
+def test_warm_up_then_cosine() -> None:
+    rates = [schedule.learning_rate(step, 100, 1.0, 10) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
+    assert rates[10] == 1.0
+    assert rates[55] == pytest.approx(0.5)
+    assert all(later < earlier for earlier, later in itertools.pairwise(rates))
+    assert rates[-1] < 0.001
+
+
+def test_a_time_budget_leaves_the_first_steps_alone() -> None:
+    """Until the length is measured the rate must not need it."""
+    warmup = schedule.warmup_steps(3, minutes=1.0)
+    for step in range(schedule.MEASURE_TO):
+        known = schedule.learning_rate(step, 1000, 1.0, warmup)
+        assert schedule.learning_rate(step, None, 1.0, warmup) == known
+    with pytest.raises(ValueError, match="length"):
+        schedule.learning_rate(schedule.MEASURE_TO, None, 1.0, warmup)
+    assert schedule.steps_for(2.0, 5.0) == 600
+    assert schedule.steps_for(0.001, 5.0) == schedule.MEASURE_TO + 1
+
+
+def test_average_as_recorded() -> None:
+    recorded = json.loads((golden.DATA / "ema.json").read_text())
+    module = torch.nn.Linear(3, 2, bias=False)
+    with torch.no_grad():
+        module.weight.copy_(torch.tensor(recorded["init"]))
+    average = ema.Ema(module, recorded["config"]["power"])
+    for step in recorded["steps"]:
+        assert ema.decay(average.calls, 0.75) == pytest.approx(step["decay"], abs=1e-12)
+        with torch.no_grad():
+            module.weight.copy_(torch.tensor(step["new"]))
+        average.update(module)
+        assert golden.distance(average.state()["weight"], torch.tensor(step["ema"])) < 1e-6
+    for calls, decay in recorded["decay_at"].items():
+        assert ema.decay(int(calls), 0.75) == pytest.approx(decay, abs=1e-12)
+
+
+def test_average_is_float32_and_restored_with_its_count() -> None:
+    module = torch.nn.Linear(4, 4).to(torch.bfloat16)
+    average = ema.Ema(module, 0.75)
+    for _ in range(5):
+        average.update(module)
+    other = ema.Ema(torch.nn.Linear(4, 4), 0.75)
+    other.load(average.state(), average.calls)
+    assert all(value.dtype == torch.float32 for value in average.state().values())
+    assert other.calls == 5
+    assert torch.equal(other.state()["weight"], average.state()["weight"])
+
+
+def test_batches_are_functions_of_the_step(job: Job) -> None:
+    first, again = batches(job).micro(7, 0), batches(job).micro(7, 0)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    for other in (batches(job).micro(8, 0), batches(job, rank=1).micro(7, 0)):
+        assert not torch.equal(first.noise, other.noise)
+        assert not torch.equal(first.pictures, other.pictures)
+
+
+def test_padding_has_no_weight_and_the_rest_adds_up_to_one(job: Job) -> None:
+    for step in range(6):
+        micros = [batches(job, rank).micro(step, 0) for rank in range(2)]
+        assert float(sum(batch.weight.sum() for batch in micros)) == pytest.approx(1.0)
+    one = batches(job)
+    last = np.array([one.data.windows.tolist().index([0, 21])])
+    assert (one._weight(last, 0) > 0).tolist() == [[True] * 3 + [False] * 5]
+
+
+def test_loss_is_the_plain_mean_over_real_steps(job: Job) -> None:
+    """Against a loop over samples and draws that repeats the pictures for each draw."""
+    described = statistics.read(job.run.data / "statistics.json")
+    network = build(
+        config_from_run(job.config["train"]["model"], 64, LIBERO_VELOCITY), LIBERO_VELOCITY, "test"
+    )
+    torch.nn.init.normal_(network.model.final_layer.ffn_final.fc2.weight, std=0.1)
+    batch = batches(job, ranks=2).micro(3, 0)
+    total = torch.zeros(())
+    draws = len(batch.noise) // len(batch.actions)
+    for row in range(len(batch.noise)):
+        index = slice(row // draws, row // draws + 1)
+        keys = network.condition(batch.pictures[index], batch.words, batch.word_valid)
+        t, clean = batch.t[row : row + 1], batch.actions[index]
+        noisy = add_noise(network.alphas, clean, batch.noise[row : row + 1], t)
+        predicted = network.denoise(batch.state[index], noisy, network.mask, network.freq, t, keys)
+        error = (predicted - clean).square().mean(-1)
+        total = total + (error * batch.weight[index]).sum() / draws
+    assert golden.distance(network(batch), total) <= 1e-5
+    assert described.windows == 24
+
+
+@given(st.integers(1, 6), st.integers(0, 2**32))
+def test_shifts_move_pictures_as_a_whole(pixels: int, seed: int) -> None:
+    picture = np.arange(16 * 16 * 3, dtype=np.uint8).reshape(1, 1, 16, 16, 3)
+    shifted = shift_pictures(picture, pixels, np.random.default_rng(seed))[0, 0]
+    padded = np.pad(picture[0, 0], ((pixels,) * 2, (pixels,) * 2, (0, 0)), mode="edge")
+    places = [
+        (down, right)
+        for down in range(2 * pixels + 1)
+        for right in range(2 * pixels + 1)
+        if np.array_equal(padded[down : down + 16, right : right + 16], shifted)
+    ]
+    assert len(places) >= 1
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_stops(loss: float) -> None:
+    with pytest.raises(RdtlError, match="step 12") as caught:
+        require_finite(loss, 12)
+    assert caught.value.problem.code == "RDTL-T018"
+    require_finite(0.5, 12)
+
+
+def test_lines_of_steps_to_be_repeated_are_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "loss.jsonl"
+    path.write_text("".join(f'{{"step": {step}}}\n' for step in range(1, 6)) + '{"step": 6')
+    assert [json.loads(line)["step"] for line in kept_lines(path, 3)] == [1, 2, 3]
+    assert kept_lines(tmp_path / "none.jsonl", 3) == []
+
+
+def test_only_finished_checkpoints_count(tmp_path: Path) -> None:
+    for name in ("step_000010", "step_000200", ".tmp-step_000300-a1", "step_x"):
+        (tmp_path / name).mkdir()
+    assert checkpoint.steps(tmp_path) == [10, 200]
+    checkpoint.clean(tmp_path)
+    assert not (tmp_path / ".tmp-step_000300-a1").exists()
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    temporary, final = tmp_path / ".tmp-step_000010-a1", tmp_path / "step_000010"
+    temporary.mkdir()
+    (temporary / "weights.pt").write_bytes(bytes(100))
+    checkpoint._publish(temporary, final, {"step": 10, "ranks": 2})
+    assert checkpoint.verify(final)["step"] == 10
+    (final / "weights.pt").write_bytes(bytes(99) + b"x")
+    with pytest.raises(RdtlError, match="does not load") as caught:
+        checkpoint.verify(final)
+    assert caught.value.problem.code == "RDTL-T013"
+    assert "weights.pt" in caught.value.problem.where
+    (final / "weights.pt").unlink()
+    with pytest.raises(RdtlError, match="does not load"):
+        checkpoint.verify(final)
+
+
+@pytest.mark.parametrize(("key", "code"), [("ranks", "RDTL-T015"), ("dataset", "RDTL-T012")])
+def test_a_checkpoint_of_other_settings_is_refused(key: str, code: str, tmp_path: Path) -> None:
+    identity = {"ranks": 2, "dataset": "a"}
+    checkpoint.require_identity(tmp_path, {**identity, "step": 3}, identity)
+    with pytest.raises(RefusedError, match=key) as caught:
+        checkpoint.require_identity(tmp_path, {**identity, key: "other"}, identity)
+    assert caught.value.problem.code == code
+
+
+def test_settings_that_change_numbers_change_the_digest(job: Job) -> None:
+    before = train.settings_digest(job.config)
+    job.config["train"]["log_every"] += 1
+    assert train.settings_digest(job.config) == before
+    job.config["train"]["learning_rate"] *= 2
+    assert train.settings_digest(job.config) != before
+
+
+def test_another_number_of_ranks_is_refused(job: Job) -> None:
+    train._require_batch(job.config["train"], 2)
+    with pytest.raises(UsageError, match="would be 6, not 4"):
+        train._require_batch(job.config["train"], 3)

@@ -18,7 +18,8 @@ from launcher.schema import RunConfig
 from launcher.sites import Site, memory_mb
 
 SIMULATOR_MB = 2200
-POLICY_MB = 700
+COLLECT_MB = 2700  # a blind and a seeing simulator of one task
+POLICY_MB = 400
 RANK_MB = 1400
 
 JOB_ENVIRONMENT = {
@@ -82,7 +83,7 @@ def _data_stages(config: RunConfig, run: RunDir) -> list[Stage]:
         name="collect",
         argv=job_argv("jobs.collect", run),
         array=config.collect.shards,
-        memory_mb=SIMULATOR_MB,
+        memory_mb=COLLECT_MB,
         minutes=60,
         environment=JOB_ENVIRONMENT,
         about=f"{config.collect.demos} demonstrations by the scripted expert",

@@ -50,7 +50,8 @@ class Collect(Section):
     init_states: Range = (0, 30)
     """Initial states to use, in order; keep them apart from evaluate.init_states."""
     noise: Annotated[float, Field(ge=0, le=0.5)] = 0.25
-    """Amplitude of the noise on executed translation (the label stays clean), in action units."""
+    """Two standard deviations of the noise on executed translation, in action units; the label
+    stays clean."""
     render_every: Positive = 3
     """Render every n-th control step; the steps between carry no picture and are no samples."""
     shards: Positive = 2
@@ -81,7 +82,7 @@ class Model(Section):
 class Train(Section):
     """DeepSpeed fine-tuning."""
 
-    steps: Positive = 1800
+    steps: Positive = 1500
     """Optimizer steps."""
     minutes: Annotated[float, Field(gt=0)] | None = None
     """Wall-clock budget; measured once, turned into `steps`, and only then written to run.yaml."""

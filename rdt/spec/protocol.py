@@ -20,7 +20,7 @@ from launcher.core.errors import RefusedError
 FILE = "protocol.json"
 SETTLE_ACTION = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0)
 CAMERAS = ("agentview", "eye_in_hand")
-RESET_RULE = "clear-initializers+reseed+hard-reset"
+RESET_RULE = "clear-initializers+reseed+hard-reset+zero-warmstart"
 
 
 @dataclass(frozen=True)

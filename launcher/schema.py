@@ -71,7 +71,7 @@ class Model(Section):
     """Actions in a chunk."""
     vision_hidden: Positive = 128
     """Width of the vision transformer."""
-    vision_depth: Positive = 3
+    vision_depth: Positive = 2
     """Blocks of the vision transformer."""
     patch: Positive = 32
     """Patch size of the vision transformer in pixels."""
@@ -82,7 +82,7 @@ class Model(Section):
 class Train(Section):
     """DeepSpeed fine-tuning."""
 
-    steps: Positive = 1500
+    steps: Positive = 3000
     """Optimizer steps."""
     minutes: Annotated[float, Field(gt=0)] | None = None
     """Wall-clock budget; measured once, turned into `steps`, and only then written to run.yaml."""
@@ -90,15 +90,15 @@ class Train(Section):
     """Nodes of the job (the site may change it)."""
     ranks_per_node: Positive = 2
     """Processes per node on CPU; with GPUs it is one per GPU."""
-    micro_batch: Positive = 16
+    micro_batch: Positive = 8
     """Samples per rank and micro step."""
     accumulation: Positive = 1
     """Micro steps per optimizer step."""
-    effective_batch: Positive = 32
+    effective_batch: Positive = 16
     """micro_batch x accumulation x ranks; must agree."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     """Peak learning rate of AdamW (cosine decay to 0)."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 50
+    warmup_steps: Annotated[int, Field(ge=0)] = 100
     """Optimizer steps of linear warm-up."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
     """AdamW weight decay."""
@@ -112,11 +112,11 @@ class Train(Section):
     """DeepSpeed ZeRO stage."""
     ema_power: Annotated[float, Field(gt=0)] = 0.75
     """Power of the EMA warm-up, 1 - (1 + step) ** -power; the average is kept in float32."""
-    checkpoint_every: Positive = 200
+    checkpoint_every: Positive = 500
     """Optimizer steps between checkpoints."""
     keep_checkpoints: Positive = 2
     """Complete checkpoints to keep."""
-    log_every: Positive = 10
+    log_every: Positive = 20
     """Optimizer steps between lines of the loss record."""
     wandb: Literal["off", "offline", "online"] = "off"
     """Weights & Biases mode; `online` takes its key from the environment, never from here."""
@@ -148,7 +148,7 @@ class Evaluate(Section):
     """Initial states to evaluate on."""
     trials: Positive = 1
     """Episodes per initial state."""
-    execution_horizon: Positive = 16
+    execution_horizon: Positive = 8
     """Actions of each chunk that are executed before the policy is asked again."""
     policy_seed: int = 0
     """Seed of the sampling noise; an episode's noise depends on this, its key and the query."""

@@ -102,12 +102,13 @@ def test_different_fixtures_at_one_initial_state_are_reported(tmp_path: Path) ->
 
 
 def test_the_table_fits_80_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    table = tables.summary(load(runs.full_run(tmp_path, video=False)))
+    report = load(runs.full_run(tmp_path, video=False))
+    table = tables.summary(report)
     Output().table(table.title, table.columns, table.rows)
     printed = capsys.readouterr().out
     assert max(map(len, printed.splitlines())) <= 80
     assert printed == (
-        "\nlibero_object task 0, protocol 8983b71a332a\n"
+        f"\nlibero_object task 0, protocol {report.protocol.fingerprint()}\n"
         "  policy  successes  rate %  95 % interval  mean steps  errors  missing\n"
         "  ─────────────────────────────────────────────────────────────────────\n"
         "  rdt         14/18    77.8      54.8–91.0         186       1        1\n"

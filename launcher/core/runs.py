@@ -139,11 +139,14 @@ class Ledger:
         )
 
     def failure(self, stage: str, index: int, attempt: int) -> dict[str, Any] | None:
-        """The first failed node's event of a task in an attempt, or None."""
-        for node, code in sorted(self.exit_codes(stage, index, attempt).items()):
-            if code != 0:
-                return self.read(f"finished.{stage}.i{index}.n{node}.a{attempt}")
-        return None
+        """The event of the node that failed first, or None: the others fail because it did."""
+        codes = self.exit_codes(stage, index, attempt)
+        events = [
+            self.read(f"finished.{stage}.i{index}.n{node}.a{attempt}")
+            for node, code in sorted(codes.items())
+            if code != 0
+        ]
+        return min((e for e in events if e), key=lambda e: e["at"], default=None)
 
 
 def read_progress(run: RunDir, stage: str) -> list[dict[str, Any]]:

@@ -43,3 +43,12 @@ def test_stages_whose_names_begin_alike_do_not_mix(tmp_path: Path) -> None:
     assert ledger.attempts("evaluate") == [3]
     assert ledger.done("evaluate", 0, 1)
     assert not ledger.done("eval", 0, 1)
+
+
+def test_the_cause_is_the_node_that_failed_first(tmp_path: Path) -> None:
+    """A dead node takes the others down; their exit codes say nothing about why."""
+    ledger = RunDir(tmp_path).ledger
+    ledger.publish("finished.run.i0.n1.a1", exit_code=5, error=None)
+    ledger.publish("finished.run.i0.n0.a1", exit_code=143, error=None)
+    failure = ledger.failure("run", 0, 1)
+    assert failure and failure["exit_code"] == 5

@@ -70,7 +70,6 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "memory_gb": round(int(memory) / 1e6),
         "load": round(os.getloadavg()[0], 1),
-        "kernel": platform.release(),
     }
 
 

@@ -41,7 +41,8 @@ def main() -> None:
         subprocess.run([sys.executable, "-m", f"benchmarks.{name}", "--json"], check=True)
     results = [json.loads((RESULTS / f"{name}.json").read_text()) for name in NAMES]
     where = results[0]["machine"]
-    foot = f"\nMachine: {where['cpu']}, {where['cores']} cores, {where['memory_gb']} GB.\n"
+    foot = "\nThe bar of `cli` is absolute (0.15 CPU s); its ratio is for orientation.\n"
+    foot += f"\nMachine: {where['cpu']}, {where['cores']} cores, {where['memory_gb']} GB.\n"
     PAGE.write_text(HEAD + "\n".join(row(data) for data in results) + "\n" + foot)
 
 

@@ -82,7 +82,7 @@ class Model(Section):
 class Train(Section):
     """DeepSpeed fine-tuning."""
 
-    steps: Positive = 3000
+    steps: Positive = 2400
     """Optimizer steps."""
     minutes: Annotated[float, Field(gt=0)] | None = None
     """Wall-clock budget; measured once, turned into `steps`, and only then written to run.yaml."""

@@ -132,7 +132,7 @@ def deepspeed_config(train: dict[str, Any]) -> dict[str, Any]:
         "train_batch_size": train["effective_batch"],
         "train_micro_batch_size_per_gpu": train["micro_batch"],
         "gradient_accumulation_steps": train["accumulation"],
-        # Here and nowhere else: a clip outside DeepSpeed silently does nothing (RDTL-T004's kin).
+        # Here and nowhere else: a clip outside DeepSpeed silently does nothing.
         "gradient_clipping": train["gradient_clipping"],
         "zero_optimization": {"stage": train["zero_stage"]},
         "optimizer": {

@@ -22,7 +22,7 @@ def main(submitted: str, result: str) -> int:
     outcome: tuple[str, Any]
     try:
         outcome = ("success", function(*args, **kwargs))
-    except Exception:
+    except Exception:  # whatever the call raised is its result; the submitter raises it again
         outcome = ("error", traceback.format_exc())
     temporary = Path(f"{result}.{os.getpid()}.part")
     temporary.write_bytes(pickle.dumps(outcome))

@@ -2,9 +2,9 @@
 
 A :class:`NodeTask` is what submitit pickles (four plain values, by name) and
 what the local executor runs. It reads the plan, works out where it is (node
-rank, rendezvous address), starts the stage's argv as a child, forwards signals
-to it and records how it ended. It runs in the launcher's light environment and
-imports the standard library only.
+rank, rendezvous address), starts the stage's argv as a child (in the stage's
+container), forwards signals to it and records how it ended. It runs in the
+launcher's light environment and imports the standard library only.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from jobs import contain
 from launcher.core import files, plan
 from launcher.core.errors import RdtlError
 from launcher.core.job import die_with_parent
 from launcher.core.runs import RunDir
+from launcher.core.runtimes import Launch
 
-FORWARDED = (signal.SIGTERM, signal.SIGINT)
+FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 
 
 class StageFailedError(RuntimeError):
@@ -107,28 +109,34 @@ class NodeTask:
     def _run(self, run: RunDir, stage: plan.Stage, place: Place) -> int:
         log_path = run.log(self.stage, self.attempt, self.index, place.node)
         log_path.parent.mkdir(parents=True, exist_ok=True)
-        ranks = range(stage.ranks_per_node if stage.per == "gpu" else 1)
-        with log_path.open("ab") as log:
+        begin = log_path.stat().st_size if log_path.exists() else 0
+        with contextlib.ExitStack() as stack:
+            log = stack.enter_context(log_path.open("ab"))
             children = [
-                subprocess.Popen(
-                    list(stage.argv),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    env=self._environment(run, stage, place, rank),
-                    cwd=stage.working_directory or run.root,
-                    preexec_fn=die_with_parent,
-                )
-                for rank in ranks
+                start(stack.enter_context(launch), log, stage.working_directory or str(run.root))
+                for launch in self._launches(run, stage, place)
             ]
             forward_signals(children)
-            return wait_for(children)
+            code = wait_for(children)
+        if stage.container and code:
+            contain.raise_own_failure(stage.container, code, log_path, begin)
+        return code
 
-    def _environment(
+    def _launches(
+        self, run: RunDir, stage: plan.Stage, place: Place
+    ) -> list[contextlib.AbstractContextManager[Launch]]:
+        ranks = range(stage.ranks_per_node if stage.per == "gpu" else 1)
+        name = f"{stage.name}-{self.index}-n{place.node}"
+        return [
+            contain.launch(run, stage, self.variables(run, stage, place, rank), f"{name}-r{rank}")
+            for rank in ranks
+        ]
+
+    def variables(
         self, run: RunDir, stage: plan.Stage, place: Place, local_rank: int
     ) -> dict[str, str]:
+        """What a process of the stage finds in its environment, beside the caller's."""
         variables = {
-            **os.environ,
             **stage.environment,
             "RDTL_RUN_DIR": str(run.root),
             "RDTL_STAGE": stage.name,
@@ -140,8 +148,6 @@ class NodeTask:
             "RDTL_ERROR_FILE": str(run.error(stage.name, self.attempt, self.index, place.node)),
             **rendezvous(stage, place, local_rank),
         }
-        for name in ("PYTHONPATH", "PYTHONSAFEPATH"):
-            variables.pop(name, None)
         if stage.own_code:  # the snapshot is the only source; a ./jobs of the user must not win
             variables |= {"PYTHONPATH": str(run.code), "PYTHONSAFEPATH": "1"}
         return variables
@@ -153,6 +159,19 @@ class NodeTask:
     def _error(self, run: RunDir, node: int) -> dict[str, Any] | None:
         path = run.error(self.stage, self.attempt, self.index, node)
         return files.read_json(path) if path.exists() else None
+
+
+def start(launch: Launch, log: IO[bytes], working_directory: str) -> subprocess.Popen[bytes]:
+    """Start a child that dies with this process; its output goes to ``log``."""
+    return subprocess.Popen(
+        launch.argv,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        env=launch.environment,
+        cwd=working_directory,
+        preexec_fn=die_with_parent,
+    )
 
 
 def run_task(task: NodeTask) -> int:
@@ -187,7 +206,7 @@ def rendezvous(stage: plan.Stage, place: Place, local_rank: int) -> dict[str, st
 
 
 def forward_signals(children: list[subprocess.Popen[bytes]]) -> None:
-    """Pass SIGTERM and SIGINT on to the children; their exit code then ends this task."""
+    """Pass signals on to the children; their exit code then ends this task."""
 
     def forward(number: int, frame: object) -> None:
         for child in children:

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from launcher.core.errors import UsageError
 from launcher.core.plan import Plan, Stage
 from launcher.core.runs import RunDir
+from launcher.core.runtimes import IMAGE_PYTHON, Bind, Container
 from launcher.schema import RunConfig
 from launcher.sites import Site, memory_mb
+
+PYTHON = "<python>"
+"""Stands for the interpreter until :func:`place` knows where a stage runs."""
 
 SIMULATOR_MB = 2200
 COLLECT_MB = 2700  # a blind and a seeing simulator of one task
@@ -37,11 +42,13 @@ JOB_ENVIRONMENT = {
 
 
 def job_argv(module: str, run: RunDir) -> tuple[str, ...]:
-    """``python -P -m MODULE RUN_DIR`` with the interpreter that runs the launcher."""
-    return (sys.executable, "-P", "-m", module, str(run.root))
+    """``python -P -m MODULE RUN_DIR``; :func:`place` says which Python."""
+    return (PYTHON, "-P", "-m", module, str(run.root))
 
 
-def pipeline(config: RunConfig, site_name: str, site: Site, run: RunDir) -> Plan:
+def pipeline(
+    config: RunConfig, site_name: str, site: Site, run: RunDir, container: Container | None
+) -> Plan:
     """The stages that the sections of ``config`` ask for, in the order of the road."""
     stages: list[Stage] = []
     if config.train or _needs_demonstrations(config):
@@ -50,6 +57,7 @@ def pipeline(config: RunConfig, site_name: str, site: Site, run: RunDir) -> Plan
         stages.append(_train_stage(config, run))
     if config.evaluate:
         stages += _evaluate_stages(config, run, [stage.name for stage in stages])
+    stages = [place(stage, site, run, container, _files(config)) for stage in stages]
     for stage in stages:
         _fits(stage, site_name, site)
     return Plan(config.name, site_name, tuple(stages), config.model_dump(mode="json"))
@@ -94,7 +102,7 @@ def _data_stages(config: RunConfig, run: RunDir) -> list[Stage]:
 def _train_stage(config: RunConfig, run: RunDir) -> Stage:
     train = config.train
     assert train is not None
-    launcher = (sys.executable, "-P", "-m", "torch.distributed.run", "-m", "jobs.train")
+    launcher = (PYTHON, "-P", "-m", "torch.distributed.run", "-m", "jobs.train")
     return Stage(
         name="train",
         argv=(*launcher, str(run.root)),
@@ -143,7 +151,7 @@ def _evaluate_stages(config: RunConfig, run: RunDir, earlier: list[str]) -> list
     )
     report = Stage(
         name="report",
-        argv=(sys.executable, "-P", "-m", "launcher", "report", str(run.root)),
+        argv=(PYTHON, "-P", "-m", "launcher", "report", str(run.root)),
         needs=("evaluate", "videos") if evaluate.videos else ("evaluate",),
         needs_ended=True,  # it reads records: an interrupted evaluation is reported as incomplete
         memory_mb=1000,
@@ -157,6 +165,8 @@ def command(
     argv: list[str],
     site_name: str,
     site: Site,
+    run: RunDir,
+    container: Container | None,
     *,
     nodes: int,
     gpus: int,
@@ -179,14 +189,78 @@ def command(
         gpus_per_node=gpus,
         memory_mb=int(memory_gb * 1000),
         minutes=minutes,
-        environment={"PATH": os.environ.get("PATH", os.defpath)},
+        environment={} if container else {"PATH": os.environ.get("PATH", os.defpath)},
         working_directory=str(working_directory),
         own_code=False,
         about=" ".join(argv),
     )
+    stage = place(stage, site, run, container, [working_directory])
     _fits(stage, site_name, site)
     config: dict[str, Any] = {"command": argv}
     return Plan("run", site_name, (stage,), config)
+
+
+def place(
+    stage: Stage, site: Site, run: RunDir, container: Container | None, visible: list[Path]
+) -> Stage:
+    """``stage`` in its container, or in the site's environment; the report stays outside.
+
+    In the container it sees the run directory (writable), the run's code snapshot
+    (read-only), what ``visible`` names and what the site binds.
+    """
+    if container is None or stage.name == "report":
+        activate = site.activate.get(stage.name, site.activate.get("default", ""))
+        activate = "" if stage.name == "report" else activate
+        python = "python" if activate else sys.executable
+        return replace(stage, argv=_with_python(stage.argv, python), activate=activate)
+    root, code = str(run.root), str(run.code)
+    seen = [
+        Bind(str(path), str(path), read_only=stage.own_code)
+        for path in visible
+        if run.root not in (path, *path.parents)  # it is bound already
+    ]
+    binds = (
+        Bind(root, root, read_only=False),
+        *([Bind(code, code)] if stage.own_code else []),
+        *seen,
+        *(parse_bind(text) for text in site.binds),
+    )
+    cache = {"NUMBA_CACHE_DIR": f"{root}/cache/numba"} if stage.own_code else {}
+    return replace(
+        stage,
+        argv=_with_python(stage.argv, IMAGE_PYTHON),
+        container=replace(container, binds=binds, passed=tuple(site.pass_environment)),
+        # Compiled once a run, not once a process: the image itself cannot be written.
+        environment={**stage.environment, **cache},
+    )
+
+
+def _with_python(argv: tuple[str, ...], python: str) -> tuple[str, ...]:
+    return (python, *argv[1:]) if argv[0] == PYTHON else argv
+
+
+def _files(config: RunConfig) -> list[Path]:
+    """What a configuration names outside the run directory (absolute)."""
+    evaluate = config.evaluate
+    named = [config.dataset.path]
+    named += [evaluate.checkpoint, evaluate.demonstrations] if evaluate else []
+    return [Path(name).absolute() for name in named if name]
+
+
+def parse_bind(text: str) -> Bind:
+    """A bind of a site file: ``SOURCE``, ``SOURCE:TARGET``, each with ``:rw`` at the end."""
+    body, _, mode = text.rpartition(":")
+    if mode not in ("rw", "ro"):
+        body, mode = text, "ro"
+    source, _, target = body.partition(":")
+    if not source.startswith("/") or (target and not target.startswith("/")):
+        raise UsageError(
+            "RDTL-U016",
+            f"a bind needs absolute paths, not {text!r}",
+            where="binds in the site file",
+            fix="binds: [/scratch/me:rw, /data/libero:/data]",
+        )
+    return Bind(source, target or source, read_only=mode == "ro")
 
 
 def _fits(stage: Stage, site_name: str, site: Site) -> None:

@@ -53,6 +53,12 @@ CHECKS = (
         "the site's scheduler answers",
     ),
     CheckSpec(
+        "containers",
+        "launcher.runtime_checks.containers",
+        ("RDTL-C001", "RDTL-C016", "RDTL-C017", "RDTL-C018"),
+        "what containers can do on a node of the site, and how to get Apptainer",
+    ),
+    CheckSpec(
         "simulator",
         "jobs.check.simulator",
         ("RDTL-E001", "RDTL-E002"),

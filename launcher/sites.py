@@ -33,6 +33,23 @@ class Site(Section):
     """Nodes that one job may use."""
     gpus_per_node: int = 0
     """GPUs of one node."""
+    runtime: Literal["none", "apptainer", "docker", "pyxis"] = "none"
+    """What jobs run in; none: the environment of this installation, or `activate`."""
+    image: str | None = None
+    """Image of the jobs: a name of configs/images, a .sif file, or a Docker reference. Unset:
+    all-cpu, or all-gpu where nodes have GPUs."""
+    apptainer: str = "apptainer"
+    """Apptainer's program on the nodes, by name or path."""
+    apptainer_options: list[str] = Field(default=[])
+    """Options for `apptainer exec` on this site; unset: what a node needs is found out there."""
+    binds: list[str] = Field(default=[])
+    """More of the nodes that jobs in a container may see: SOURCE, SOURCE:TARGET, with :rw at the
+    end writable."""
+    pass_environment: list[str] = Field(default=[])
+    """Names of further variables that jobs in a container get."""
+    activate: dict[str, str] = Field(default={})
+    """Shell lines before a stage's command where runtime is none, by stage name, or `default`:
+    `source ~/venv/bin/activate`, `module load …`, `conda activate …`."""
     shared_directory: str | None = None
     """A directory that all nodes see under the same path; runs must lie below it. Unset: any."""
 

@@ -12,7 +12,7 @@ import sys
 
 import typer
 
-from launcher.cli import common, data, demo, doctor, evaluate, report, run, runs, train
+from launcher.cli import common, data, demo, doctor, evaluate, report, run, runs, shell, train
 from launcher.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, RdtlError, full_disk
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ app.command("demo")(demo.demo)
 app.command("run", context_settings={"allow_extra_args": False, "ignore_unknown_options": False})(
     run.run
 )
+app.command("shell")(shell.shell)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("report")(report.report)

@@ -11,7 +11,7 @@ import typer
 from launcher.output import Output
 
 if TYPE_CHECKING:
-    from launcher.core.plan import Plan
+    from launcher.core.plan import Plan, Stage
     from launcher.core.runs import RunDir
     from launcher.drive import Backend, StageView
     from launcher.schema import RunConfig
@@ -36,6 +36,14 @@ JobsOption = Annotated[
     int | None,
     typer.Option("--jobs", min=1, help="Tasks at once on a local site (default: what fits)."),
 ]
+RuntimeOption = Annotated[
+    str | None,
+    typer.Option("--runtime", help="apptainer, docker or none, instead of the site's."),
+]
+ImageOption = Annotated[
+    str | None,
+    typer.Option("--image", help="An image of configs/images, a .sif file, a Docker reference."),
+]
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Print the plan and the exact scripts, submit nothing.")
 ]
@@ -50,15 +58,23 @@ def start_output(as_json: bool) -> Output:
 
 
 def prepare(
-    config: RunConfig, site_name: str, runs_dir: Path, name: str | None
+    config: RunConfig,
+    site_name: str,
+    runs_dir: Path,
+    name: str | None,
+    runtime: str | None,
+    image: str | None,
+    dry_run: bool,
 ) -> tuple[RunDir, Plan, Site]:
     """Configuration → run directory (not created), plan and site."""
     from launcher import presets, sites
     from launcher.core.runs import RunDir
+    from launcher.runtime import choose
 
     site = sites.load(site_name)
     run = RunDir((runs_dir / f"{name or config.name}-{site_name}").resolve())
-    return run, presets.pipeline(config, site_name, site, run), site
+    container = choose(site, runtime, image, submits=not dry_run)
+    return run, presets.pipeline(config, site_name, site, run, container), site
 
 
 def backend_for(run: RunDir, site: Site, jobs: int | None) -> Backend:
@@ -76,21 +92,40 @@ def show_dry_run(output: Output, run: RunDir, plan: Plan, site: Site) -> None:
     """Print every stage: the exact sbatch script on a cluster, the command here."""
     scripts = {}
     for stage in plan.stages:
+        on_node = node_command(run, stage)
         if site.kind == "slurm":
             from launcher.submit.slurm import SlurmBackend
 
             after = [f"<job id of {parent}>" for parent in stage.needs]
-            scripts[stage.name] = SlurmBackend(run, site).script(plan, stage, 1, after)
+            script = SlurmBackend(run, site).script(plan, stage, 1, after)
+            scripts[stage.name] = f"{script}\n# which starts on each node: {on_node}\n"
         else:
-            import shlex
-
-            scripts[stage.name] = (
-                f"cd {run.root}  # {stage.array} task(s)\n{shlex.join(stage.argv)}"
-            )
+            scripts[stage.name] = f"cd {run.root}  # {stage.array} task(s)\n{on_node}"
     for name, text in scripts.items():
         output.text(f"# ---- stage {name} ----\n{text}")
     output.result({"run": str(run.root), "plan": plan.to_dict(), "scripts": scripts})
     output.say(f"dry run: nothing was written or submitted; the run would live in {run.root}")
+
+
+def node_command(run: RunDir, stage: Stage) -> str:
+    """The command that a node starts for ``stage``, as far as it is known before it runs."""
+    import shlex
+
+    from launcher.core import node_facts, runtimes
+
+    if stage.container is None:
+        return shlex.join(runtimes.activated(stage.argv, stage.activate))
+    launch = runtimes.wrap(
+        stage.container,
+        stage.argv,
+        stage.environment,
+        {"SLURMD_NODENAME": "NODE"},
+        node_facts.container_facts(stage.container.program),
+        working_directory=stage.working_directory or str(run.root),
+        scratch="SCRATCH",
+        tag=f"rdtl-{stage.name}",
+    )
+    return shlex.join(launch.argv)
 
 
 def execute(

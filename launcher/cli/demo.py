@@ -22,6 +22,8 @@ def demo(
         float | None, typer.Option("--minutes", min=0.1, help="Train this long (measured once).")
     ] = None,
     settings: common.SetOption = [],  # noqa: B006  typer copies it
+    runtime: common.RuntimeOption = None,
+    image: common.ImageOption = None,
     name: common.NameOption = None,
     runs_dir: common.RunsOption = Path("runs"),
     jobs: common.JobsOption = None,
@@ -43,7 +45,7 @@ def demo(
         settings = [f"train.minutes={minutes}", *settings]
     settings = [*spread(the_site.nodes), *settings]
     run_config = config.load_run_config(preset, settings, ["collect", "train", "evaluate"])
-    run, plan, the_site = common.prepare(run_config, site, runs_dir, name)
+    run, plan, the_site = common.prepare(run_config, site, runs_dir, name, runtime, image, dry_run)
     if dry_run:
         common.show_dry_run(output, run, plan, the_site)
         return

@@ -24,6 +24,8 @@ def evaluate(
     shards: Annotated[int | None, typer.Option("--shards", min=1, help="Array tasks.")] = None,
     site: common.SiteOption = "local",
     settings: common.SetOption = [],  # noqa: B006  typer copies it
+    runtime: common.RuntimeOption = None,
+    image: common.ImageOption = None,
     name: common.NameOption = None,
     runs_dir: common.RunsOption = Path("runs"),
     jobs: common.JobsOption = None,
@@ -38,7 +40,7 @@ def evaluate(
     settings = [*([f"evaluate.shards={shards}"] if shards else []), *settings]
     run_config = config.load_run_config(path, settings, ["evaluate"])
     run_config = with_checkpoint(run_config.model_copy(update={"train": None}), checkpoint)
-    run, plan, the_site = common.prepare(run_config, site, runs_dir, name)
+    run, plan, the_site = common.prepare(run_config, site, runs_dir, name, runtime, image, dry_run)
     if dry_run:
         common.show_dry_run(output, run, plan, the_site)
         return

@@ -20,6 +20,8 @@ def run(
     ] = "node",
     minutes: Annotated[int, typer.Option("--minutes", min=1, help="Wall-clock limit.")] = 60,
     memory_gb: Annotated[float, typer.Option("--memory-gb", min=0.1, help="Per node.")] = 1.0,
+    runtime: common.RuntimeOption = None,
+    image: common.ImageOption = None,
     name: common.NameOption = None,
     runs_dir: common.RunsOption = Path("runs"),
     dry_run: common.DryRunOption = False,
@@ -32,16 +34,20 @@ def run(
     """
     from launcher import presets, run_command, sites
     from launcher.core.errors import UsageError
+    from launcher.runtime import choose
 
     output = common.start_output(as_json)
     if per not in ("node", "gpu"):
         raise UsageError("RDTL-U006", f"--per is node or gpu, not {per}")
     the_site = sites.load(site)
+    container = choose(the_site, runtime, image, submits=not dry_run)
     run_dir = run_command.directory(runs_dir, name, site)
     plan = presets.command(
         command,
         site,
         the_site,
+        run_dir,
+        container,
         nodes=nodes,
         gpus=gpus,
         per_gpu=per == "gpu",

@@ -14,6 +14,8 @@ def train(
     config_file: Annotated[str, typer.Argument(metavar="CONFIG", help="A file of configs/train.")],
     site: common.SiteOption = "local",
     settings: common.SetOption = [],  # noqa: B006  typer copies it
+    runtime: common.RuntimeOption = None,
+    image: common.ImageOption = None,
     name: common.NameOption = None,
     runs_dir: common.RunsOption = Path("runs"),
     jobs: common.JobsOption = None,
@@ -26,7 +28,7 @@ def train(
     output = common.start_output(as_json)
     run_config = config.load_run_config(config.find("train", config_file), settings, ["train"])
     run_config = run_config.model_copy(update={"evaluate": None})
-    run, plan, the_site = common.prepare(run_config, site, runs_dir, name)
+    run, plan, the_site = common.prepare(run_config, site, runs_dir, name, runtime, image, dry_run)
     if dry_run:
         common.show_dry_run(output, run, plan, the_site)
         return

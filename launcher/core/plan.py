@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from launcher.core import files
+from launcher.core.runtimes import Container, container_from_dict
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,10 @@ class Stage:
     set (``per="gpu"``). ``array`` tasks are independent; each takes ``nodes``
     nodes. ``needs`` names stages that must end first: well (``needs_ended``
     False) or in any way (True: it reads markers itself). ``own_code`` puts the
-    run's code snapshot on PYTHONPATH. Memory is in MB per node, ``minutes`` is
-    the wall-clock limit of one task.
+    run's code snapshot on PYTHONPATH. ``container`` is what the argv runs in;
+    without one, ``activate`` holds shell lines that come first (a virtual
+    environment, modules). Memory is in MB per node, ``minutes`` is the wall-clock
+    limit of one task.
     """
 
     name: str
@@ -41,6 +44,8 @@ class Stage:
     environment: dict[str, str] = field(default_factory=dict)
     working_directory: str | None = None
     own_code: bool = True
+    container: Container | None = None
+    activate: str = ""
     about: str = ""
 
 
@@ -73,5 +78,7 @@ def read(path: Path) -> Plan:
         values = dict(stage)
         values["argv"] = tuple(values["argv"])
         values["needs"] = tuple(values["needs"])
+        if values.get("container"):
+            values["container"] = container_from_dict(values["container"])
         stages.append(Stage(**values))
     return Plan(data["name"], data["site"], tuple(stages), data["config"])

@@ -1,0 +1,85 @@
+"""What a node really starts for a stage: the bare command, or the command in its container.
+
+Standard library only, like the node task that uses it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from launcher.core import runtime_errors, runtimes
+from launcher.core.node_facts import container_facts
+from launcher.core.plan import Stage
+from launcher.core.runs import RunDir
+from launcher.core.runtimes import Container, Launch
+
+FROM_OUTSIDE = ("PYTHONPATH", "PYTHONSAFEPATH", "PYTHONHOME")
+TAIL_BYTES = 20_000
+
+
+@contextmanager
+def launch(
+    run: RunDir,
+    stage: Stage,
+    variables: Mapping[str, str],
+    tag: str,
+    *,
+    interactive: bool = False,
+) -> Iterator[Launch]:
+    """The process to start for ``stage`` here; its scratch directory lives as long as this.
+
+    Raises RdtlError when the plan's image is not usable on this node
+    (RDTL-C024, C025, C026).
+    """
+    outer = {k: v for k, v in os.environ.items() if k not in FROM_OUTSIDE}
+    if stage.container is None:
+        argv = runtimes.activated(stage.argv, stage.activate)
+        yield Launch(argv, {**outer, **variables})
+        return
+    runtime_errors.check_image(stage.container, platform.machine())
+    with tempfile.TemporaryDirectory(prefix="rdtl-", ignore_cleanup_errors=True) as scratch:
+        for name in ("home", "tmp"):
+            Path(scratch, name).mkdir()
+        full_tag = f"rdtl-{hashlib.sha256(str(run.root).encode()).hexdigest()[:8]}-{tag}"
+        _remove_left_over(stage.container, full_tag)
+        yield runtimes.wrap(
+            stage.container,
+            stage.argv,
+            runtimes.inside(outer, variables, stage.container.passed),
+            outer,
+            container_facts(stage.container.program),
+            working_directory=stage.working_directory or str(run.root),
+            scratch=scratch,
+            tag=full_tag,
+            interactive=interactive,
+        )
+
+
+def _remove_left_over(container: Container, tag: str) -> None:
+    """A container belongs to the engine and outlives a killed task; the next attempt ends it."""
+    if container.runtime == "docker":
+        engine = {"DOCKER_HOST": container.engine} if container.engine else {}
+        subprocess.run(
+            [container.program, "rm", "--force", tag],
+            env={**os.environ, **engine},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+
+
+def raise_own_failure(container: Container, code: int, log: Path, begin: int) -> None:
+    """Raise the error of a container that could not start; return when the program failed."""
+    with log.open("rb") as handle:
+        handle.seek(max(begin, log.stat().st_size - TAIL_BYTES))
+        tail = handle.read().decode(errors="replace")
+    error = runtime_errors.explain(container, code, tail)
+    if error:
+        raise error

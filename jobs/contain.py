@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import platform
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -15,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from launcher.core import runtime_errors, runtimes
-from launcher.core.node_facts import container_facts
+from launcher.core.node_facts import architecture, container_facts
 from launcher.core.plan import Stage
 from launcher.core.runs import RunDir
 from launcher.core.runtimes import Container, Launch
@@ -43,7 +42,7 @@ def launch(
         argv = runtimes.activated(stage.argv, stage.activate)
         yield Launch(argv, {**outer, **variables})
         return
-    runtime_errors.check_image(stage.container, platform.machine())
+    runtime_errors.check_image(stage.container, architecture())
     with tempfile.TemporaryDirectory(prefix="rdtl-", ignore_cleanup_errors=True) as scratch:
         for name in ("home", "tmp"):
             Path(scratch, name).mkdir()

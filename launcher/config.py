@@ -139,7 +139,20 @@ def load_run_config(path: Path, settings: list[str], needs: list[str]) -> RunCon
             where=str(path),
             fix="add it (an empty mapping `{}` takes all defaults) or choose another configuration",
         )
-    return validate(RunConfig, data, str(path) + (f" and --set {settings}" if settings else ""))
+    source = str(path) + (f" and --set {settings}" if settings else "")
+    return _absolute(validate(RunConfig, data, source))
+
+
+def _absolute(config: RunConfig) -> RunConfig:
+    """Paths as the user's shell reads them: jobs run in another directory."""
+    dataset, evaluate = config.dataset, config.evaluate
+    if dataset.path:
+        dataset = dataset.model_copy(update={"path": str(Path(dataset.path).absolute())})
+    if evaluate:
+        named = {"checkpoint": evaluate.checkpoint, "demonstrations": evaluate.demonstrations}
+        update = {key: str(Path(value).absolute()) for key, value in named.items() if value}
+        evaluate = evaluate.model_copy(update=update)
+    return config.model_copy(update={"dataset": dataset, "evaluate": evaluate})
 
 
 def to_yaml(config: BaseModel) -> str:

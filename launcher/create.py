@@ -13,6 +13,7 @@ from launcher import __version__, snapshot
 from launcher.core import files, plan
 from launcher.core.errors import UsageError
 from launcher.core.runs import RunDir
+from launcher.core.runtimes import Container
 
 VERSIONED = [
     "submitit",
@@ -40,14 +41,16 @@ def create(run: RunDir, new: plan.Plan, config_yaml: str) -> plan.Plan:
         return old
     run.root.mkdir(parents=True, exist_ok=True)
     digest = snapshot.copy_product(run.code)
-    files.write_json(run.lock, lock(digest))
+    files.write_json(run.lock, lock(digest, new))
     files.write_text(run.config, config_yaml)
     files.write_json(run.plan, new.to_dict())
     return new
 
 
-def lock(code_digest: str) -> dict[str, Any]:
-    """What ran: code digest, commit, interpreter and package versions."""
+def lock(code_digest: str, the_plan: plan.Plan) -> dict[str, Any]:
+    """What ran: code digest, commit, image, and the package versions that jobs see."""
+    container = next((s.container for s in the_plan.stages if s.container), None)
+    here = {name: version for name in VERSIONED if (version := _version(name))}
     return {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "code_sha256": code_digest,
@@ -56,8 +59,24 @@ def lock(code_digest: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "interpreter": Path(sys.executable).name,
-        "packages": {name: version for name in VERSIONED if (version := _version(name))},
+        "image": _image(container) if container else None,
+        "packages": _versions_of(container) if container else here,
     }
+
+
+def _image(container: Container) -> dict[str, str]:
+    return {
+        "name": container.name,
+        "runtime": container.runtime,
+        "reference": container.image,
+        "sha256": container.sha256,
+        "lock_sha256": container.lock_sha256,
+    }
+
+
+def _versions_of(container: Container) -> dict[str, str]:
+    pairs = (item.partition("=") for item in container.versions.split(",") if item)
+    return {name: version for name, _, version in pairs}
 
 
 def _version(name: str) -> str | None:
@@ -68,7 +87,8 @@ def _version(name: str) -> str | None:
 
 
 def _same(run: RunDir, old: plan.Plan, new: plan.Plan) -> None:
-    before, now = _flat(old.config), _flat(new.config)
+    before = _flat({**old.config, **_runtime(old)})
+    now = _flat({**new.config, **_runtime(new)})
     changed = [
         f"{key}: {before.get(key)!r} there, {now.get(key)!r} now"
         for key in sorted(before.keys() | now.keys())
@@ -82,6 +102,15 @@ def _same(run: RunDir, old: plan.Plan, new: plan.Plan) -> None:
             why="continuing would mix two experiments; nothing was touched",
             fix="--name OTHER starts a new run beside it; the old one stays as it is",
         )
+
+
+def _runtime(the_plan: plan.Plan) -> dict[str, str]:
+    """Where the stages run; a run must not go on in another image than it began in."""
+    containers = [stage.container for stage in the_plan.stages if stage.container]
+    return {
+        "runtime": containers[0].runtime if containers else "none",
+        "image": containers[0].name if containers else "none",
+    }
 
 
 def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:

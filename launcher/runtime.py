@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
 from launcher.core.errors import UsageError
 from launcher.core.runtimes import Container
@@ -75,7 +74,8 @@ def _built(site: Site, kind: str, name: str) -> Container:
         lock_sha256=image.lock_sha256,
         architecture=image.architecture,
         size_bytes=image.size_bytes,
-        mtime_ns=Path(image.reference).stat().st_mtime_ns if kind == "apptainer" else 0,
+        mtime_ns=image.mtime_ns,
+        versions=image.labels.get("io.rdtl.versions", ""),
         program=builder.docker if kind == "docker" else _apptainer(site),
         options=tuple(site.apptainer_options),
         engine=builder.docker_host if kind == "docker" else None,

@@ -12,7 +12,19 @@ import sys
 
 import typer
 
-from launcher.cli import common, data, demo, doctor, evaluate, report, run, runs, shell, train
+from launcher.cli import (
+    common,
+    data,
+    demo,
+    doctor,
+    evaluate,
+    image,
+    report,
+    run,
+    runs,
+    shell,
+    train,
+)
 from launcher.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, RdtlError, full_disk
 
 app = typer.Typer(
@@ -35,6 +47,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
+app.add_typer(image.app, name="image")
 app.add_typer(runs.app, name="runs")
 
 

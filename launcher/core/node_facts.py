@@ -17,6 +17,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 CAP_SYS_RESOURCE = 24
+MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+def architecture() -> str:
+    """This machine's processor as image tools call it: amd64, arm64."""
+    return MACHINES.get(platform.machine(), platform.machine())
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ def probe(apptainer: str = "apptainer", docker: str = "docker") -> NodeFacts:
     """Look at this machine; asks Docker's engine and srun only when they are installed."""
     program = shutil.which(apptainer) or shutil.which("singularity")
     return NodeFacts(
-        architecture=platform.machine(),
+        architecture=architecture(),
         root=os.geteuid() == 0,
         can_raise_limits=bool(_capabilities() >> CAP_SYS_RESOURCE & 1),
         fuse=os.access("/dev/fuse", os.R_OK | os.W_OK),
@@ -62,7 +68,7 @@ def container_facts(apptainer: str) -> NodeFacts:
     """The part that starting Apptainer needs; starts no process, so every task can afford it."""
     program = shutil.which(apptainer)
     return NodeFacts(
-        architecture=platform.machine(),
+        architecture=architecture(),
         root=os.geteuid() == 0,
         can_raise_limits=bool(_capabilities() >> CAP_SYS_RESOURCE & 1),
         fuse=os.access("/dev/fuse", os.R_OK | os.W_OK),

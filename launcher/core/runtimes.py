@@ -47,7 +47,8 @@ class Container:
 
     ``image`` is the absolute path of a SIF, a Docker image id, or what Pyxis
     takes. ``sha256`` identifies it; ``size_bytes`` and ``mtime_ns`` of a SIF let
-    a node see cheaply that it is still that file. ``options`` go to Apptainer as
+    a node see cheaply that it is still that file. ``versions`` are the main
+    packages as ``name=version,…``. ``options`` go to Apptainer as
     they are (a site's choice); ``passed`` names further variables to let in.
     """
 
@@ -59,6 +60,7 @@ class Container:
     architecture: str
     size_bytes: int = 0
     mtime_ns: int = 0
+    versions: str = ""
     program: str = "apptainer"
     options: tuple[str, ...] = ()
     engine: str | None = None
@@ -211,5 +213,6 @@ def _pyxis(
     options = ["--overlap", "--nodes=1", "--ntasks=1", f"--nodelist={outer['SLURMD_NODENAME']}"]
     options += [f"--container-image={container.image}", f"--container-mounts={binds}"]
     options += [f"--container-workdir={working_directory}", "--no-container-mount-home"]
-    options += [f"--container-env={names}", "--export=ALL"]
+    options += [f"--container-env={names}"] if names else []
+    options += ["--export=ALL"]
     return Launch(("srun", *options, *argv), {**outer, **variables})

@@ -22,10 +22,14 @@ def test_help_lists_what_exists_and_nothing_else(tmp_path: Path) -> None:
     done = rdtl("--help", cwd=tmp_path)
     assert done.returncode == 0
     commands = {line.split()[0] for line in done.stdout.split("Commands:")[1].splitlines() if line}
-    assert commands == {"demo", "run", "train", "evaluate", "report", "doctor", "data", "runs"}
+    assert commands == {
+        "data", "demo", "doctor", "evaluate", "image", "report", "run", "runs", "shell", "train",
+    }  # fmt: skip
 
 
-@pytest.mark.parametrize("command", ["demo", "run", "train", "evaluate", "report", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["demo", "run", "shell", "train", "evaluate", "report", "doctor"]
+)
 def test_every_command_explains_itself(command: str, tmp_path: Path) -> None:
     done = rdtl(command, "--help", cwd=tmp_path, env={"COLUMNS": "80"})
     assert done.returncode == 0

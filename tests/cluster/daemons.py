@@ -23,6 +23,9 @@ def prepare(cluster: Cluster) -> None:
         (root / name).mkdir(parents=True)
     for index in range(slurmconf.GPUS_PER_NODE):
         os.mknod(root / "dev" / f"gpu{index}", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    # Compute nodes let every user mount images; this machine itself may keep /dev/fuse to root.
+    os.mknod(root / "dev" / "fuse", 0o666 | stat.S_IFCHR, os.makedev(10, 229))
+    (root / "dev" / "fuse").chmod(0o666)
     etc = cluster.slurm_conf.parent
     write_whole(etc / "munge.key", os.urandom(512).hex(), mode=0o600)
     write_whole(etc / "slurm.conf", slurmconf.slurm_conf(cluster))
@@ -55,7 +58,8 @@ def start(cluster: Cluster) -> None:
     _wait(cluster, ["slurmctld"], lambda: run(cluster, "scontrol", "ping").returncode == 0)
     for node in cluster.node_names:
         in_node = ["ip", "netns", "exec", cluster.namespace(node), "unshare", "--uts", "--"]
-        script = f"hostname {node}; exec slurmd -D -N {node}"
+        fuse = f"if [ -e /dev/fuse ]; then mount --bind {cluster.root}/dev/fuse /dev/fuse; fi"
+        script = f"hostname {node}; {fuse}; exec slurmd -D -N {node}"
         _spawn(cluster, f"slurmd-{node}", [*in_node, "sh", "-c", script])
     every_node = set(cluster.node_names)
     daemons = [f"slurmd-{node}" for node in cluster.node_names]

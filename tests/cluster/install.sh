@@ -1,10 +1,11 @@
 #!/bin/sh
-# Install what tests/cluster/minislurm.py needs (Debian or Ubuntu, as root). Running it again is
-# cheap. The packages' own services are kept from starting: a policy-rc.d that says no stands in
-# /usr/sbin during the installation, and a previous one comes back whatever happens.
+# Install what tests/cluster/minislurm.py needs, and the packages that are given as arguments
+# (Debian or Ubuntu, as root). Running it again is cheap. The packages' own services are kept from
+# starting: a policy-rc.d that says no stands in /usr/sbin during the installation, and a previous
+# one comes back whatever happens.
 set -eu
 
-PACKAGES="slurm-wlm slurmdbd slurm-wlm-mysql-plugin munge mariadb-server iproute2 util-linux"
+PACKAGES="slurm-wlm slurmdbd slurm-wlm-mysql-plugin munge mariadb-server iproute2 util-linux $*"
 POLICY=/usr/sbin/policy-rc.d
 SAVED=$POLICY.before-minislurm
 MARK="# written by tests/cluster/install.sh"

@@ -13,9 +13,9 @@ from launcher.core import runtime_errors, runtimes
 from launcher.core.node_facts import NodeFacts
 from launcher.core.runtimes import Bind, Container
 
-USER = NodeFacts("x86_64", False, False, True, True, True, "/usr/bin/apptainer", False, False, False)
+USER = NodeFacts("amd64", False, False, True, True, True, "/usr/bin/apptainer", False, False, False)
 SIF = Container(
-    "apptainer", "/images/a.sif", "all-cpu", "c0ffee", "1", "x86_64",
+    "apptainer", "/images/a.sif", "all-cpu", "c0ffee", "1", "amd64",
     binds=(Bind("/runs/r", "/runs/r", read_only=False), Bind("/runs/r/code", "/runs/r/code")),
 )  # fmt: skip
 OUTER = {"PATH": "/bin", "LD_PRELOAD": "x.so", "PYTHONPATH": "/evil", "SLURM_PROCID": "1",
@@ -92,10 +92,9 @@ def test_a_node_gets_the_way_that_works_there(facts: NodeFacts, options: tuple[s
     assert runtimes.mount_options(facts) == options
 
 
-@given(st.text(st.characters(exclude_characters="\0\r", codec="utf-8"), min_size=1))
+@given(st.text(st.characters(exclude_characters="\0\r\n", codec="utf-8"), min_size=1))
 def test_any_path_survives_the_mount_syntax(path: str) -> None:
-    (fields,) = csv.reader([runtimes.mount(Bind(path, "/d"))], strict=True) if "\n" not in path \
-        else [next(csv.reader(runtimes.mount(Bind(path, "/d")).splitlines(True), strict=True))]  # fmt: skip
+    (fields,) = csv.reader([runtimes.mount(Bind(path, "/d"))], strict=True)
     assert fields == ["type=bind", f"src={path}", "dst=/d", "ro"]
 
 

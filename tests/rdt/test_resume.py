@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 from jobs import dataset
 from launcher.core.job import Job
 from launcher.core.runs import RunDir
+from tests import inside
 from tests.rdt import synthetic
 
 pytestmark = pytest.mark.train
@@ -27,17 +27,20 @@ ALONE = {"micro_batch": 4, "ranks_per_node": 1}
 
 def start(run: Path, ranks: int = 2, attempt: int = 0) -> subprocess.Popen[bytes]:
     launch = ["--standalone", "--nnodes", "1", "--nproc-per-node", str(ranks)]
-    return subprocess.Popen(
-        [sys.executable, "-m", "torch.distributed.run", *launch, "-m", "jobs.train", str(run)],
-        cwd=run,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
+    job = inside.python(
+        ["-P", "-m", "torch.distributed.run", *launch, "-m", "jobs.train", str(run)],
+        run,
+        {
             "DS_ACCELERATOR": "cpu",
             "OMP_NUM_THREADS": "1",
             "RDTL_ATTEMPT": str(attempt),
             "RDTL_ERROR_FILE": str(run / "error.json"),
         },
+    )
+    return subprocess.Popen(
+        job.argv,
+        cwd=run,
+        env=job.environment,
         stdout=(run / "log").open("ab"),
         stderr=subprocess.STDOUT,
     )

@@ -29,8 +29,10 @@ VOLATILE = {"wall_s", "policy_s", "host", "shard", "attempt"}
 
 
 def command(*arguments: str) -> list[str]:
-    """``rdtl demo --quick`` with the small settings."""
+    """``rdtl demo --quick`` with the small settings, in the image."""
     settings = [word for setting in SETTINGS for word in ("--set", setting)]
+    if "--runtime" not in arguments:
+        arguments = ("--runtime", "apptainer", *arguments)
     return [sys.executable, "-P", "-m", "launcher", "demo", "--quick", *settings, *arguments]
 
 

@@ -7,8 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,26 +25,6 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="starts Slurm in network namespaces: needs root"),
     pytest.mark.skipif(shutil.which("slurmctld") is None, reason="Slurm is not installed"),
 ]
-
-
-@pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A working directory whose site `minislurm` is a cluster of its own."""
-    folder = tmp_path_factory.mktemp("slurm")
-    root = tempfile.mkdtemp(prefix="rdtl-road-")  # socket paths must be short
-    verb = [sys.executable, "-m", "tests.cluster.minislurm"]
-    options = ["--root", root]
-    try:
-        subprocess.run([*verb, "up", *options], cwd=ROOT, check=True, timeout=120)
-        status = [*verb, "status", *options, "--json"]
-        printed = subprocess.run(status, cwd=ROOT, check=True, capture_output=True, timeout=60)
-        (folder / "configs" / "sites").mkdir(parents=True)
-        site = json.loads(printed.stdout)["site"]
-        shutil.copy(site, folder / "configs" / "sites" / "minislurm.yaml")
-        yield folder
-    finally:
-        subprocess.run([*verb, "down", *options], cwd=ROOT, check=True, timeout=120)
-        shutil.rmtree(root, ignore_errors=True)
 
 
 def test_a_command_runs_on_two_nodes(cluster: Path) -> None:
@@ -103,7 +81,10 @@ def test_the_pipeline_script_is_one_that_sbatch_accepts(cluster: Path) -> None:
 def test_the_demo_on_slurm_gives_the_tables_of_the_local_run(
     cluster: Path, uninterrupted: Path
 ) -> None:
-    """Two nodes with one rank each compute what two ranks on one machine compute, bit for bit."""
+    """Two nodes with one rank each compute what two ranks on one machine compute, bit for bit.
+
+    On the cluster everything runs in the image, here it ran without.
+    """
     done = small_demo.run(cluster, "--site", "minislurm")
     assert done.returncode == 0, done.stderr
     run = cluster / "runs" / "demo-quick-minislurm"

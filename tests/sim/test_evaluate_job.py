@@ -1,9 +1,7 @@
 """Evaluation: every planned episode once, whatever was killed, shared or broken."""
 
-import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +19,7 @@ from rdt.sim import episode
 from rdt.sim.libero import Simulator
 from rdt.spec import record as records
 from rdt.spec.record import EpisodeKey, Record
+from tests import inside
 
 pytestmark = pytest.mark.sim
 Build = Callable[..., Any]
@@ -270,16 +269,16 @@ def test_killed_twice_it_still_runs_each_episode_once(
     tmp_path: Path, make_job: Build, config: Build
 ) -> None:
     job = make_job(tmp_path, config(policies=["zero"], init_states=(30, 36), max_steps=20))
-    command = [sys.executable, "-m", "jobs.evaluate", str(tmp_path)]
+    program = inside.python(["-P", "-m", "jobs.evaluate", str(tmp_path)], tmp_path, {})
     for enough in (1, 3):
-        process = subprocess.Popen(command, env=dict(os.environ), stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(program.argv, env=program.environment, stdout=subprocess.DEVNULL)
         while _lines(job) < enough and process.poll() is None:
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
         process.wait()
     kept = {r.key: r for r in _records(job)}
     assert 3 <= len(kept) < 6
-    subprocess.run(command, check=True, env=dict(os.environ))
+    subprocess.run(program.argv, check=True, env=program.environment)
     found = records.read_folder(job.run.records)
     assert len(found.records) == 6
     assert found.duplicates == 0

@@ -1,0 +1,1 @@
+"""Container images: definitions, rendering, building, the store of what was built."""

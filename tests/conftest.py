@@ -1,0 +1,44 @@
+"""What tests of several folders share: a real Slurm, and the image that jobs run in."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from launcher.images.store import BuiltImage
+from tests import inside
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A working directory whose site `minislurm` is a cluster of its own."""
+    folder = tmp_path_factory.mktemp("slurm")
+    root = tempfile.mkdtemp(prefix="rdtl-road-")  # socket paths must be short
+    verb = [sys.executable, "-m", "tests.cluster.minislurm"]
+    options = ["--root", root]
+    try:
+        subprocess.run([*verb, "up", *options], cwd=ROOT, check=True, timeout=120)
+        status = [*verb, "status", *options, "--json"]
+        printed = subprocess.run(status, cwd=ROOT, check=True, capture_output=True, timeout=60)
+        (folder / "configs" / "sites").mkdir(parents=True)
+        site = json.loads(printed.stdout)["site"]
+        shutil.copy(site, folder / "configs" / "sites" / "minislurm.yaml")
+        yield folder
+    finally:
+        subprocess.run([*verb, "down", *options], cwd=ROOT, check=True, timeout=120)
+        shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def sif() -> BuiltImage:
+    """The image that jobs run in; `.ci/run` builds it before the tests."""
+    return inside.image()

@@ -1,0 +1,1 @@
+"""Tests of images and container runtimes, with the real tools and no registry but our own."""

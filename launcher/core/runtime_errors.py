@@ -1,7 +1,8 @@
 """From a container runtime's own failure to a code, a cause and a fix.
 
 A program's exit code passes through every runtime. Apptainer's own failures are
-255 with a ``FATAL`` line, Docker's are 125 (engine), 126 and 127 (program).
+255 with a ``FATAL`` line, or 1 when its starter may not take root's capabilities;
+Docker's are 125 (engine), 126 and 127 (program).
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ SIGNATURES = (
         "rdtl then chooses it",
     ),
     Signature(
-        r"squashfuse|/dev/fuse|fuse: |failed to mount squashfs",
+        r"failed to open /dev/fuse|fuse: device not found|failed to mount squashfs",
         "RDTL-C017",
         "the image cannot be mounted by this user",
         "a SIF needs /dev/fuse to be openable, or an Apptainer that is installed setuid",
@@ -59,8 +60,15 @@ SIGNATURES = (
         "build it on a machine of this kind, or choose nodes of the image's kind",
     ),
     Signature(
+        r"could not open image .*no such file or directory",
+        "RDTL-C024",
+        "the image is not on this node",
+        "every node must see the image under the same path",
+        "put the image cache on a shared file system: `cache` in the builder file",
+    ),
+    Signature(
         r"image format not recognized|could not open image|while checking image|magic|"
-        r"no such file or directory: .*\.sif|unexpected EOF|superblock",
+        r"trying to read the squashfs image|unexpected EOF|superblock",
         "RDTL-C025",
         "the image file is damaged",
         "it was cut short or changed after it was built",
@@ -89,12 +97,18 @@ SIGNATURES = (
     ),
 )
 
+OWN_WORDS = {
+    ("apptainer", 255): "FATAL",
+    ("apptainer", 1): "Requesting capability set",
+    **{("docker", code): r"^docker: |^\[FATAL tini" for code in (125, 126, 127)},
+}
+
 
 def explain(container: Container, exit_code: int, log_tail: str) -> RdtlError | None:
     """The runtime's own failure as an error, or None when the program itself failed."""
-    fatal = [line for line in log_tail.splitlines() if re.search(r"FATAL|^docker: ", line)]
-    own = {"apptainer": (255,), "docker": (125, 126, 127), "pyxis": ()}[container.runtime]
-    if exit_code not in own or not fatal:
+    pattern = OWN_WORDS.get((container.runtime, exit_code))
+    fatal = [line for line in log_tail.splitlines() if pattern and re.search(pattern, line)]
+    if not fatal:
         return None
     words = " ".join(fatal[-1].split())
     for known in SIGNATURES:

@@ -159,7 +159,7 @@ def _apptainer(
     working_directory: str,
     scratch: str,
 ) -> Launch:
-    options = ["-q", "exec", "--cleanenv", "--no-eval", "--pid", "--no-mount", "home,tmp,cwd"]
+    options = ["-q", "exec", "--cleanenv", "--no-eval", "--pid", "--no-mount", "tmp,cwd"]
     options += [*(container.options or mount_options(facts)), *(["--nv"] if container.gpu else [])]
     options += ["--home", f"{scratch}/home:{HOME_INSIDE}", "--pwd", working_directory]
     for bind in (Bind(f"{scratch}/tmp", "/tmp", read_only=False), *container.binds):
@@ -179,7 +179,7 @@ def _docker(
     tag: str,
     interactive: bool,
 ) -> Launch:
-    options = ["run", "--rm", "--init", "--network", "host", "--ipc", "host"]
+    options = ["run", "--rm", "--init", "--read-only", "--network", "host", "--ipc", "host"]
     options += ["--name", tag, "--user", f"{os.getuid()}:{os.getgid()}"]
     options += ["--workdir", working_directory, "--tmpfs", "/tmp:exec,mode=1777"]
     options += ["--tmpfs", f"{HOME_INSIDE}:exec,mode=1777"]

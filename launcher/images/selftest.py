@@ -15,6 +15,8 @@ from launcher.images.definition import Definition
 from launcher.images.store import BuiltImage
 
 CODE = "/opt/rdtl/build/code"  # as during the build
+# numba keeps what robosuite makes it compile, and refuses to begin without a place for it.
+VARIABLES = {"PYTHONPATH": CODE, "NUMBA_CACHE_DIR": "/tmp/numba"}
 
 
 def run(image: BuiltImage, wanted: Definition, builder: Builder) -> list[str]:
@@ -31,7 +33,7 @@ def run(image: BuiltImage, wanted: Definition, builder: Builder) -> list[str]:
         launch = runtimes.wrap(
             container,
             argv,
-            {"PYTHONPATH": CODE},
+            VARIABLES,
             os.environ,
             node_facts.container_facts(builder.apptainer),
             working_directory="/",

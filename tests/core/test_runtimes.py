@@ -38,7 +38,7 @@ def test_apptainer_is_started_like_this() -> None:
     launch = wrapped(SIF)
     assert launch.argv == (
         "apptainer", "-q", "exec", "--cleanenv", "--no-eval", "--pid", "--no-mount",
-        "home,tmp,cwd", "--home", "/tmp/s/home:/home/rdtl", "--pwd", "/runs/r",
+        "tmp,cwd", "--home", "/tmp/s/home:/home/rdtl", "--pwd", "/runs/r",
         "--mount", "type=bind,src=/tmp/s/tmp,dst=/tmp",
         "--mount", "type=bind,src=/runs/r,dst=/runs/r",
         "--mount", "type=bind,src=/runs/r/code,dst=/runs/r/code,ro",
@@ -52,7 +52,7 @@ def test_docker_is_started_like_this() -> None:
     image = replace(SIF, runtime="docker", image="sha256:1", program="docker", engine="unix:///d")
     launch = wrapped(image)
     words = list(launch.argv)
-    assert words[:6] == ["docker", "run", "--rm", "--init", "--network", "host"]
+    assert words[:5] == ["docker", "run", "--rm", "--init", "--read-only"]
     assert words[-5:] == ["--entrypoint", "python", "sha256:1", "-m", "jobs.train"]
     assert "type=bind,src=/runs/r/code,dst=/runs/r/code,ro" in words
     assert words[words.index("TOKEN") - 1] == "-e"

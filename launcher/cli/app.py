@@ -19,6 +19,7 @@ from launcher.cli import (
     doctor,
     evaluate,
     image,
+    pipeline,
     report,
     run,
     runs,
@@ -41,6 +42,7 @@ app.command("demo")(demo.demo)
 app.command("run", context_settings={"allow_extra_args": False, "ignore_unknown_options": False})(
     run.run
 )
+app.command("pipeline")(pipeline.pipeline)
 app.command("shell")(shell.shell)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
@@ -65,6 +67,12 @@ def _root(
 def main() -> None:
     """Entry point of the ``rdtl`` script: runs a command and turns errors into exit statuses."""
     try:
+        if any(word == "--site" or word.startswith("--site=") for word in sys.argv):
+            from launcher import remote
+
+            status = remote.require(sys.argv[1:])
+            if status is not None:
+                sys.exit(status)
         app()
     except RdtlError as error:
         common.current.error(error)

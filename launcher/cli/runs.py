@@ -1,15 +1,37 @@
-"""``rdtl runs``: look at runs."""
+"""``rdtl runs``: look at runs. What changes them is in :mod:`launcher.cli.runs_change`."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from launcher.cli import common
 
-app = typer.Typer(help="List and show runs.", no_args_is_help=True, rich_markup_mode=None)
+if TYPE_CHECKING:
+    from launcher.core.runs import RunDir
+    from launcher.status import RunStatus, StageStatus
+
+app = typer.Typer(
+    help="Look at runs, continue them, end them.", no_args_is_help=True, rich_markup_mode=None
+)
+RunArgument = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run directory, or a run's name in --runs-dir.")
+]
+ORDER = ("done", "running", "waiting", "failed", "gone", "unknown", "unsubmitted")
+
+
+def find_run(name: str, runs_dir: Path) -> RunDir:
+    """The run called ``name``: a directory as given, or one of ``runs_dir``."""
+    from launcher import status
+    from launcher.core.runs import RunDir
+
+    path = Path(name) if Path(name).is_dir() else runs_dir / name
+    run = RunDir(path.resolve())
+    status.open_run(run)
+    return run
 
 
 @app.command("list")
@@ -17,60 +39,116 @@ def list_runs(
     runs_dir: common.RunsOption = Path("runs"), as_json: common.JsonOption = False
 ) -> None:
     """All runs of a directory with their state."""
+    from launcher import status
     from launcher.core.runs import RunDir
 
     output = common.start_output(as_json)
-    found = [describe(RunDir(path.parent)) for path in sorted(runs_dir.glob("*/plan.json"))]
+    runs = [RunDir(path.parent.resolve()) for path in runs_dir.glob("*/plan.json")]
+    found = sorted(status.of_all(runs), key=lambda one: -one.run.plan.stat().st_mtime)
     if not found:
         output.say(f"no runs in {runs_dir.resolve()}; `rdtl demo` makes one")
     else:
-        rows = [[run["name"], run["site"], run["state"]] for run in found]
-        output.table(str(runs_dir), ["run", "site", "stages done"], rows)
-    output.result(found)
+        rows = [
+            [one.run.root.name, one.word, _tasks(one), _age(one.run.plan.stat().st_mtime), _at(one)]
+            for one in found
+        ]
+        output.table(str(runs_dir), ["run", "state", "tasks done", "made", "stage"], rows)
+    output.result([facts(one) for one in found])
 
 
 @app.command("show")
 def show(
-    run: Annotated[Path, typer.Argument(help="A run directory.", exists=True, file_okay=False)],
+    run: RunArgument,
+    diff: Annotated[
+        bool, typer.Option("--diff", help="What differs between the code that ran and now.")
+    ] = False,
+    runs_dir: common.RunsOption = Path("runs"),
     as_json: common.JsonOption = False,
 ) -> None:
-    """The stages of one run, their attempts and their newest logs."""
-    from launcher.core.runs import RunDir
+    """The stages of one run, their attempts, why they wait and how they failed."""
+    from launcher import status
 
     output = common.start_output(as_json)
-    facts = describe(RunDir(run.resolve()))
-    rows = [[s["stage"], f"{s['done']}/{s['tasks']}", str(s["attempts"])] for s in facts["stages"]]
-    output.table(f"{facts['name']} on {facts['site']}", ["stage", "tasks done", "attempts"], rows)
-    output.text(f"\nlogs: {run / 'logs'}")
-    output.result(facts)
-
-
-def describe(run: Any) -> dict[str, Any]:
-    """State of a run from its ledger alone (nothing is asked of a scheduler)."""
-    from launcher.core import plan
-    from launcher.core.errors import UsageError
-
-    if not run.plan.exists():
-        raise UsageError(
-            "RDTL-U014",
-            "this is no run directory",
-            where=f"{run.plan} does not exist",
-            fix="rdtl runs list shows the runs",
-        )
-    the_plan = plan.read(run.plan)
-    stages = [
-        {
-            "stage": stage.name,
-            "tasks": stage.array,
-            "done": sum(run.ledger.done(stage.name, i, stage.nodes) for i in range(stage.array)),
-            "attempts": run.ledger.current_attempt(stage.name),
-        }
-        for stage in the_plan.stages
+    one = status.of(find_run(run, runs_dir))
+    document = facts(one)
+    rows = [
+        [s.stage.name, f"{s.counts.get('done', 0)}/{s.stage.array}", str(s.attempts), _words(s)]
+        for s in one.stages
     ]
-    finished = sum(stage["done"] == stage["tasks"] for stage in stages)
+    title = f"{one.run.root.name}: {one.word}"
+    output.table(title, ["stage", "tasks done", "attempts", "others"], rows)
+    output.text()
+    for line in remarks(one):
+        output.text(f"  {line}")
+    if diff:
+        from launcher import diff as differences
+
+        found = differences.of(one.run)
+        document["diff"] = found.to_dict()
+        for line in found.lines():
+            output.text(line)
+    output.result(document)
+
+
+def remarks(one: RunStatus) -> list[str]:
+    """What a person should know beside the table."""
+    said = [
+        f"{s.stage.name}: {s.why()}" + (f" (job {', '.join(s.jobs())})" if s.jobs() else "")
+        for s in one.stages
+        if s.why() or s.jobs()
+    ]
+    if one.note:
+        said.append(f"the scheduler does not answer: {one.note}")
+    elif one.asked_at:
+        said.append(f"the queue was asked {_age(one.asked_at)} ago")
+    if one.word in ("failed", "stopped"):
+        said.append(f"next: rdtl runs resume {one.run.root.name}, after the cause is gone")
+    said.append(f"logs: rdtl runs logs {one.run.root.name}, files in {one.run.root / 'logs'}")
+    return said
+
+
+def facts(one: RunStatus) -> dict[str, Any]:
+    """JSON form of a run's state."""
     return {
-        "name": run.root.name,
-        "site": the_plan.site,
-        "state": f"{finished}/{len(stages)}",
-        "stages": stages,
+        "name": one.run.root.name,
+        "run": str(one.run.root),
+        "site": one.plan.site,
+        "state": one.word,
+        "note": one.note,
+        "stages": [
+            {
+                "stage": s.stage.name,
+                "tasks": s.stage.array,
+                "done": s.counts.get("done", 0),
+                "counts": s.counts,
+                "attempts": s.attempts,
+                "why": s.why(),
+                "jobs": s.jobs(),
+            }
+            for s in one.stages
+        ],
     }
+
+
+def _words(stage: StageStatus) -> str:
+    others = [f"{stage.counts[s]} {s}" for s in ORDER[1:] if stage.counts.get(s)]
+    return ", ".join(others) or "–"
+
+
+def _tasks(one: RunStatus) -> str:
+    return f"{one.counts['done']}/{sum(one.counts.values())}"
+
+
+def _at(one: RunStatus) -> str:
+    """The first stage that is not done."""
+    open_ = [s for s in one.stages if s.counts.get("done", 0) < s.stage.array]
+    return open_[0].stage.name if open_ else "–"
+
+
+def _age(at: float) -> str:
+    """Time since ``at`` (seconds since 1970) in its largest unit."""
+    seconds = max(0.0, time.time() - at)
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

@@ -37,6 +37,7 @@ def body(job: Job) -> None:
         print(collector.collect(number), flush=True)
         done += 1
         job.progress(done, len(numbers), "demonstrations")
+        job.may_stop_here()
 
 
 def _part(job: Job, number: int) -> Path:

@@ -37,10 +37,10 @@ def launch(
     Raises RdtlError when the plan's image is not usable on this node
     (RDTL-C024, C025, C026).
     """
+    argv = runtimes.patient(stage.argv) if stage.own_code else stage.argv
     outer = {k: v for k, v in os.environ.items() if k not in FROM_OUTSIDE}
     if stage.container is None:
-        argv = runtimes.activated(stage.argv, stage.activate)
-        yield Launch(argv, {**outer, **variables})
+        yield Launch(runtimes.activated(argv, stage.activate), {**outer, **variables})
         return
     runtime_errors.check_image(stage.container, architecture())
     with tempfile.TemporaryDirectory(prefix="rdtl-", ignore_cleanup_errors=True) as scratch:
@@ -50,7 +50,7 @@ def launch(
         _remove_left_over(stage.container, full_tag)
         yield runtimes.wrap(
             stage.container,
-            stage.argv,
+            argv,
             runtimes.inside(outer, variables, stage.container.passed),
             outer,
             container_facts(stage.container.program),

@@ -56,6 +56,7 @@ def body(job: Job) -> None:
             book.write(bench.run(policy, key), key)
             done += 1
             job.progress(done, len(mine), "episodes", name)
+            job.may_stop_here()
 
 
 def work_list(config: dict[str, Any]) -> list[EpisodeKey]:
@@ -196,7 +197,7 @@ class Book:
         if self._descriptor is None:
             job, host = self._job, socket.gethostname()
             unique = f"{host}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-            path = job.run.records / f"part-a{job.attempt}-s{job.index}-{unique}.jsonl"
+            path = job.run.records / f"part-{job.round}-s{job.index}-{unique}.jsonl"
             flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND
             self._descriptor = os.open(path, flags, 0o644)
             files.sync_directory(path.parent)

@@ -19,14 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from jobs import contain
-from launcher.core import files, plan
-from launcher.core.errors import RdtlError
+from jobs import contain, requeue
+from launcher.core import children, files, plan
+from launcher.core.errors import EXIT_REQUEUE, EXIT_SAVED, RdtlError
 from launcher.core.job import die_with_parent
 from launcher.core.runs import RunDir
 from launcher.core.runtimes import Launch
 
-FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+RESUMABLE = (EXIT_REQUEUE, EXIT_SAVED)
 
 
 class StageFailedError(RuntimeError):
@@ -91,34 +91,49 @@ class NodeTask:
     def __call__(self) -> int:
         """Run the stage on this node; raises StageFailedError for the scheduler to see."""
         run = RunDir(Path(self.run_dir))
-        the_plan = plan.read(run.plan)
-        stage = the_plan.stage(self.stage)
+        stage = plan.read(run.plan).stage(self.stage)
         try:
             place = find_place(stage)
+            if place.node == 0:
+                requeue.begin(run, self.stage, self.index, self.attempt, requeue.restart_count())
             code = self._run(run, stage, place)
         except RdtlError as error:
             self._finish(run, int(os.environ.get("SLURM_NODEID", "0")), 1, error.to_dict())
             raise
         self._finish(run, place.node, code, self._error(run, place.node) if code else None)
+        if code in RESUMABLE and "SLURM_JOB_ID" in os.environ:
+            self._leave_to_the_scheduler(run, place, code)
         if code:
             raise StageFailedError(
                 f"stage {self.stage}, task {self.index}, node {place.node}: exit {code}"
             )
         return code
 
+    def _leave_to_the_scheduler(self, run: RunDir, place: Place, code: int) -> None:
+        """The state is saved. USR2: node 0 asks for a restart. TERM: Slurm knows what it wants.
+
+        A requeue after TERM would bring a cancelled job back to life.
+        """
+        if code == EXIT_REQUEUE and place.node == 0:
+            restart = requeue.restart_count()
+            requeue.after(run, self.stage, self.index, self.attempt, restart, place.nodes)
+        requeue.wait_for_the_end()
+
     def _run(self, run: RunDir, stage: plan.Stage, place: Place) -> int:
         log_path = run.log(self.stage, self.attempt, self.index, place.node)
         log_path.parent.mkdir(parents=True, exist_ok=True)
         begin = log_path.stat().st_size if log_path.exists() else 0
+        processes: list[subprocess.Popen[bytes]] = []
         with contextlib.ExitStack() as stack:
             log = stack.enter_context(log_path.open("ab"))
-            children = [
-                start(stack.enter_context(launch), log, stage.working_directory or str(run.root))
-                for launch in self._launches(run, stage, place)
-            ]
-            forward_signals(children)
-            code = wait_for(children)
-        if stage.container and code:
+            seen = children.forward_signals(processes)
+            for launch in self._launches(run, stage, place):
+                where = stage.working_directory or str(run.root)
+                processes.append(start(stack.enter_context(launch), log, where))
+            code = children.wait_for(processes, RESUMABLE, seen)
+        if signal.SIGUSR2 in seen and code == 128 + signal.SIGUSR2:
+            return EXIT_REQUEUE  # it came while the program was starting: nothing to save yet
+        if stage.container and code not in (0, *RESUMABLE):
             contain.raise_own_failure(stage.container, code, log_path, begin)
         return code
 
@@ -143,6 +158,7 @@ class NodeTask:
             "RDTL_INDEX": str(self.index),
             "RDTL_COUNT": str(stage.array),
             "RDTL_ATTEMPT": str(self.attempt),
+            "RDTL_RESTART": str(requeue.restart_count()),
             "RDTL_NODE": str(place.node),
             "RDTL_NODES": str(place.nodes),
             "RDTL_ERROR_FILE": str(run.error(stage.name, self.attempt, self.index, place.node)),
@@ -153,7 +169,8 @@ class NodeTask:
         return variables
 
     def _finish(self, run: RunDir, node: int, code: int, error: dict[str, Any] | None) -> None:
-        name = f"finished.{self.stage}.i{self.index}.n{node}.a{self.attempt}"
+        round_ = f"a{self.attempt}.r{requeue.restart_count()}"
+        name = f"finished.{self.stage}.i{self.index}.n{node}.{round_}"
         run.ledger.publish(name, exit_code=code, error=error, host=socket.gethostname())
 
     def _error(self, run: RunDir, node: int) -> dict[str, Any] | None:
@@ -203,34 +220,6 @@ def rendezvous(stage: plan.Stage, place: Place, local_rank: int) -> dict[str, st
             "WORLD_SIZE": str(place.nodes * stage.ranks_per_node),
         }
     return variables
-
-
-def forward_signals(children: list[subprocess.Popen[bytes]]) -> None:
-    """Pass signals on to the children; their exit code then ends this task."""
-
-    def forward(number: int, frame: object) -> None:
-        for child in children:
-            if child.poll() is None:
-                child.send_signal(number)
-
-    for number in FORWARDED:
-        signal.signal(number, forward)
-
-
-def wait_for(children: list[subprocess.Popen[bytes]]) -> int:
-    """First non-zero exit code, else 0. One dead rank ends the others: they would hang."""
-    pending = list(children)
-    code = 0
-    while pending:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            pending[0].wait(timeout=0.2)
-        for child in [c for c in pending if c.poll() is not None]:
-            pending.remove(child)
-            if child.returncode != 0 and code == 0:
-                code = child.returncode
-                for other in pending:
-                    other.terminate()
-    return code if code >= 0 else 128 - code
 
 
 def main(argv: list[str]) -> int:

@@ -35,6 +35,7 @@ def body(job: Job) -> None:
         require_current(job)
         files.write_json(job.run.videos / f"index.{number}.json", entries)
         job.progress(len(entries), len(shown), "videos", OUTCOMES[number])
+        job.may_stop_here()
 
 
 def choose(

@@ -141,6 +141,13 @@ class Driver:
         event = self._ledger.failure(name, index, attempt) or {}
         if event.get("error"):
             return errors.from_dict(event["error"])
+        if event.get("exit_code") in (errors.EXIT_REQUEUE, errors.EXIT_SAVED):
+            return RdtlError(
+                "RDTL-S036",
+                f"stage {name} was ended from outside, task {index} of {view.stage.array}",
+                why="it was cancelled, or its time was over and it may not be started again",
+                fix="nothing is lost: run the same command again, and it continues",
+            )
         log = self._run.log(name, attempt, index, 0)
         tail = log.read_text(errors="replace").strip().splitlines()[-8:] if log.exists() else []
         how = f"exit code {event['exit_code']}" if "exit_code" in event else "no trace of its end"

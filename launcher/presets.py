@@ -102,10 +102,10 @@ def _data_stages(config: RunConfig, run: RunDir) -> list[Stage]:
 def _train_stage(config: RunConfig, run: RunDir) -> Stage:
     train = config.train
     assert train is not None
-    launcher = (PYTHON, "-P", "-m", "torch.distributed.run", "-m", "jobs.train")
+    ranks = str(train.ranks_per_node)
     return Stage(
         name="train",
-        argv=(*launcher, str(run.root)),
+        argv=(PYTHON, "-P", "-m", "jobs.ranks", ranks, "jobs.train", str(run.root)),
         needs=("dataset",),
         nodes=train.nodes,
         ranks_per_node=train.ranks_per_node,

@@ -19,6 +19,10 @@ EXIT_USAGE = 2
 EXIT_REFUSED = 3
 EXIT_REMOTE = 4
 EXIT_INTERRUPTED = 130
+EXIT_REQUEUE = 85
+"""A job saved its state because its time or its place ends: run it again."""
+EXIT_SAVED = 86
+"""A job saved its state because it was asked to end: do not run it again by yourself."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.core import files
-from launcher.core.errors import EXIT_OK, RdtlError, full_disk
+from launcher.core.errors import EXIT_OK, EXIT_REQUEUE, EXIT_SAVED, RdtlError, full_disk
 from launcher.core.runs import RunDir
 
 PR_SET_PDEATHSIG = 1
@@ -36,6 +36,7 @@ class Job:
     count: int
     attempt: int
     node: int
+    restart: int = 0
 
     @classmethod
     def from_environment(cls, run_dir: str) -> Job:
@@ -51,6 +52,7 @@ class Job:
             count=int(get("RDTL_COUNT", "1")),
             attempt=int(get("RDTL_ATTEMPT", "0")),
             node=int(get("RDTL_NODE", "0")),
+            restart=int(get("RDTL_RESTART", "0")),
         )
 
     def progress(self, done: int, total: int, unit: str, text: str = "") -> None:
@@ -67,9 +69,54 @@ class Job:
             },
         )
 
+    @property
+    def round(self) -> str:
+        """Names what this start writes before it is published: ``a2``, or ``a2r1`` after a requeue.
+
+        A node that was given up may still be writing under the name of the round before.
+        """
+        return f"a{self.attempt}" + (f"r{self.restart}" if self.restart else "")
+
     def fenced(self) -> bool:
-        """Whether a newer attempt of this stage exists: then publish nothing any more."""
-        return self.run.ledger.current_attempt(self.stage) > self.attempt
+        """Whether a newer attempt or restart of this task exists: then publish nothing any more."""
+        ledger = self.run.ledger
+        if ledger.current_attempt(self.stage) > self.attempt:
+            return True
+        return ledger.current_restart(self.stage, self.index, self.attempt) > self.restart
+
+    @property
+    def asked_to_stop(self) -> int | None:
+        """SIGUSR2 (requeue) or SIGTERM (end) when one came since the start, else None.
+
+        USR2 wins: it says that the scheduler will let the job continue.
+        """
+        return next((n for n in (signal.SIGUSR2, signal.SIGTERM) if n in _received), None)
+
+    def may_stop_here(self) -> None:
+        """Raise :class:`Stopped` when a signal asked for it; call it where all is published."""
+        number = self.asked_to_stop
+        if number is not None:
+            raise Stopped(number)
+
+
+class Stopped(Exception):  # noqa: N818  it is no error: the state is saved
+    """Raised by a job that has saved its state because ``job.asked_to_stop`` was set."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit_status = EXIT_REQUEUE if number == signal.SIGUSR2 else EXIT_SAVED
+
+
+_received: set[int] = set()
+
+
+def remember_signals() -> None:
+    """From now on USR2 and TERM are remembered instead of ending the process.
+
+    The handler does nothing else: a signal may come twice, or inside any call.
+    """
+    for number in (signal.SIGUSR2, signal.SIGTERM):
+        signal.signal(number, lambda n, frame: _received.add(n))
 
 
 def die_with_parent() -> None:
@@ -82,11 +129,18 @@ def die_with_parent() -> None:
 
 
 def run_job(body: Callable[[Job], None]) -> None:
-    """Run ``body`` for ``sys.argv[1]``; exit 0, or the error's status with its JSON left behind."""
+    """Run ``body`` for ``sys.argv[1]``; exit 0, or the error's status with its JSON left behind.
+
+    A body that raises :class:`Stopped` ends with 85 or 86.
+    """
     die_with_parent()
+    remember_signals()
     job = Job.from_environment(sys.argv[1])
     try:
         body(job)
+    except Stopped as stopped:
+        print(f"stopped by {stopped}: what is finished is saved", file=sys.stderr, flush=True)
+        sys.exit(stopped.exit_status)
     except RdtlError as error:
         _leave(error)
     except OSError as error:

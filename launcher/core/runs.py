@@ -12,9 +12,11 @@
     RUN/data/ checkpoints/ policy/ records/ videos/ report/
 
 Event names: ``claim.STAGE.aN`` (indices and tag, before anything is submitted),
-``submitted.STAGE.aN`` (scheduler ids), ``finished.STAGE.iINDEX.nNODE.aN`` (exit
-code and, for a failure, the error). A stage index is done when some attempt has
-exit code 0 on all its nodes.
+``submitted.STAGE.aN`` (scheduler ids), ``started.STAGE.iINDEX.aN.rR`` (by node 0)
+and ``finished.STAGE.iINDEX.nNODE.aN.rR`` (exit code and, for a failure, the
+error). N counts what the launcher submitted, R how often the scheduler started
+that submission again (requeue). A stage index is done when some round has exit
+code 0 on all its nodes.
 """
 
 from __future__ import annotations
@@ -121,15 +123,25 @@ class Ledger:
         """Newest claimed attempt, 0 when there is none: work of older ones is fenced off."""
         return max(self.attempts(stage), default=0)
 
-    def exit_codes(self, stage: str, index: int, attempt: int) -> dict[int, int]:
-        """Exit code by node rank of one stage task in one attempt."""
-        found = {}
+    def current_restart(self, stage: str, index: int, attempt: int) -> int:
+        """How often the scheduler has started this task of the attempt again (0: never)."""
+        names = self.names(f"started.{stage}.i{index}.a{attempt}.r")
+        return max((int(name.rsplit(".r", 1)[1]) for name in names), default=0)
+
+    def finished(self, stage: str, index: int, attempt: int) -> dict[int, dict[str, Any]]:
+        """Event of each node that ended, by node rank, of the newest round of one attempt."""
+        found: dict[int, dict[str, Any]] = {}
+        restart = self.current_restart(stage, index, attempt)
         for name in self.names(f"finished.{stage}.i{index}.n"):
-            node, _, number = name.rsplit(".n", 1)[1].partition(".a")
-            if int(number) == attempt:
-                event = self.read(name)
-                found[int(node)] = event["exit_code"] if event else 1
+            node, _, round_ = name.rsplit(".n", 1)[1].partition(".a")
+            if round_ == f"{attempt}.r{restart}":
+                found[int(node)] = self.read(name) or {"exit_code": 1, "at": 0.0}
         return found
+
+    def exit_codes(self, stage: str, index: int, attempt: int) -> dict[int, int]:
+        """Exit code by node rank of the newest round of one attempt."""
+        events = self.finished(stage, index, attempt)
+        return {node: event["exit_code"] for node, event in events.items()}
 
     def done(self, stage: str, index: int, nodes: int) -> bool:
         """Whether some attempt of this task ended with exit code 0 on all its nodes."""
@@ -140,13 +152,9 @@ class Ledger:
 
     def failure(self, stage: str, index: int, attempt: int) -> dict[str, Any] | None:
         """The event of the node that failed first, or None: the others fail because it did."""
-        codes = self.exit_codes(stage, index, attempt)
-        events = [
-            self.read(f"finished.{stage}.i{index}.n{node}.a{attempt}")
-            for node, code in sorted(codes.items())
-            if code != 0
-        ]
-        return min((e for e in events if e), key=lambda e: e["at"], default=None)
+        events = self.finished(stage, index, attempt).values()
+        failed = [event for event in events if event["exit_code"] != 0]
+        return min(failed, key=lambda event: event["at"], default=None)
 
 
 def read_progress(run: RunDir, stage: str) -> list[dict[str, Any]]:

@@ -131,6 +131,14 @@ def activated(argv: tuple[str, ...], activate: str) -> tuple[str, ...]:
     return ("bash", "-ec", f'{activate}\nexec "$@"', "rdtl", *argv)
 
 
+def patient(argv: tuple[str, ...]) -> tuple[str, ...]:
+    """``argv`` that ignores SIGUSR2 until the program has a handler for it.
+
+    Importing torch takes seconds; by default the signal would end the process meanwhile.
+    """
+    return ("sh", "-c", 'trap "" USR2; exec "$@"', "rdtl", *argv)
+
+
 def mount_options(facts: NodeFacts) -> tuple[str, ...]:
     """How Apptainer can open an image here, when its default way cannot work."""
     if facts.root and not facts.can_raise_limits:

@@ -51,7 +51,7 @@ def save(job: Job, engine: Engine, ema: Ema | None, step: int, identity: dict[st
     exists: then nothing is published.
     """
     folder = job.run.checkpoints
-    temporary = folder / f".tmp-step_{step:06d}-a{job.attempt}"
+    temporary = folder / f".tmp-step_{step:06d}-{job.round}"
     if ema is not None:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
@@ -65,7 +65,7 @@ def save(job: Job, engine: Engine, ema: Ema | None, step: int, identity: dict[st
         raise RdtlError(
             "RDTL-S011",
             f"a newer attempt of {job.stage} has taken over; this one stops",
-            where=f"attempt {job.attempt}, step {step}",
+            where=f"attempt {job.round}, step {step}",
             why="two attempts must not publish into one run",
             fix="nothing: follow the newer attempt",
         )

@@ -1,6 +1,6 @@
 """DeepSpeed and the process group: the only place that knows either.
 
-Ranks come from torch.distributed.run (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_*).
+Ranks come from jobs.ranks or torch.distributed.run (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_*).
 Decisions that must be the same everywhere are taken by rank 0 and told to the
 others (:func:`agree`).
 """
@@ -72,10 +72,19 @@ def agree(value: Any) -> Any:
 
 def total(value: float) -> float:
     """Sum over the ranks, the same float on each."""
+    return _reduced(value, dist.ReduceOp.SUM)
+
+
+def most(value: float) -> float:
+    """The largest value of any rank, the same float on each."""
+    return _reduced(value, dist.ReduceOp.MAX)
+
+
+def _reduced(value: float, how: Any) -> float:
     tensor = torch.tensor([value], dtype=torch.float64)
     if get_accelerator().device_name() != "cpu":
         tensor = tensor.to(get_accelerator().current_device_name())
-    dist.all_reduce(tensor)
+    dist.all_reduce(tensor, how)
     return float(tensor.item())
 
 

@@ -8,10 +8,11 @@ a number of steps, and the ledger keeps that decision for every restart.
 from __future__ import annotations
 
 import math
+import signal
 import time
 
 from launcher.core.errors import RdtlError
-from launcher.core.job import Job
+from launcher.core.job import Job, Stopped
 from rdt.training import checkpoint
 from rdt.training import engine as distributed
 from rdt.training.batches import Batches
@@ -27,6 +28,8 @@ from rdt.training.schedule import (
 )
 
 LENGTH_EVENT = "train.length"
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
+"""In the order of their weight: USR2 on any rank means that the job may go on later."""
 PROGRESS_EVERY_S = 1.0
 
 
@@ -65,6 +68,7 @@ class Loop:
         while self.total is None or step < self.total:
             self._one_step(step)
             step += 1
+            self._stop_if_asked(step)
             if self.total is None:
                 self._measure(step)
             elif step % self.train["checkpoint_every"] == 0 and step < self.total:
@@ -74,6 +78,21 @@ class Loop:
         if self.record is not None:
             self.record.close()
         return step
+
+    def _stop_if_asked(self, step: int) -> None:
+        """Save and raise Stopped when a signal reached any rank: all decide alike, at one step."""
+        asked = self.job.asked_to_stop
+        rank = STOP_SIGNALS.index(asked) + 1 if asked else 0
+        decided = int(distributed.most(rank))
+        if not decided or step == self.total:
+            return
+        if self.total is not None:  # while a time budget is being measured there are no checkpoints
+            self.engine.require_equal_weights(step)
+            checkpoint.save(self.job, self.engine, self.ema, step, self.identity)
+        if self.record is not None:
+            self.record.close()
+            self.job.progress(step, self.total or 0, "steps", "saved")
+        raise Stopped(STOP_SIGNALS[decided - 1])
 
     def _one_step(self, step: int) -> None:
         lr = learning_rate(step, self.total, self.train["learning_rate"], self.warmup)

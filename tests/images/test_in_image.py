@@ -73,7 +73,7 @@ class TestSignals:
             out, err = launcher.communicate(timeout=60)
         for path in cluster.glob("ready"):
             path.unlink()
-        assert (run.ledger.read("finished.run.i0.n0.a1") or {})["exit_code"] == code, err
+        assert (run.ledger.read("finished.run.i0.n0.a1.r0") or {})["exit_code"] == code, err
         assert out.strip() == f"[{12 if signal_name == 'USR2' else 15}]"
         assert launcher.returncode == 1
         assert f"exit code {code}" in err

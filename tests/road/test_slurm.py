@@ -91,7 +91,7 @@ def test_the_demo_on_slurm_gives_the_tables_of_the_local_run(
     plan = read(run / "plan.json")
     assert (plan.stage("train").nodes, plan.stage("train").ranks_per_node) == (2, 1)
     hosts = [
-        RunDir(run).ledger.read(f"finished.train.i0.n{node}.a1")["host"]  # type: ignore[index]
+        RunDir(run).ledger.read(f"finished.train.i0.n{node}.a1.r0")["host"]  # type: ignore[index]
         for node in (0, 1)
     ]
     assert sorted(hosts) == ["n1", "n2"]

@@ -1,0 +1,118 @@
+"""When a task lets the scheduler start it again, and when it stops doing so.
+
+Slurm starts a job again after a requeue (ours, at the end of its time or at a
+preemption), after a preemption without warning, and after the death of a node.
+None of these is the job's fault, so they are free, as long as the job gets
+anywhere and its time is not used up.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from dataclasses import dataclass
+
+from launcher.core.errors import EXIT_REQUEUE, EXIT_SAVED, RdtlError
+from launcher.core.runs import RunDir, read_progress
+
+IDLE_ROUNDS = 3
+"""Rounds in a row that may end without progress: one may be preempted while it starts."""
+CAP_S = 14 * 24 * 3600.0
+"""From the first start of an attempt on; later rounds are refused."""
+KILL_WAIT_S = 15 * 60.0
+"""How long a task that has saved its state waits to be ended by the scheduler."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """One start of a task: when, and how far the task was then."""
+
+    at: float
+    progress: float
+
+
+def restart_count() -> int:
+    """How often Slurm has started this job again; 0 outside Slurm."""
+    return int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+
+
+def begin(run: RunDir, stage: str, index: int, attempt: int, restart: int) -> None:
+    """Record this round; RdtlError RDTL-S011 when another round would be one too many."""
+    now = Round(time.time(), _progress(run, stage, index))
+    earlier = rounds(run, stage, index, attempt)
+    run.ledger.publish(
+        f"started.{stage}.i{index}.a{attempt}.r{restart}",
+        progress=now.progress,
+        job=os.environ.get("SLURM_JOB_ID"),
+        host=os.uname().nodename,
+    )
+    refusal = judge([*earlier, now], stage)
+    if restart and refusal:
+        raise refusal
+
+
+def rounds(run: RunDir, stage: str, index: int, attempt: int) -> list[Round]:
+    """Earlier rounds of this attempt, oldest first."""
+    names = run.ledger.names(f"started.{stage}.i{index}.a{attempt}.r")
+    names.sort(key=lambda name: int(name.rsplit(".r", 1)[1]))
+    events = [event for name in names if (event := run.ledger.read(name))]
+    return [Round(event["at"], event["progress"]) for event in events]
+
+
+def judge(found: list[Round], stage: str) -> RdtlError | None:
+    """The reason to stop after these rounds (the last one begins now), or None. Pure."""
+    last = found[-IDLE_ROUNDS - 1 :]
+    if len(last) > IDLE_ROUNDS and last[-1].progress <= last[0].progress:
+        return RdtlError(
+            "RDTL-S011",
+            f"stage {stage} was started {len(found)} times and gets nowhere",
+            where=f"{last[-1].progress:g} finished at each of the last {len(last)} starts",
+            why="it would be started again for ever",
+            fix="give it a longer time limit, or look at its logs for what takes so long to start",
+        )
+    if found[-1].at - found[0].at > CAP_S:
+        return RdtlError(
+            "RDTL-S011",
+            f"stage {stage} goes on since {CAP_S / 86400:.0f} days",
+            where=f"started {len(found)} times",
+            fix="if that is meant, run the same command again: it continues from its checkpoint",
+        )
+    return None
+
+
+def _progress(run: RunDir, stage: str, index: int) -> float:
+    found = [entry["done"] for entry in read_progress(run, stage) if entry["index"] == index]
+    return float(found[0]) if found else 0.0
+
+
+def after(run: RunDir, stage: str, index: int, attempt: int, restart: int, nodes: int) -> None:
+    """Ask Slurm to start this job again once all nodes have saved; then wait for the end."""
+    deadline = time.monotonic() + 60
+    while len(run.ledger.exit_codes(stage, index, attempt)) < nodes:
+        if time.monotonic() > deadline:
+            break  # a node died meanwhile: what the others saved is whole all the same
+        time.sleep(0.2)
+    subprocess.run(["scontrol", "requeue", job_id(dict(os.environ))], check=True, timeout=60)
+    wait_for_the_end()
+
+
+def job_id(environment: dict[str, str]) -> str:
+    """What scontrol calls this job: a number, or ARRAY_INDEX for the task of an array."""
+    if "SLURM_ARRAY_JOB_ID" in environment:
+        return f"{environment['SLURM_ARRAY_JOB_ID']}_{environment['SLURM_ARRAY_TASK_ID']}"
+    return environment["SLURM_JOB_ID"]
+
+
+def wait_for_the_end() -> None:
+    """Stay until the scheduler kills this task.
+
+    A task that returns after TERM counts as completed or failed, and a preempted
+    job that does so is not started again by Slurm: its work would be lost.
+    """
+    time.sleep(KILL_WAIT_S)
+
+
+def waits_for_the_scheduler(code: int) -> bool:
+    """Whether a task with this exit code must not return under Slurm."""
+    return code in (EXIT_REQUEUE, EXIT_SAVED)

@@ -1,0 +1,148 @@
+"""Preemption, cancelling and lost nodes on a real Slurm: what goes on, what stays ended."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from launcher.core.runs import RunDir
+from tests.cli.run_rdtl import rdtl
+
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.skipif(os.geteuid() != 0, reason="starts Slurm in network namespaces: needs root"),
+    pytest.mark.skipif(shutil.which("slurmctld") is None, reason="Slurm is not installed"),
+    pytest.mark.usefixtures("sif"),
+]
+# Saves when it is asked; the second start finds what the first has saved and ends well.
+PROGRAM = """
+import os, signal, sys, time
+from pathlib import Path
+seen = []
+for number in (signal.SIGUSR2, signal.SIGTERM):
+    signal.signal(number, lambda n, frame: seen.append(n))
+node = os.environ["NODE_RANK"]
+state = Path(f"state.{node}")
+if state.exists():
+    print("resumed on node", node, "restart", os.environ["RDTL_RESTART"])
+    sys.exit(0)
+Path(f"ready.{node}").touch()
+end = time.monotonic() + 120
+while not seen and time.monotonic() < end:
+    time.sleep(0.02)
+state.write_text("saved")
+sys.exit(85 if signal.SIGUSR2 in seen else 86)
+"""
+
+
+class Running:
+    """``rdtl run`` of the program above in a directory of its own, attached to its job."""
+
+    def __init__(self, cluster: Path, name: str, nodes: int = 1) -> None:
+        self.cwd = cluster / f"cwd-{name}"
+        self.cwd.mkdir()
+        shutil.copytree(cluster / "configs", self.cwd / "configs")
+        self.run = RunDir(self.cwd / "runs" / f"{name}-minislurm")
+        site = yaml.safe_load((cluster / "configs/sites/minislurm.yaml").read_text())
+        self.environment = {**os.environ, **site["environment"]}
+        self.arguments = ["run", "--site", "minislurm", "--runtime", "apptainer", "--name", name,
+                          "--nodes", str(nodes), "--", "python", "-c", PROGRAM]  # fmt: skip
+        self.launcher = subprocess.Popen(
+            [sys.executable, "-P", "-m", "launcher", *self.arguments], cwd=self.cwd, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        self.wait(lambda: len(list(self.cwd.glob("ready.*"))) == nodes)
+
+    @property
+    def id(self) -> str:
+        (found,) = (self.run.ledger.read("submitted.run.a1") or {})["ids"]
+        return str(found)
+
+    def slurm(self, *command: str) -> str:
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True,
+                              check=True)  # fmt: skip
+        return done.stdout.strip()
+
+    def wait(self, moment: Callable[[], object], seconds: float = 90) -> None:
+        end = time.monotonic() + seconds
+        while not moment():
+            assert time.monotonic() < end, "the moment never came"
+            time.sleep(0.05)
+
+    def at_once(self) -> None:
+        """Lift the delay of a requeued job: Slurm waits until its credentials have expired."""
+        self.wait(lambda: "PENDING" in self.slurm("squeue", "-h", "-j", self.id, "-o", "%T"))
+        self.slurm("scontrol", "update", f"jobid={self.id}", "StartTime=now")
+
+
+def test_usr2_requeues_and_the_same_job_goes_on(cluster: Path) -> None:
+    running = Running(cluster, "usr2", nodes=2)
+    running.slurm("scancel", "--signal=USR2", running.id)
+    running.at_once()
+    out, err = running.launcher.communicate(timeout=90)
+    assert running.launcher.returncode == 0, err
+    assert sorted(line.split("resumed ")[1] for line in out.splitlines() if "resumed" in line) == [
+        "on node 0 restart 1", "on node 1 restart 1",
+    ]  # fmt: skip
+    ledger = running.run.ledger
+    for node in (0, 1):
+        assert (ledger.read(f"finished.run.i0.n{node}.a1.r0") or {})["exit_code"] == 85
+        assert (ledger.read(f"finished.run.i0.n{node}.a1.r1") or {})["exit_code"] == 0
+    assert ledger.attempts("run") == [1], "the launcher submitted it a second time"
+
+
+def test_a_cancelled_job_saves_and_is_not_brought_back(cluster: Path) -> None:
+    running = Running(cluster, "term")
+    running.slurm("scancel", running.id)
+    _, err = running.launcher.communicate(timeout=90)
+    assert running.launcher.returncode == 1
+    assert "RDTL-S036" in err
+    assert (running.run.ledger.read("finished.run.i0.n0.a1.r0") or {})["exit_code"] == 86
+    time.sleep(8)  # a requeued job would start after 6 s (cred_expire of the test cluster)
+    assert running.slurm("squeue", "-h", "-j", running.id) == ""
+    assert running.run.ledger.names("started.run.i0.a1.r1") == []
+    again = rdtl(*running.arguments, cwd=running.cwd)
+    assert again.returncode == 0, again.stderr
+    assert running.run.ledger.attempts("run") == [1, 2]
+
+
+def test_a_preempted_job_goes_on_when_the_other_one_is_done(cluster: Path) -> None:
+    """A job of a higher partition takes the nodes: Slurm itself sends USR2 and starts it again."""
+    running = Running.__new__(Running)
+    site_file = cluster / "configs" / "sites" / "minislurm.yaml"
+    site = yaml.safe_load(site_file.read_text())
+    low = cluster / "low"
+    (low / "configs" / "sites").mkdir(parents=True)
+    (low / "configs" / "sites" / "minislurm.yaml").write_text(
+        yaml.safe_dump({**site, "partition": "low"})
+    )
+    running.__init__(low, "low", nodes=3)  # type: ignore[misc]
+    high = ["srun", "--partition=high", "--nodes=3", "--exclusive", "--immediate=60", "sleep", "1"]
+    subprocess.run(high, env=running.environment, check=True, timeout=90, cwd="/")
+    running.at_once()
+    _, err = running.launcher.communicate(timeout=90)
+    assert running.launcher.returncode == 0, err
+    assert running.run.ledger.current_restart("run", 0, 1) == 1
+
+
+@pytest.mark.slow
+def test_a_job_of_a_dead_node_goes_on_elsewhere(cluster: Path) -> None:
+    running = Running(cluster, "dead")
+    (running.cwd / "state.0").write_text("what an earlier step has saved")
+    node = running.slurm("squeue", "-h", "-j", running.id, "-o", "%N")
+    root = Path(running.environment["SLURM_CONF"]).parents[1]
+    verb = [sys.executable, "-m", "tests.cluster.minislurm", "kill-node", "--root", str(root)]
+    subprocess.run([*verb, node], check=True, cwd=Path(__file__).parents[2])
+    running.wait(lambda: running.run.ledger.names("started.run.i0.a1.r1"), seconds=120)
+    _, err = running.launcher.communicate(timeout=120)
+    assert running.launcher.returncode == 0, err
+    started = [running.run.ledger.read(f"started.run.i0.a1.r{r}") or {} for r in (0, 1)]
+    assert started[0]["host"] != started[1]["host"]

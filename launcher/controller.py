@@ -75,7 +75,7 @@ class Controller:
         clock: Callable[[], float] = time.time,
     ) -> None:
         # 0: squeue writes array indices in full instead of cutting them at 64 characters.
-        self._environment = {**environment, "SLURM_BITSTR_LEN": "0"}
+        self.environment = {**environment, "SLURM_BITSTR_LEN": "0"}
         self._user = user
         self._clock = clock
         cluster = f"{environment.get('SLURM_CONF', '')}|{user}|{os.geteuid()}"
@@ -119,6 +119,11 @@ class Controller:
             self._store(answer)
             return answer
 
+    def forget(self) -> None:
+        """Drop the kept answer: the caller has just changed what it says."""
+        with contextlib.suppress(OSError):
+            self._file.unlink(missing_ok=True)
+
     def _ask(self, known: Snapshot) -> Snapshot:
         now = self._clock()
         whom = f"--user={self._user}" if self._user else "--me"
@@ -151,7 +156,7 @@ class Controller:
         try:
             done = subprocess.run(
                 command,
-                env=self._environment,
+                env=self.environment,
                 capture_output=True,
                 text=True,
                 check=False,

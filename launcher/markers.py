@@ -50,12 +50,10 @@ class Attempt:
 
     def places(self) -> dict[int, tuple[str, int]]:
         """Job id and array task of every stage index that was submitted."""
-        if len(self.ids) == 1:
-            return {index: (self.ids[0], place) for place, index in enumerate(self.indices)}
         return {
             index: (event["ids"][0], place)
             for event in self.jobs
-            for place, index in enumerate(event.get("indices", []))
+            for place, index in enumerate(event.get("indices", self.indices))
         }
 
 

@@ -22,6 +22,7 @@ from launcher.cli import (
     report,
     run,
     runs,
+    runs_change,
     shell,
     train,
 )
@@ -48,6 +49,7 @@ app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
 app.add_typer(image.app, name="image")
+runs_change.add_to(runs.app)
 app.add_typer(runs.app, name="runs")
 
 

@@ -139,11 +139,23 @@ def execute(
 ) -> Plan:
     """Create or continue the run and drive it to its end; returns the plan that really ran."""
     from launcher.create import create
+
+    plan = create(run, plan, config_yaml)
+    drive_on(output, run, plan, backend_for(run, site, jobs), also)
+    return plan
+
+
+def drive_on(
+    output: Output,
+    run: RunDir,
+    plan: Plan,
+    backend: Backend,
+    also: Callable[[list[StageView]], Any] | None = None,
+) -> None:
+    """Drive a run that exists to its end and say what happens."""
     from launcher.drive import drive
     from launcher.progress import Watcher
 
-    plan = create(run, plan, config_yaml)
-    backend = backend_for(run, site, jobs)
     watcher = Watcher(run, output)
 
     def watch(views: list[StageView]) -> None:
@@ -154,4 +166,3 @@ def execute(
     output.say(f"run {run.root} on site {plan.site}")
     drive(run, plan, backend, watch)
     output.clear_status()
-    return plan

@@ -12,6 +12,7 @@ from launcher.cli import common
 
 if TYPE_CHECKING:
     from launcher.core.runs import RunDir
+    from launcher.judges import State
     from launcher.status import RunStatus, StageStatus
 
 app = typer.Typer(
@@ -20,7 +21,7 @@ app = typer.Typer(
 RunArgument = Annotated[
     str, typer.Argument(metavar="RUN", help="A run directory, or a run's name in --runs-dir.")
 ]
-ORDER = ("done", "running", "waiting", "failed", "gone", "unknown", "unsubmitted")
+ORDER: tuple[State, ...] = ("running", "waiting", "failed", "gone", "unknown", "unsubmitted")
 
 
 def find_run(name: str, runs_dir: Path) -> RunDir:
@@ -130,8 +131,53 @@ def facts(one: RunStatus) -> dict[str, Any]:
     }
 
 
+@app.command("logs")
+def logs(
+    run: RunArgument,
+    stage: Annotated[str | None, typer.Option("--stage", help="Of this stage.")] = None,
+    task: Annotated[int | None, typer.Option("--task", min=0, help="Of this array task.")] = None,
+    attempt: Annotated[
+        int | None, typer.Option("--attempt", min=1, help="Of this attempt.")
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on printing until the task has ended.")
+    ] = False,
+    runs_dir: common.RunsOption = Path("runs"),
+    as_json: common.JsonOption = False,
+) -> None:
+    """Print a log: of what failed, else of what runs, else the newest."""
+    from launcher import logs as reading
+    from launcher import status
+
+    output = common.start_output(as_json)
+    one = status.of(find_run(run, runs_dir))
+    log = reading.choose(one, stage, task, attempt)
+    output.say(f"stage {log.stage}, task {log.index}, attempt {log.attempt}: {log.paths()[0]}")
+    lines = []
+    for node, line in reading.follow(log, one) if follow else reading.read(log):
+        output.text(f"[{node}] {line}" if log.nodes > 1 else line)
+        lines.append(line)
+    output.result({"stage": log.stage, "task": log.index, "attempt": log.attempt, "lines": lines})
+
+
+@app.command("fetch")
+def fetch(
+    run: RunArgument,
+    destination: Annotated[Path, typer.Argument(metavar="DEST", help="A new directory.")],
+    runs_dir: common.RunsOption = Path("runs"),
+    as_json: common.JsonOption = False,
+) -> None:
+    """Copy report, records and policy to DEST, whole or not at all."""
+    from launcher import fetch as fetching
+
+    output = common.start_output(as_json)
+    copied = fetching.fetch(find_run(run, runs_dir), destination.absolute())
+    output.say(f"{destination}: {', '.join(copied)}")
+    output.result({"destination": str(destination.absolute()), "copied": copied})
+
+
 def _words(stage: StageStatus) -> str:
-    others = [f"{stage.counts[s]} {s}" for s in ORDER[1:] if stage.counts.get(s)]
+    others = [f"{stage.counts[s]} {s}" for s in ORDER if stage.counts.get(s)]
     return ", ".join(others) or "–"
 
 

@@ -12,7 +12,7 @@ from launcher.child import code_digest
 from launcher.core import files
 from launcher.core.runs import RunDir
 
-LONGEST = 200
+LONGEST = 80
 """Lines of differences that are shown; more are counted."""
 
 

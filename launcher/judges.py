@@ -6,6 +6,7 @@ a Slurm queue. :mod:`launcher.status` chooses one for each run.
 
 from __future__ import annotations
 
+import signal
 import time
 from dataclasses import dataclass
 from typing import Literal
@@ -20,6 +21,8 @@ State = Literal["done", "running", "waiting", "failed", "gone", "unknown", "unsu
 LIVE: tuple[State, ...] = ("running", "waiting", "unknown")
 """States of tasks that may still do something; nobody may start such a task again."""
 ALIVE_WORDS = ("RUNNING", "COMPLETING", "CONFIGURING", "STAGE_OUT", "SIGNALING", "SUSPENDED")
+TERMINATED = 128 + signal.SIGTERM
+"""Exit code of a program that SIGTERM ended: somebody cancelled it, it did not fail."""
 SUBMITTING_S = 120.0
 """A claim without submission this old was made by a launcher that is no more."""
 
@@ -50,7 +53,9 @@ class Judge:
         """The state of a task without success."""
         state, why = self.state(stage, attempt, mark, job, place)
         failure = mark.failure()
-        if state not in LIVE and failure:
+        if state not in LIVE and failure and failure["exit_code"] == TERMINATED:
+            state, why = "gone", why or "was ended from outside"
+        elif state not in LIVE and failure:
             error = failure.get("error")
             said = error["what"] if error else f"exit code {failure['exit_code']}"
             state, why = "failed", said
@@ -93,7 +98,7 @@ class Here(Judge):
         self, stage: Stage, attempt: Attempt, mark: Marks, job: str, place: int | None
     ) -> tuple[State, str]:
         if mark.failure():
-            return "failed", ""
+            return "gone", ""
         if self._lives:
             return ("running", "") if mark.started else ("waiting", "its turn has not come")
         return "gone", "its launcher is gone"
@@ -180,5 +185,7 @@ class Queue(Judge):
         row = self._ended(job, place)
         if row:
             return reasons.ended(row[0])
+        if mark.failure():
+            return ""
         saved = " after it had saved its work" if mark.saved() else ""
         return f"left the queue without a word{saved}"

@@ -12,6 +12,7 @@ import os
 import pwd
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Literal
 
 from launcher.controller import Controller, Snapshot, cache_folder
 from launcher.core import plan
@@ -37,9 +38,9 @@ class StageStatus:
         """Number of tasks by state."""
         return dict(Counter(task.state for task in self.tasks))
 
-    def why(self) -> str:
-        """What is most often said of tasks that wait or failed, "" when nothing is."""
-        said = Counter(task.why for task in self.tasks if task.state != "done" and task.why)
+    def why(self, state: State) -> str:
+        """What is most often said of tasks in ``state``, "" when nothing is."""
+        said = Counter(task.why for task in self.tasks if task.state == state and task.why)
         return said.most_common(1)[0][0] if said else ""
 
     def jobs(self) -> list[str]:
@@ -73,7 +74,7 @@ class RunStatus:
         return any(self.counts[state] for state in LIVE)
 
     @property
-    def word(self) -> str:
+    def word(self) -> State | Literal["stopped"]:
         """The run in one word."""
         counts = self.counts
         if set(counts) == {"done"}:

@@ -94,10 +94,12 @@ def show(
 def remarks(one: RunStatus) -> list[str]:
     """What a person should know beside the table."""
     said = [
-        f"{s.stage.name}: {s.why()}" + (f" (job {', '.join(s.jobs())})" if s.jobs() else "")
+        f"{s.stage.name}: {s.counts[state]} {state}: {s.why(state)}"
         for s in one.stages
-        if s.why() or s.jobs()
+        for state in ORDER
+        if s.why(state)
     ]
+    said += [f"{s.stage.name}: job {', '.join(s.jobs())}" for s in one.stages if s.jobs()]
     if one.note:
         said.append(f"the scheduler does not answer: {one.note}")
     elif one.asked_at:
@@ -123,7 +125,7 @@ def facts(one: RunStatus) -> dict[str, Any]:
                 "done": s.counts.get("done", 0),
                 "counts": s.counts,
                 "attempts": s.attempts,
-                "why": s.why(),
+                "why": {state: s.why(state) for state in ORDER if s.why(state)},
                 "jobs": s.jobs(),
             }
             for s in one.stages
@@ -158,6 +160,32 @@ def logs(
         output.text(f"[{node}] {line}" if log.nodes > 1 else line)
         lines.append(line)
     output.result({"stage": log.stage, "task": log.index, "attempt": log.attempt, "lines": lines})
+
+
+@app.command("watch")
+def watch(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUN]…", help="Runs; none: those of --runs-dir that are alive."),
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Print one frame and end.")] = False,
+    runs_dir: common.RunsOption = Path("runs"),
+) -> None:
+    """Watch runs: progress, speed, loss, time left, what they wait for. Ctrl-C ends the looking."""
+    from launcher import status
+    from launcher.core.runs import RunDir
+    from launcher.watch import live
+
+    output = common.start_output(False)
+    if runs:
+        named = [find_run(name, runs_dir) for name in runs]
+    else:
+        every = [RunDir(path.parent.resolve()) for path in runs_dir.glob("*/plan.json")]
+        named = [one.run for one in status.of_all(every) if one.live]
+    if not named:
+        output.say(f"nothing is alive in {runs_dir.resolve()}; rdtl runs list shows all runs")
+        return
+    live.watch(named, once=once)
 
 
 @app.command("fetch")

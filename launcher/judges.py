@@ -155,7 +155,7 @@ class Queue(Judge):
         if row is not None:
             return self._queued(row, mark)
         if attempt.submitted_at >= self.at and not self.note:
-            return "waiting", "just submitted; the queue was last asked before"
+            return "waiting", "just submitted; the queue was asked before"
         if self.note:
             return ("gone" if mark.failure() else "unknown"), "the scheduler does not answer"
         return "gone", self._end(attempt, mark, job, place)
@@ -163,6 +163,9 @@ class Queue(Judge):
     def _queued(self, row: Row, mark: Marks) -> tuple[State, str]:
         if row.state in ALIVE_WORDS:
             return "running", "" if row.state == "RUNNING" else row.state.lower()
+        start = mark.started.get(mark.restart)
+        if start and start["at"] >= self.at and mark.restart not in mark.finished:
+            return "running", ""  # since the queue was asked
         if reasons.never_starts(row.reason) and row.reason.startswith("Dependency"):
             return "gone", reasons.waiting(row.reason)
         again = "saved its work and waits to go on: " if mark.saved() else ""

@@ -11,7 +11,7 @@ from rich.text import Text
 from launcher.judges import State, Task
 from launcher.progress import clock
 from launcher.status import RunStatus, StageStatus
-from launcher.watch.figures import Figures, of
+from launcher.watch.figures import TASKS, Figures, of
 
 STYLE: dict[State, str] = {
     "done": "green",
@@ -75,14 +75,18 @@ def _stage(stage: StageStatus, figures: Figures, width: int, plain: bool) -> lis
     for state in PRESSING:
         if stage.counts.get(state) and total > 1:
             counts.append(f"  {stage.counts[state]} {state}", STYLE[state])
-    rows = _grid(stage.tasks, width - NAME - 3, plain)
+    room = width - NAME - 3
+    each = -(-total // (GRID_LINES * room))
+    if each > 1:
+        counts.append(f"  (a cell is {each} tasks)", "dim")
+    rows = _grid(stage.tasks, room, each, plain)
     small = len(rows) == 1 and rows[0].cell_len + counts.cell_len + NAME + 6 <= width
     lines = [Text(f"  {stage.stage.name[:NAME]:<{NAME}}").append_text(rows[0])]
     if small:
         lines[0].append("  ").append_text(counts)
     else:
         lines += [_below(row) for row in [*rows[1:], counts]]
-    lines += [_below(line) for line in _more(stage, figures, width - NAME - 3, plain)]
+    lines += [_below(line) for line in _more(stage, figures, room, plain)]
     return lines
 
 
@@ -90,9 +94,8 @@ def _below(text: Text) -> Text:
     return Text(" " * (NAME + 2)).append_text(text)
 
 
-def _grid(tasks: Sequence[Task], width: int, plain: bool) -> list[Text]:
-    """One cell a task; with more tasks than fit in a few lines one cell for several."""
-    each = -(-len(tasks) // (GRID_LINES * width))
+def _grid(tasks: Sequence[Task], width: int, each: int, plain: bool) -> list[Text]:
+    """A cell for ``each`` tasks, in lines of ``width`` cells."""
     cells = [_cell(tasks[i : i + each], plain) for i in range(0, len(tasks), each)]
     rows = [cells[i : i + width] for i in range(0, len(cells), width)]
     return [Text.assemble(*row) for row in rows]
@@ -106,8 +109,8 @@ def _cell(tasks: Sequence[Task], plain: bool) -> tuple[str, str]:
 
 def _more(stage: StageStatus, figures: Figures, width: int, plain: bool) -> list[Text]:
     lines = []
-    if figures.total:
-        lines.append(Text(_speed(figures)))
+    if figures.total and (speed := _speed(figures)):
+        lines.append(Text(speed))
     if figures.loss:
         now = f"loss {figures.loss[-1]:.4g} at step {figures.step}"
         after = f"  checkpoint {figures.checkpoint}" if figures.checkpoint else ""
@@ -122,13 +125,16 @@ def _more(stage: StageStatus, figures: Figures, width: int, plain: bool) -> list
 
 
 def _speed(figures: Figures) -> str:
-    said = f"{figures.done:.0f} of {figures.total:.0f} {figures.unit}"
+    said = []
+    if figures.unit != TASKS:  # those are counted beside the grid
+        said.append(f"{figures.done:.0f} of {figures.total:.0f} {figures.unit}")
     if figures.rate:
         slow = figures.rate < 1
-        said += f", {figures.rate * (60 if slow else 1):.1f} a {'minute' if slow else 'second'}"
+        speed = f"{figures.rate * (60 if slow else 1):.1f}"
+        said.append(f"{speed} {figures.unit} a {'minute' if slow else 'second'}")
     if figures.seconds_left is not None:
-        said += f", {clock(figures.seconds_left)} left"
-    return said + (f", {figures.text}" if figures.text else "")
+        said.append(f"{clock(figures.seconds_left)} left")
+    return ", ".join([*said, figures.text] if figures.text else said)
 
 
 def sparkline(values: Sequence[float], width: int) -> str:

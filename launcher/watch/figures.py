@@ -13,6 +13,8 @@ from launcher.judges import Task
 from launcher.markers import Markers
 from launcher.status import RunStatus, StageStatus
 
+TASKS = "tasks"
+"""Unit of a stage that reports no progress of its own."""
 RECENT = 20
 """Lines of the loss record over which speed is taken."""
 LOG_END = 4096
@@ -53,7 +55,7 @@ def of(one: RunStatus, stage: StageStatus, now: float | None = None) -> Figures:
         newest = max(parts.values(), key=lambda part: part["at"])
         unit, text = newest["unit"], newest["text"]
     else:
-        done, total, unit, text = stage.counts.get("done", 0), stage.stage.array, "tasks", ""
+        done, total, unit, text = stage.counts.get("done", 0), stage.stage.array, TASKS, ""
         rate = _tasks_rate(one.markers, stage, now)
     rate = _steps_rate(lines) or rate
     losses = tuple(float(line["loss"]) for line in lines)

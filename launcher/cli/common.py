@@ -82,7 +82,7 @@ def backend_for(run: RunDir, site: Site, jobs: int | None) -> Backend:
     if site.kind == "slurm":
         from launcher.submit.slurm import SlurmBackend
 
-        return SlurmBackend(run, site)
+        return SlurmBackend(run, site, current.say)
     from launcher.submit.hosts import LocalBackend
 
     return LocalBackend(run, site, jobs)
@@ -94,10 +94,13 @@ def show_dry_run(output: Output, run: RunDir, plan: Plan, site: Site) -> None:
     for stage in plan.stages:
         on_node = node_command(run, stage)
         if site.kind == "slurm":
+            from launcher.arrays import cut
             from launcher.submit.slurm import SlurmBackend
 
             after = [f"<job id of {parent}>" for parent in stage.needs]
-            script = SlurmBackend(run, site).script(plan, stage, 1, after)
+            backend = SlurmBackend(run, site)
+            parts = cut(stage.name, 1, list(range(stage.array)), backend.part_size(stage) or None)
+            script = backend.script(stage, parts[0], after)
             scripts[stage.name] = f"{script}\n# which starts on each node: {on_node}\n"
         else:
             scripts[stage.name] = f"cd {run.root}  # {stage.array} task(s)\n{on_node}"
@@ -140,6 +143,10 @@ def execute(
     """Create or continue the run and drive it to its end; returns the plan that really ran."""
     from launcher.create import create
 
+    if site.kind == "slurm" and not run.plan.exists():
+        from launcher.submit.slurm import SlurmBackend
+
+        SlurmBackend(run, site, output.say).check(plan)
     plan = create(run, plan, config_yaml)
     drive_on(output, run, plan, backend_for(run, site, jobs), also)
     return plan

@@ -146,11 +146,15 @@ def load_run_config(path: Path, settings: list[str], needs: list[str]) -> RunCon
 def _absolute(config: RunConfig) -> RunConfig:
     """Paths as the user's shell reads them: jobs run in another directory."""
     dataset, evaluate = config.dataset, config.evaluate
-    if dataset.path:
+    if dataset.path and "://" not in dataset.path:
         dataset = dataset.model_copy(update={"path": str(Path(dataset.path).absolute())})
     if evaluate:
         named = {"checkpoint": evaluate.checkpoint, "demonstrations": evaluate.demonstrations}
-        update = {key: str(Path(value).absolute()) for key, value in named.items() if value}
+        update = {
+            key: str(Path(value).absolute())
+            for key, value in named.items()
+            if value and "://" not in value
+        }
         evaluate = evaluate.model_copy(update=update)
     return config.model_copy(update={"dataset": dataset, "evaluate": evaluate})
 

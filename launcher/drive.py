@@ -234,6 +234,10 @@ class Driver:
         view.open.remove(part)
         return True
 
+    def ids(self, stage: str) -> list[str]:
+        """Scheduler ids under which a stage waits or runs for this driver."""
+        return self._ids.get(stage, [])
+
     def failure(self, views: list[StageView]) -> RdtlError | None:
         """The first stage that failed, as the error its job left or with the end of its log."""
         for view in views:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from launcher import assets
 from launcher.core.errors import UsageError
 from launcher.core.plan import Plan, Stage
 from launcher.core.runs import RunDir
@@ -21,6 +22,9 @@ from launcher.sites import Site, memory_mb
 
 PYTHON = "<python>"
 """Stands for the interpreter until :func:`place` knows where a stage runs."""
+
+OUTSIDE = ("stage", "report")
+"""Stages that are programs of the launcher and run in its own environment."""
 
 SIMULATOR_MB = 2200
 COLLECT_MB = 2700  # a blind and a seeing simulator of one task
@@ -50,9 +54,10 @@ def pipeline(
     config: RunConfig, site_name: str, site: Site, run: RunDir, container: Container | None
 ) -> Plan:
     """The stages that the sections of ``config`` ask for, in the order of the road."""
-    stages: list[Stage] = []
+    config, staged = assets.split(config, run)
+    stages = [_asset_stage(run, staged)] if staged else []
     if config.train or _needs_demonstrations(config):
-        stages += _data_stages(config, run)
+        stages += _data_stages(config, run, [stage.name for stage in stages])
     if config.train:
         stages.append(_train_stage(config, run))
     if config.evaluate:
@@ -60,7 +65,20 @@ def pipeline(
     stages = [place(stage, site, run, container, _files(config)) for stage in stages]
     for stage in stages:
         _fits(stage, site_name, site)
-    return Plan(config.name, site_name, tuple(stages), config.model_dump(mode="json"))
+    data = config.model_dump(mode="json")
+    if staged:
+        data["assets"] = assets.to_config(staged)
+    return Plan(config.name, site_name, tuple(stages), data)
+
+
+def _asset_stage(run: RunDir, staged: list[assets.Asset]) -> Stage:
+    return Stage(
+        name="stage",
+        argv=job_argv("jobs.stage", run),
+        memory_mb=500,
+        minutes=4 * 60,
+        about=f"copy and prove {', '.join(asset.key for asset in staged)}",
+    )
 
 
 def _needs_demonstrations(config: RunConfig) -> bool:
@@ -68,7 +86,7 @@ def _needs_demonstrations(config: RunConfig) -> bool:
     return bool(evaluate and "replay" in evaluate.policies and not evaluate.demonstrations)
 
 
-def _data_stages(config: RunConfig, run: RunDir) -> list[Stage]:
+def _data_stages(config: RunConfig, run: RunDir, earlier: list[str]) -> list[Stage]:
     if config.dataset.path is None and config.collect is None:
         raise UsageError(
             "RDTL-U005",
@@ -79,7 +97,7 @@ def _data_stages(config: RunConfig, run: RunDir) -> list[Stage]:
     dataset = Stage(
         name="dataset",
         argv=job_argv("jobs.dataset", run),
-        needs=("collect",) if config.dataset.path is None else (),
+        needs=("collect",) if config.dataset.path is None else tuple(earlier),
         memory_mb=2000,
         minutes=30,
         environment=JOB_ENVIRONMENT,
@@ -208,9 +226,9 @@ def place(
     In the container it sees the run directory (writable), the run's code snapshot
     (read-only), what ``visible`` names and what the site binds.
     """
-    if container is None or stage.name == "report":
+    if container is None or stage.name in OUTSIDE:
         activate = site.activate.get(stage.name, site.activate.get("default", ""))
-        activate = "" if stage.name == "report" else activate
+        activate = "" if stage.name in OUTSIDE else activate
         python = "python" if activate else sys.executable
         return replace(stage, argv=_with_python(stage.argv, python), activate=activate)
     root, code = str(run.root), str(run.code)

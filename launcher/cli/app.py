@@ -19,6 +19,7 @@ from launcher.cli import (
     doctor,
     evaluate,
     image,
+    pipeline,
     report,
     run,
     runs,
@@ -42,6 +43,7 @@ app.command("demo")(demo.demo)
 app.command("run", context_settings={"allow_extra_args": False, "ignore_unknown_options": False})(
     run.run
 )
+app.command("pipeline")(pipeline.pipeline)
 app.command("shell")(shell.shell)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)

@@ -131,6 +131,30 @@ def node_command(run: RunDir, stage: Stage) -> str:
     return shlex.join(launch.argv)
 
 
+def submit_all(output: Output, run: RunDir, plan: Plan, site: Site, config_yaml: str) -> None:
+    """Submit every stage of a run as jobs that wait for each other, and return."""
+    from launcher.core.errors import UsageError
+    from launcher.create import create
+    from launcher.drive import Driver
+
+    if site.kind != "slurm":
+        raise UsageError(
+            "RDTL-U019",
+            "--detach needs a scheduler",
+            where=f"site {plan.site} is {site.kind}: its tasks end with this command",
+            fix="leave --detach out, or choose a cluster with --site",
+        )
+    plan = create(run, plan, config_yaml)
+    driver = Driver(run, plan, backend_for(run, site, None))
+    driver.adopt()
+    driver.submit_ready(driver.look())
+    submitted = {stage.name: driver.ids(stage.name) for stage in plan.stages}
+    for name, ids in submitted.items():
+        output.say(f"{name:<10} {', '.join(ids) or 'done earlier'}")
+    output.say(f"run {run.root}; `rdtl runs show {run.root}` says how far it is")
+    output.result({"run": str(run.root), "jobs": submitted})
+
+
 def execute(
     output: Output,
     run: RunDir,

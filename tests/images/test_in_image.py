@@ -26,57 +26,7 @@ slurm = [
     pytest.mark.skipif(os.geteuid() != 0, reason="starts Slurm in network namespaces: needs root"),
     pytest.mark.skipif(shutil.which("slurmctld") is None, reason="Slurm is not installed"),
 ]
-LISTENER = """
-import signal, sys, time
-from pathlib import Path
-seen = []
-for number in (signal.SIGUSR2, signal.SIGTERM):
-    signal.signal(number, lambda n, frame: seen.append(n))
-Path("ready").touch()
-end = time.monotonic() + 60
-while not seen and time.monotonic() < end:
-    time.sleep(0.02)
-time.sleep(0.3)
-print(sorted(set(seen)))
-sys.exit(85 if signal.SIGUSR2 in seen else 86 if seen else 1)
-"""
-
-
 STRAYS = {"STRAY", "LD_PRELOAD_", "SLURM_ARRAY_TASK_ID", "SUBMITIT_EXECUTOR"}
-
-
-@pytest.mark.parametrize(("signal_name", "code"), [("USR2", 85), ("TERM", 86)])
-@pytest.mark.usefixtures("sif")
-class TestSignals:
-    pytestmark = slurm
-
-    def test_a_signal_reaches_the_program_and_its_exit_code_comes_back(
-        self, cluster: Path, signal_name: str, code: int
-    ) -> None:
-        """scancel → slurmstepd → submitit → NodeTask → apptainer → program, and back."""
-        run = RunDir(cluster / "runs" / f"signal-{signal_name.lower()}-minislurm")
-        arguments = ["run", "--site", "minislurm", "--runtime", "apptainer", "--name",
-                     f"signal-{signal_name.lower()}", "--", "python", "-c", LISTENER]  # fmt: skip
-        site = yaml.safe_load((cluster / "configs/sites/minislurm.yaml").read_text())
-        with subprocess.Popen(
-            [sys.executable, "-P", "-m", "launcher", *arguments], cwd=cluster, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        ) as launcher:  # fmt: skip
-            deadline = time.monotonic() + 60
-            while not list(run.root.glob("**/ready")) + list(cluster.glob("ready")):
-                assert launcher.poll() is None, launcher.communicate()
-                assert time.monotonic() < deadline, "the program never started"
-                time.sleep(0.05)
-            (id_,) = (run.ledger.read("submitted.run.a1") or {})["ids"]
-            subprocess.run(["scancel", f"--signal={signal_name}", id_],
-                           env={**os.environ, **site["environment"]}, check=True)  # fmt: skip
-            out, err = launcher.communicate(timeout=60)
-        for path in cluster.glob("ready"):
-            path.unlink()
-        assert (run.ledger.read("finished.run.i0.n0.a1.r0") or {})["exit_code"] == code, err
-        assert out.strip() == f"[{12 if signal_name == 'USR2' else 15}]"
-        assert launcher.returncode == 1
-        assert f"exit code {code}" in err
 
 
 class TestOnSlurm:

@@ -17,7 +17,7 @@ from rdt.spec.record import Record, read_folder
 SETTINGS = [
     "collect.demos=2",
     "collect.render_every=8",
-    "train.steps=12",
+    "train.steps=30",
     "train.checkpoint_every=4",
     "train.warmup_steps=2",
     "train.log_every=1",

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -84,22 +85,53 @@ def test_the_demo_on_slurm_gives_the_tables_of_the_local_run(
 ) -> None:
     """Two nodes with one rank each compute what two ranks on one machine compute, bit for bit.
 
-    On the cluster everything runs in the image, here it ran without.
+    On the cluster everything runs in the image, and the training is preempted once
+    (SIGUSR2): it saves between two steps, and Slurm starts it again. Here it ran
+    without either.
     """
-    done = small_demo.run(cluster, "--site", "minislurm")
-    assert done.returncode == 0, done.stderr
-    run = cluster / "runs" / "demo-quick-minislurm"
-    plan = read(run / "plan.json")
+    run = RunDir(cluster / "runs" / "demo-quick-minislurm")
+    with subprocess.Popen(
+        small_demo.command("--site", "minislurm"), cwd=cluster, text=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    ) as launcher:  # fmt: skip
+        preempt_training(cluster, run, launcher)
+        _, err = launcher.communicate(timeout=600)
+    assert launcher.returncode == 0, err
+    plan = read(run.plan)
     assert (plan.stage("train").nodes, plan.stage("train").ranks_per_node) == (2, 1)
-    hosts = [
-        RunDir(run).ledger.read(f"finished.train.i0.n{node}.a1.r0")["host"]  # type: ignore[index]
+    codes = [
+        (run.ledger.read(f"finished.train.i0.n{node}.a1.r{restart}") or {})["exit_code"]
+        for restart in (0, 1)
         for node in (0, 1)
     ]
-    assert sorted(hosts) == ["n1", "n2"]
+    assert codes == [85, 85, 0, 0]
+    hosts = [(run.ledger.read(f"finished.train.i0.n{n}.a1.r1") or {})["host"] for n in (0, 1)]
+    assert len(set(hosts)) == 2
     model = "policy/model.safetensors"
-    assert small_demo.digest(run / model) == small_demo.digest(uninterrupted / model)
-    assert small_demo.table(run) == small_demo.table(uninterrupted)
-    assert {record.host for record in small_demo.records(run)} <= {"n1", "n2", "n3"}
+    assert small_demo.digest(run.root / model) == small_demo.digest(uninterrupted / model)
+    assert small_demo.table(run.root) == small_demo.table(uninterrupted)
+    assert {record.host for record in small_demo.records(run.root)} <= {"n1", "n2", "n3"}
+
+
+def preempt_training(cluster: Path, run: RunDir, launcher: subprocess.Popen[str]) -> None:
+    """Signal the training job after its third step, and lift the delay of its restart."""
+    site = yaml.safe_load((cluster / "configs/sites/minislurm.yaml").read_text())
+    env = {**os.environ, **site["environment"]}
+    loss = run.checkpoints / "loss.jsonl"
+    deadline = time.monotonic() + 400
+    while not loss.exists() or loss.read_bytes().count(b"\n") < 3:
+        assert launcher.poll() is None, launcher.communicate()
+        assert time.monotonic() < deadline, "the training never began"
+        time.sleep(0.01)
+    (id_,) = (run.ledger.read("submitted.train.a1") or {})["ids"]
+    subprocess.run(["scancel", "--signal=USR2", id_], env=env, check=True)
+    state = ["squeue", "--noheader", f"--jobs={id_}", "--format=%T"]
+    while "PENDING" not in subprocess.run(
+        state, env=env, capture_output=True, text=True, check=True
+    ).stdout:  # fmt: skip
+        assert time.monotonic() < deadline, "the training was not started again"
+        time.sleep(0.2)
+    subprocess.run(["scontrol", "update", f"jobid={id_}", "StartTime=now"], env=env, check=True)
 
 
 def test_a_killed_launcher_finds_its_jobs_again(cluster: Path) -> None:

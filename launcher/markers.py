@@ -61,7 +61,7 @@ class Attempt:
 class Marks:
     """What the nodes of one task left behind in one attempt, by how often it was requeued."""
 
-    started: dict[int, float] = field(default_factory=dict)
+    started: dict[int, dict[str, Any]] = field(default_factory=dict)
     finished: dict[int, dict[int, dict[str, Any]]] = field(default_factory=dict)
 
     def done(self, nodes: int) -> bool:
@@ -118,7 +118,7 @@ class Markers:
             mark = marks.setdefault(number, Marks())
             restart = int(match["restart"] or 0)
             if match["kind"] == "started":
-                mark.started[restart] = event["at"]
+                mark.started[restart] = event
             else:
                 mark.finished.setdefault(restart, {})[int(match["node"] or 0)] = event
             return

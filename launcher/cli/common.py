@@ -172,12 +172,24 @@ def execute(
 ) -> Plan:
     """Create or continue the run and drive it to its end; returns the plan that really ran."""
     from launcher.create import create
-    from launcher.drive import drive
-    from launcher.progress import Watcher
 
     check_cluster(output, run, plan, site)
     plan = create(run, plan, config_yaml)
-    backend = backend_for(run, site, jobs)
+    drive_on(output, run, plan, backend_for(run, site, jobs), also)
+    return plan
+
+
+def drive_on(
+    output: Output,
+    run: RunDir,
+    plan: Plan,
+    backend: Backend,
+    also: Callable[[list[StageView]], Any] | None = None,
+) -> None:
+    """Drive a run that exists to its end and say what happens."""
+    from launcher.drive import drive
+    from launcher.progress import Watcher
+
     watcher = Watcher(run, output)
 
     def watch(views: list[StageView]) -> None:
@@ -188,4 +200,3 @@ def execute(
     output.say(f"run {run.root} on site {plan.site}")
     drive(run, plan, backend, watch)
     output.clear_status()
-    return plan

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from launcher import child, sites, status
 from launcher.core.errors import RefusedError, RemoteError
 from launcher.core.runs import RunDir
+from launcher.judges import LIVE, Task
 from launcher.status import RunStatus
 
 PATIENCE_S = 15.0
@@ -55,7 +56,7 @@ def cancel(run: RunDir) -> Cancelled:
 def _scancel(one: RunStatus, jobs: list[str]) -> None:
     """One call for all; recorded before, so that everybody can say later who did it."""
     for stage in one.stages:
-        for attempt in {task.attempt for task in stage.tasks if task.job in jobs}:
+        for attempt in {task.attempt for task in stage.tasks if task.attempt and _ends(task)}:
             name = f"cancelled.{stage.stage.name}.a{attempt}"
             one.run.ledger.publish(name, by=getpass.getuser(), ids=stage.jobs())
     controller = status.controller_for(one.run, sites.load(one.plan.site).environment)
@@ -75,6 +76,11 @@ def _scancel(one: RunStatus, jobs: list[str]) -> None:
             where=" ".join(done.stderr.split())[:300],
             fix=f"rdtl runs show {one.run.root} says what is alive; cancel again is safe",
         )
+
+
+def _ends(task: Task) -> bool:
+    """Whether it is alive, or would be sent later."""
+    return task.state in (*LIVE, "unsubmitted")
 
 
 def _end_launcher(run: RunDir) -> list[str]:

@@ -72,7 +72,7 @@ def make(parent: RunDir, child: RunDir) -> Plan:
 
 
 def relocate(the_plan: Plan, old: Path, new: Path) -> Plan:
-    """``the_plan`` with every path below ``old`` moved below ``new``; the configuration stays.
+    """``the_plan`` with every path below ``old`` moved below ``new``.
 
     Programs of this installation start with the own interpreter: another user's may be
     unreadable, and :func:`make` has checked that the packages are the same.
@@ -88,8 +88,7 @@ def relocate(the_plan: Plan, old: Path, new: Path) -> Plan:
             return {key: moved(item) for key, item in value.items()}
         return value
 
-    data = the_plan.to_dict()
-    found = plan.from_dict({**data, "stages": moved(data["stages"])})
+    found = plan.from_dict(moved(the_plan.to_dict()))
     own = tuple(
         replace(stage, argv=(sys.executable, *stage.argv[1:]))
         if stage.own_code and stage.container is None and not stage.activate

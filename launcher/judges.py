@@ -173,8 +173,8 @@ class Queue(Judge):
 
     def _claimed(self, stage: Stage, attempt: Attempt) -> tuple[State, str]:
         """Claimed, but no submission is recorded: its launcher may have died in between."""
-        name = self._job_name(self._run, stage.name, attempt.number)
-        if any(found == name or found.startswith(f"{name}.") for found in self._names):
+        name = self._job_name(self._run, stage.name, f"a{attempt.number}")
+        if any(found == name or found.startswith(f"{name}.c") for found in self._names):
             return "waiting", "submitted; the job id is not recorded yet"
         if attempt.jobs:
             return "unsubmitted", "it is sent when earlier parts of its array have left the queue"

@@ -62,7 +62,7 @@ def resubmit(
 
     On a cluster it returns once everything is submitted; here it drives the run to its end.
     """
-    from launcher import child, sites
+    from launcher import child, sites, status
     from launcher import resubmit as again
     from launcher.core.errors import UsageError
     from launcher.core.runs import RunDir
@@ -72,41 +72,36 @@ def resubmit(
     if as_new:
         if failed or missing:
             raise UsageError("RDTL-U006", "--as-new runs everything: leave --failed, --missing out")
-        new = RunDir((runs_dir / f"{as_new}-{_site_of(run_dir)}").resolve())
+        site = status.open_run(run_dir).site
+        new = RunDir((runs_dir / f"{as_new}-{site}").resolve())
         _drive(output, new, child.make(run_dir, new), jobs)
         return
     which: Which = "failed" if failed and not missing else "all"
     which = "missing" if missing and not failed else which
-    one = again.look(run_dir)
-    site = sites.load(one.plan.site)
-    backend = common.backend_for(run_dir, site, jobs)
-    done = again.resubmit(one, backend, which)
+    child.require_own(run_dir, "continue")
+    the_plan = status.open_run(run_dir)
+    backend = common.backend_for(run_dir, sites.load(the_plan.site), jobs)
+    done = again.resubmit(run_dir, backend, which)
     for part in done:
-        output.say(
-            f"{part.stage}: {len(part.indices)} task(s) as attempt {part.attempt}"
-            f" (job {', '.join(part.ids)})"
-        )
+        jobs_ = f"job {', '.join(part.ids)}" if part.ids else "not sent yet: rdtl runs resume does"
+        output.say(f"{part.stage}: {len(part.indices)} task(s) as attempt {part.attempt} ({jobs_})")
     if not done:
         output.say("nothing to submit: everything is done or alive, or waits for another stage")
     if done and not backend.submits_ahead:
-        common.drive_on(output, run_dir, one.plan, backend)
+        common.drive_on(output, run_dir, the_plan, backend)
     output.result([vars(part) for part in done])
-
-
-def _site_of(run: RunDir) -> str:
-    from launcher import status
-
-    return status.open_run(run).site
 
 
 def _drive(output: Output, run: RunDir, plan: Plan, jobs: int | None) -> None:
     """Drive ``run`` to its end; a training length that is measured is written down."""
-    from launcher import sites, summary
+    from launcher import config, sites, summary
     from launcher.schema import RunConfig
 
     backend = common.backend_for(run, sites.load(plan.site), jobs)
-    is_command = "command" in plan.config
-    length = None if is_command else summary.LengthRecorder(run, RunConfig(**plan.config))
+    length = None
+    if "command" not in plan.config:
+        data = config.read_yaml(run.config)
+        length = summary.LengthRecorder(run, config.validate(RunConfig, data, str(run.config)))
     common.drive_on(output, run, plan, backend, length)
     output.say(f"done: rdtl runs show {run.root}")
     output.result({"run": str(run.root), "state": "done"})

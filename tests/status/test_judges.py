@@ -134,7 +134,7 @@ def test_ended_by_a_signal_from_outside_is_not_failed(tmp_path: Path) -> None:
 
 def test_a_claim_without_submission_is_looked_for_by_name(tmp_path: Path) -> None:
     run = ledger(tmp_path, submitted=False)
-    name = job_name(run, "work", 1)
+    name = job_name(run, "work", "a1")
     assert task(run, judge(run, row("0-2", "PENDING", name=name)), 1).state == "waiting"
     assert task(run, judge(run), 1).why == "being submitted"
 

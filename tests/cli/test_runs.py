@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from launcher.core.runs import RunDir
 from tests.cli.run_rdtl import rdtl
 from tests.status.small_run import make, wait_until
 
+ROOT = Path(__file__).parent.parent.parent
 COUNT = 'echo $RDTL_INDEX >> "$RDTL_RUN_DIR/ran"; '
 
 
@@ -240,24 +242,29 @@ def test_watch_prints_one_plain_frame_into_a_pipe(tmp_path: Path) -> None:
     assert "nothing is alive" in silent.stderr
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user: needs root")
-def test_another_user_works_on_a_child_run(tmp_path: Path) -> None:
-    run = make(tmp_path / "runs" / "a-local", "local", COUNT + "exit 1", tasks=2)
-    rdtl("runs", "resume", "a-local", cwd=tmp_path)
-    before = {p: p.stat().st_mtime_ns for p in run.root.rglob("*")}
-    for parent in [tmp_path, *tmp_path.parents]:  # pytest's directories are private
-        if parent != Path("/"):
-            parent.chmod(parent.stat().st_mode | 0o055)
+@pytest.fixture
+def nobody(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs ``rdtl`` as the user nobody, with a Python that is open to everybody, in ``theirs``."""
+    if os.geteuid() != 0:
+        pytest.skip("becomes another user: needs root")
+    for parent in [tmp_path, *tmp_path.parents][:3]:  # pytest's directories are private
+        parent.chmod(0o755)
+    subprocess.run(
+        ["/usr/bin/python3", "-m", "venv", "--without-pip", tmp_path / "venv"], check=True
+    )
+    packages = next(path for path in sys.path if path.endswith("site-packages"))
+    (target,) = (tmp_path / "venv" / "lib").glob("python3*/site-packages")
+    (target / "host.pth").write_text(f"{packages}\n{ROOT}\n")
     theirs = tmp_path / "theirs"
     theirs.mkdir()
-    shutil.chown(theirs, "nobody")
+    shutil.chown(theirs, "nobody", "nogroup")
 
-    def as_nobody(*arguments: str) -> subprocess.CompletedProcess[str]:
-        words = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", sys.executable]
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        user = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
         return subprocess.run(
-            [*words, "-P", "-m", "launcher", *arguments],
+            [*user, str(tmp_path / "venv" / "bin" / "python"), "-P", "-m", "launcher", *arguments],
             cwd=theirs,
-            env={**os.environ, "HOME": str(theirs), "XDG_CACHE_HOME": str(theirs / "cache")},
+            env={"PATH": os.environ["PATH"], "HOME": str(theirs)},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -265,19 +272,28 @@ def test_another_user_works_on_a_child_run(tmp_path: Path) -> None:
             check=False,
         )
 
+    return run
+
+
+def test_another_user_works_on_a_child_run(
+    tmp_path: Path, nobody: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    run = make(tmp_path / "runs" / "a-local", "local", COUNT + "exit 1", tasks=2)
+    rdtl("runs", "resume", "a-local", cwd=tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in run.root.rglob("*")}
     for verb in ("resume", "resubmit", "cancel"):
-        refused = as_nobody("runs", verb, str(run.root))
+        refused = nobody("runs", verb, str(run.root))
         assert refused.returncode == 3, refused.stderr
         assert "RDTL-S035" in refused.stderr
         assert "--as-new" in refused.stderr
-    shown = as_nobody("runs", "show", str(run.root))
+    shown = nobody("runs", "show", str(run.root))
     assert shown.returncode == 0, shown.stderr
-    assert "left alone" in as_nobody("runs", "clean", str(run.root)).stderr
-    child = as_nobody("runs", "resubmit", str(run.root), "--as-new", "mine")
+    assert "left alone" in nobody("runs", "clean", str(run.root)).stderr
+    child = nobody("runs", "resubmit", str(run.root), "--as-new", "mine")
     assert child.returncode == 1, "its tasks fail as the parent's did"
     assert "exit code 1" in child.stderr
-    made = theirs / "runs" / "mine-local"
+    made = tmp_path / "theirs" / "runs" / "mine-local"
     assert made.stat().st_uid != 0
     assert ran(RunDir(made)) == ["0", "1"]
-    after = {p: p.stat().st_mtime_ns for p in run.root.rglob("*")}
+    after = {path: path.stat().st_mtime_ns for path in run.root.rglob("*")}
     assert after == before, "another user's run was written to"

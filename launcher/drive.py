@@ -258,7 +258,7 @@ class Driver:
         return True
 
     def ids(self, stage: str) -> list[str]:
-        """Scheduler ids under which a stage waits or runs for this driver."""
+        """Scheduler ids of all that was sent of the attempt that this driver goes on with."""
         return self._ids(self._parts.get(stage, []))
 
     def failure(self, views: list[StageView]) -> RdtlError | None:
@@ -309,6 +309,25 @@ class Driver:
     def cancel(self) -> None:
         """End everything that this run still has alive."""
         self._backend.cancel([i for parts in self._parts.values() for i in self._ids(parts)])
+
+
+def submit_all(run: RunDir, plan: Plan, backend: Backend) -> dict[str, list[str]]:
+    """Send every stage, chained by dependencies, without waiting for any to end; ids by stage.
+
+    Waits only for a cluster that does not answer or takes no more tasks now. Raises
+    the first failure.
+    """
+    driver = Driver(run, plan, backend)
+    driver.adopt()
+    while True:
+        views = driver.look()
+        driver.submit_ready(views)
+        if not any(view.open or view.state in ("waiting", "unknown") for view in views):
+            return {stage.name: driver.ids(stage.name) for stage in plan.stages}
+        failure = driver.failure(views)
+        if failure:
+            raise failure
+        time.sleep(backend.poll_s)
 
 
 def drive(

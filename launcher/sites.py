@@ -19,6 +19,15 @@ class Site(Section):
 
     kind: Literal["local", "slurm"]
     """local: processes on this machine; slurm: a cluster whose sbatch is on the PATH here."""
+    ssh: str | None = None
+    """Login node as ssh knows it (an alias of ~/.ssh/config is best): commands for this site then
+    run there."""
+    ssh_options: list[str] = Field(default=[])
+    """Further options for ssh."""
+    remote_directory: str | None = None
+    """Absolute directory on the login node for code and runs; the compute nodes must see it."""
+    remote_rdtl: list[str] = Field(default=["rdtl"])
+    """How rdtl is called on the login node, e.g. [/home/me/venv/bin/rdtl]."""
     partition: str | None = None
     """Slurm partition (--partition)."""
     account: str | None = None

@@ -38,13 +38,9 @@ def copy_work(target: Path, start: Path) -> tuple[Path, str] | None:
     None when ``start`` lies in no git tree: the command then runs where it is.
     Raises UsageError RDTL-U011 for a tree above 500 MB.
     """
-    top = _git(start, "rev-parse", "--show-toplevel")
-    if top is None:
+    root, present = working_files(start)
+    if not present:
         return None
-    root = Path(top.strip())
-    listed = _git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard") or ""
-    paths = sorted(Path(name) for name in listed.split("\0") if name)
-    present = [path for path in paths if (root / path).is_file()]
     size = sum((root / path).stat().st_size for path in present)
     if size > MAX_WORK_BYTES:
         biggest = max(present, key=lambda path: (root / path).stat().st_size)
@@ -57,6 +53,20 @@ def copy_work(target: Path, start: Path) -> tuple[Path, str] | None:
         )
     digest = _copy(root, present, target)
     return target / start.resolve().relative_to(root.resolve()), digest
+
+
+def working_files(start: Path) -> tuple[Path, list[Path]]:
+    """Top of the git tree around ``start`` and its files: tracked or not, but not ignored.
+
+    Outside git: ``start`` and nothing.
+    """
+    top = _git(start, "rev-parse", "--show-toplevel")
+    if top is None:
+        return start, []
+    root = Path(top.strip())
+    listed = _git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard") or ""
+    paths = sorted(Path(name) for name in listed.split("\0") if name)
+    return root, [path for path in paths if (root / path).is_file()]
 
 
 def digest(root: Path, paths: Iterable[Path]) -> str:

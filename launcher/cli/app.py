@@ -69,6 +69,12 @@ def _root(
 def main() -> None:
     """Entry point of the ``rdtl`` script: runs a command and turns errors into exit statuses."""
     try:
+        if any(word == "--site" or word.startswith("--site=") for word in sys.argv):
+            from launcher import remote
+
+            status = remote.require(sys.argv[1:])
+            if status is not None:
+                sys.exit(status)
         app()
     except RdtlError as error:
         common.current.error(error)

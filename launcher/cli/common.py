@@ -131,11 +131,19 @@ def node_command(run: RunDir, stage: Stage) -> str:
     return shlex.join(launch.argv)
 
 
+def check_cluster(output: Output, run: RunDir, plan: Plan, site: Site) -> None:
+    """Refuse a new plan that the cluster can never run, before anything is written."""
+    if site.kind == "slurm" and not run.plan.exists():
+        from launcher.submit.slurm import SlurmBackend
+
+        SlurmBackend(run, site, output.say).check(plan)
+
+
 def submit_all(output: Output, run: RunDir, plan: Plan, site: Site, config_yaml: str) -> None:
     """Submit every stage of a run as jobs that wait for each other, and return."""
     from launcher.core.errors import UsageError
     from launcher.create import create
-    from launcher.drive import Driver
+    from launcher.drive import submit_all as send
 
     if site.kind != "slurm":
         raise UsageError(
@@ -144,11 +152,9 @@ def submit_all(output: Output, run: RunDir, plan: Plan, site: Site, config_yaml:
             where=f"site {plan.site} is {site.kind}: its tasks end with this command",
             fix="leave --detach out, or choose a cluster with --site",
         )
+    check_cluster(output, run, plan, site)
     plan = create(run, plan, config_yaml)
-    driver = Driver(run, plan, backend_for(run, site, None))
-    driver.adopt()
-    driver.submit_ready(driver.look())
-    submitted = {stage.name: driver.ids(stage.name) for stage in plan.stages}
+    submitted = send(run, plan, backend_for(run, site, None))
     for name, ids in submitted.items():
         output.say(f"{name:<10} {', '.join(ids) or 'done earlier'}")
     output.say(f"run {run.root}; `rdtl runs show {run.root}` says how far it is")
@@ -167,10 +173,7 @@ def execute(
     """Create or continue the run and drive it to its end; returns the plan that really ran."""
     from launcher.create import create
 
-    if site.kind == "slurm" and not run.plan.exists():
-        from launcher.submit.slurm import SlurmBackend
-
-        SlurmBackend(run, site, output.say).check(plan)
+    check_cluster(output, run, plan, site)
     plan = create(run, plan, config_yaml)
     drive_on(output, run, plan, backend_for(run, site, jobs), also)
     return plan

@@ -91,8 +91,9 @@ class Clients:
                 timeout=timeout_s,
                 preexec_fn=die_with_parent,  # a killed launcher's sbatch must not go in later
             )
-        except subprocess.TimeoutExpired:
-            return Reply(None, "", f"no answer within {timeout_s:g} s")
+        except subprocess.TimeoutExpired as late:
+            words = (late.stderr or b"").decode(errors="replace").strip()
+            return Reply(None, "", words or f"no answer within {timeout_s:g} s")
         return Reply(done.returncode, done.stdout, done.stderr)
 
     def ask(self, argv: list[str], timeout_s: float = 30) -> str | None:

@@ -42,7 +42,7 @@ SelectTypeParameters=CR_Core_Memory
 SchedulerParameters=sched_interval=2,sched_min_interval=100000,bf_interval=2,\
 default_queue_depth=500,batch_sched_delay=0
 MaxArraySize=10001
-MaxJobCount=20000
+MaxJobCount=300000
 MinJobAge=3600
 ReturnToService=2
 SlurmdTimeout=15

@@ -1,0 +1,110 @@
+"""The system's ssh and rsync, with one shared connection per host.
+
+Everything goes through the user's own ssh, so its configuration, agent, jump
+hosts and second factor apply. The first call opens a master connection and may
+ask; later calls, of any process, use it. ``reuse_only`` never asks: it fails when
+no master is open, which is what a script or a watcher wants.
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from launcher.core.errors import RemoteError
+
+LOST = 255
+PERSIST = "8h"
+
+
+@dataclass(frozen=True)
+class Connection:
+    """How to reach one host; ``options`` are further words for ssh (``-p 2222``, ``-F FILE``)."""
+
+    host: str
+    options: tuple[str, ...] = ()
+    reuse_only: bool = False
+
+    def words(self) -> list[str]:
+        """``ssh`` with its options, without host and command."""
+        # %C is a short digest of user, host and port: socket paths end at about 100 bytes.
+        socket = Path("~/.ssh/rdtl-%C").expanduser()
+        shared = [f"ControlPath={socket}", "ServerAliveInterval=15", "ServerAliveCountMax=4"]
+        if self.reuse_only:
+            shared += ["ControlMaster=no", "BatchMode=yes"]
+        else:
+            shared += ["ControlMaster=auto", f"ControlPersist={PERSIST}"]
+        return ["ssh", *self.options, *(word for o in shared for word in ("-o", o))]
+
+    def require_master(self) -> None:
+        """RemoteError RDTL-S024 when nobody has opened a connection and none may be opened."""
+        Path("~/.ssh").expanduser().mkdir(mode=0o700, exist_ok=True)
+        if not self.reuse_only:
+            return
+        check = [*self.words(), "-O", "check", self.host]
+        if subprocess.run(check, capture_output=True, check=False).returncode:
+            raise RemoteError(
+                "RDTL-S024",
+                f"no open connection to {self.host}",
+                why="--reuse-only never asks for a password or a second factor",
+                fix=f"open one: {shlex.join([*Connection(self.host, self.options).words()])} "
+                f"{self.host} true",
+            )
+
+    def argv(self, command: Sequence[str], *, terminal: bool = False) -> list[str]:
+        """The local argv that runs ``command`` on the host, every word as it is."""
+        return [*self.words(), *(["-t"] if terminal else []), self.host, shlex.join(command)]
+
+    def run(self, command: Sequence[str], stdin: str | None = None) -> str:
+        """Output of ``command`` on the host; RemoteError RDTL-S037 (no connection) or S038."""
+        done = subprocess.run(
+            self.argv(command),
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode == LOST:
+            raise lost(self.host, done.stderr)
+        if done.returncode:
+            raise RemoteError(
+                "RDTL-S038",
+                f"a command failed on {self.host} (exit code {done.returncode})",
+                where=f"{shlex.join(command)[:200]}: {done.stderr.strip()[-300:]}",
+                fix=f"try it by hand: ssh {self.host}",
+            )
+        return done.stdout
+
+    def upload(self, source: Path, names: Sequence[str], target: str) -> None:
+        """Copy the files ``names`` below ``source`` to the directory ``target`` of the host."""
+        done = subprocess.run(
+            ["rsync", "--archive", "--from0", "--files-from=-", "--rsh", shlex.join(self.words()),
+             f"{source}/", f"{self.host}:{target}/"],
+            input="\0".join(names), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            raise lost(self.host, done.stderr)
+
+
+def lost(host: str, words: str) -> RemoteError:
+    """RDTL-S037 or, for a changed host key, RDTL-B013."""
+    last = " ".join(words.split())[-300:]
+    if "HOST IDENTIFICATION HAS CHANGED" in words or "Host key verification failed" in words:
+        return RemoteError(
+            "RDTL-B013",
+            f"the host key of {host} is not the known one",
+            where=last,
+            why="it was installed anew, or somebody stands in between",
+            fix=f"ask its administrator, then: ssh-keygen -R {host}",
+        )
+    return RemoteError(
+        "RDTL-S037",
+        f"no connection to {host}",
+        where=last,
+        why="jobs that were submitted go on without it",
+        fix="the same command attaches again",
+    )

@@ -56,7 +56,7 @@ class TestOnSlurm:
     ) -> None:
         given = nobody.folder / "with, comma"
         given.mkdir()
-        (given / "file").write_text("given")
+        (given / "file").write_text("given\n")
         script = (f"id -u; cat '{given}/file'; touch '{given}/x' 2>/dev/null || echo kept;"
                   " echo $NODE_RANK > made.$NODE_RANK")  # fmt: skip
         site = yaml.safe_load((cluster / "configs/sites/minislurm.yaml").read_text())

@@ -51,6 +51,9 @@ class Backend(Protocol):
     def ended(self, ids: list[str], since: float) -> str:
         """How they ended, in the scheduler's words; "" when it does not say."""
 
+    def wait_for(self, ids: list[str], parents: list[str]) -> bool:
+        """Let jobs that wait for the end of others wait for ``parents``; False: too late."""
+
     def cancel(self, ids: list[str]) -> None:
         """End them."""
 

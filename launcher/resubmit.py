@@ -41,11 +41,12 @@ class Resubmitted:
     ids: list[str]
 
 
-def resubmit(run: RunDir, backend: Backend, which: Which) -> list[Resubmitted]:
+def resubmit(run: RunDir, backend: Backend, which: Which) -> tuple[list[Resubmitted], list[str]]:
     """Submit again the tasks that ``which`` names, stage by stage.
 
     A later stage that lost its chance because an earlier one failed comes along when
-    all that it needs is done, alive or submitted here. Raises RemoteError RDTL-S032
+    all that it needs is done, alive or submitted here. Second in the answer: stages that
+    read what these tasks make but have begun already. Raises RemoteError RDTL-S032
     when nobody can say what lives.
     """
     driver = Driver(run, status.open_run(run), backend)
@@ -58,11 +59,12 @@ def resubmit(run: RunDir, backend: Backend, which: Which) -> list[Resubmitted]:
         if (attempt := driver.again(stage, indices))
     ]
     _send(driver, backend)
+    early = _let_wait(driver, one, {part.stage for part in found}, backend)
     markers = Markers(run)
     for part in found:
         opened = {a.number: a for a in markers.attempts(part.stage)}
         part.ids = opened[part.attempt].ids
-    return found
+    return found, early
 
 
 def chosen(one: RunStatus, which: Which, *, ahead: bool) -> list[tuple[Stage, list[int]]]:
@@ -98,6 +100,25 @@ def _look(run: RunDir) -> RunStatus:
             fix="run the same command again later",
         )
     return one
+
+
+def _let_wait(driver: Driver, one: RunStatus, opened: set[str], backend: Backend) -> list[str]:
+    """Let what waits for the end of an opened stage wait for all of it; stages that are too early.
+
+    They read what those tasks make, and would be done before it is there.
+    """
+    alive = {view.stage.name: view.ids for view in driver.look()}
+    early = []
+    for stage in one.stages:
+        name, needs = stage.stage.name, stage.stage.needs
+        if name in opened or not stage.stage.needs_ended or not opened.intersection(needs):
+            continue
+        parents = [id_ for parent in needs for id_ in alive[parent]]
+        begun = stage.counts.get("done") or stage.counts.get("running")
+        waits = stage.jobs() and parents and backend.wait_for(stage.jobs(), parents)
+        if begun or (stage.jobs() and not waits):
+            early.append(name)
+    return early
 
 
 def _send(driver: Driver, backend: Backend) -> None:

@@ -81,10 +81,12 @@ def resubmit(
     child.require_own(run_dir, "continue")
     the_plan = status.open_run(run_dir)
     backend = common.backend_for(run_dir, sites.load(the_plan.site), jobs)
-    done = again.resubmit(run_dir, backend, which)
+    done, early = again.resubmit(run_dir, backend, which)
     for part in done:
         jobs_ = f"job {', '.join(part.ids)}" if part.ids else "not sent yet: rdtl runs resume does"
         output.say(f"{part.stage}: {len(part.indices)} task(s) as attempt {part.attempt} ({jobs_})")
+    for name in early:
+        output.say(f"{name}: has begun without these tasks; rdtl report {run_dir.root} reads again")
     if not done:
         output.say("nothing to submit: everything is done or alive, or waits for another stage")
     if done and not backend.submits_ahead:

@@ -136,6 +136,9 @@ def run_job(body: Callable[[Job], None]) -> None:
     die_with_parent()
     remember_signals()
     job = Job.from_environment(sys.argv[1])
+    if "RDTL_STARTED" in os.environ:
+        seconds = time.time() - float(os.environ["RDTL_STARTED"])
+        print(f"start-up: {seconds:.2f} s from the node task to the job", file=sys.stderr)
     try:
         body(job)
     except Stopped as stopped:

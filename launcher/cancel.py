@@ -33,7 +33,7 @@ def cancel(run: RunDir) -> Cancelled:
     """End everything of ``run`` that waits or runs.
 
     Raises RefusedError RDTL-S035 for another user's run and RemoteError RDTL-S032 or
-    RDTL-S038 when the scheduler does not do it.
+    RDTL-S039 when the scheduler does not do it.
     """
     child.require_own(run, "cancel")
     one = status.of(run, fresh=True)
@@ -71,7 +71,7 @@ def _scancel(one: RunStatus, jobs: list[str]) -> None:
     controller.forget()
     if done.returncode:
         raise RemoteError(
-            "RDTL-S038",
+            "RDTL-S039",
             "scancel reports an error; some jobs may live on",
             where=" ".join(done.stderr.split())[:300],
             fix=f"rdtl runs show {one.run.root} says what is alive; cancel again is safe",
@@ -97,7 +97,7 @@ def _end_launcher(run: RunDir) -> list[str]:
                 return [f"process {pid}"]
             time.sleep(0.1)
     raise RefusedError(
-        "RDTL-S038",
+        "RDTL-S039",
         "the launcher of this run does not end",
         where=f"{run.root / 'launcher.lock'} is held",
         why="it runs on another machine, or belongs to a process that cannot be signalled",

@@ -30,6 +30,8 @@ LOCAL_ONLY = ("ssh", "ssh_options", "remote_directory", "remote_rdtl")
 def site_of(argv: list[str]) -> tuple[str, Site] | None:
     """The site that ``argv`` names when it is reached over ssh, else None."""
     words = argv[: argv.index("--")] if "--" in argv else argv
+    if words[:2] == ["runs", "fetch"]:
+        return None  # it copies to this machine
     names = [b for a, b in itertools.pairwise(words) if a == "--site"]
     names += [word.removeprefix("--site=") for word in words if word.startswith("--site=")]
     if not names or "--help" in words:

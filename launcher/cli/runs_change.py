@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from launcher.cli import common
-from launcher.cli.runs import RunArgument, find_run
+from launcher.cli.runs import OfSiteOption, RunArgument, every_run, find_run
 
 if TYPE_CHECKING:
     from launcher.core.plan import Plan
@@ -28,6 +28,7 @@ def add_to(app: typer.Typer) -> None:
 def resume(
     run: RunArgument,
     jobs: common.JobsOption = None,
+    site: OfSiteOption = None,
     runs_dir: common.RunsOption = Path("runs"),
     as_json: common.JsonOption = False,
 ) -> None:
@@ -35,7 +36,7 @@ def resume(
     from launcher import child, status
 
     output = common.start_output(as_json)
-    run_dir = find_run(run, runs_dir)
+    run_dir = find_run(run, runs_dir, site)
     child.require_own(run_dir, "continue")
     _drive(output, run_dir, status.open_run(run_dir), jobs)
 
@@ -55,6 +56,7 @@ def resubmit(
         ),
     ] = None,
     jobs: common.JobsOption = None,
+    site: OfSiteOption = None,
     runs_dir: common.RunsOption = Path("runs"),
     as_json: common.JsonOption = False,
 ) -> None:
@@ -68,12 +70,12 @@ def resubmit(
     from launcher.core.runs import RunDir
 
     output = common.start_output(as_json)
-    run_dir = find_run(run, runs_dir)
+    run_dir = find_run(run, runs_dir, site)
     if as_new:
         if failed or missing:
             raise UsageError("RDTL-U006", "--as-new runs everything: leave --failed, --missing out")
-        site = status.open_run(run_dir).site
-        new = RunDir((runs_dir / f"{as_new}-{site}").resolve())
+        where = status.open_run(run_dir).site
+        new = RunDir((runs_dir / f"{as_new}-{where}").resolve())
         _drive(output, new, child.make(run_dir, new), jobs)
         return
     which: Which = "failed" if failed and not missing else "all"
@@ -111,6 +113,7 @@ def _drive(output: Output, run: RunDir, plan: Plan, jobs: int | None) -> None:
 
 def cancel(
     run: RunArgument,
+    site: OfSiteOption = None,
     runs_dir: common.RunsOption = Path("runs"),
     as_json: common.JsonOption = False,
 ) -> None:
@@ -118,7 +121,7 @@ def cancel(
     from launcher import cancel as ending
 
     output = common.start_output(as_json)
-    run_dir = find_run(run, runs_dir)
+    run_dir = find_run(run, runs_dir, site)
     done = ending.cancel(run_dir)
     if done.jobs:
         output.say(f"{done.tasks} task(s) asked to end ({', '.join(done.jobs)})")
@@ -136,19 +139,16 @@ def clean(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only list what would be removed.")
     ] = False,
+    site: OfSiteOption = None,
     runs_dir: common.RunsOption = Path("runs"),
     as_json: common.JsonOption = False,
 ) -> None:
     """Remove checkpoints of runs that are done, and half-written files; nothing of a live run."""
     from launcher import clean as cleaning
-    from launcher.core.runs import RunDir
 
     output = common.start_output(as_json)
-    if runs:
-        named = [find_run(name, runs_dir) for name in runs]
-    else:
-        named = [RunDir(path.parent.resolve()) for path in sorted(runs_dir.glob("*/plan.json"))]
-    waste, kept = cleaning.find(named)
+    named = [find_run(name, runs_dir, site) for name in runs or []]
+    waste, kept = cleaning.find(named or every_run(runs_dir, site))
     for one in kept:
         output.say(f"left alone: {one.run.root.name}: {one.why}")
     for item in waste:

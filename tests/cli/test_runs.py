@@ -218,7 +218,7 @@ def test_the_identical_run_again_as_a_child(tmp_path: Path) -> None:
     assert again.returncode == 0, "the child is continued, not made twice"
     other = rdtl("runs", "resubmit", "b-local", "--as-new", "a", cwd=tmp_path)
     assert other.returncode == 3
-    assert "RDTL-S037" in other.stderr
+    assert "RDTL-S040" in other.stderr
     (parent.code / "launcher" / "core" / "errors.py").write_text("")
     refused = rdtl("runs", "resubmit", "a-local", "--as-new", "c", cwd=tmp_path)
     assert refused.returncode == 3

@@ -24,7 +24,7 @@ pytestmark = [
 SCRIPT = (
     'echo $RDTL_INDEX.$RDTL_ATTEMPT >> "$RDTL_RUN_DIR/ran"; '
     'while [ $((RDTL_INDEX % 2)) = 1 ] && [ ! -e "$RDTL_RUN_DIR/go" ]; do sleep 0.2; done; '
-    "test $RDTL_ATTEMPT = 1 || sleep 3"
+    "test $RDTL_ATTEMPT = 1 || sleep 2"
 )
 
 

@@ -21,10 +21,13 @@ MANY_TASKS = 100
 
 
 class Queue:
-    """The queue of this user on one cluster, as last seen."""
+    """The queue of this user on one cluster, as last seen; our jobs' names begin with `prefix`."""
 
-    def __init__(self, clients: Clients, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, clients: Clients, prefix: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._clients = clients
+        self._prefix = prefix
         self._clock = clock
         self._rows: list[parse.Row] = []
         self._seen_at = float("-inf")
@@ -37,21 +40,26 @@ class Queue:
         self._keep = FIRST_LOOK_S
 
     def alive(self, ids: list[str]) -> set[str] | None:
-        """Those of ``ids`` that wait or run; None when it cannot be known now.
+        """Those of ``ids`` that wait or run under our name; None when it cannot be known now.
 
-        A job whose dependency can never be satisfied counts as ended.
+        A controller that lost its newest seconds in a crash gives a job id a second
+        time: so the name counts too. A job whose dependency can never be satisfied
+        counts as ended.
         """
         if not ids:
             return set()
         if not self._look():
             return None
-        listed = {row.job for row in self._rows if row.reason != "DependencyNeverSatisfied"}
+        listed = {row.job for row in self._ours() if row.reason != "DependencyNeverSatisfied"}
         return {id_ for id_ in ids if id_ in listed or self._is_newer(id_)}
 
     def hopeless(self, ids: list[str]) -> set[str]:
         """Those of ``ids`` that wait for a job that failed; they would wait for ever."""
-        rows = [row for row in self._rows if row.reason == "DependencyNeverSatisfied"]
-        return {row.job for row in rows if row.job in ids}
+        hopeless = {row.job for row in self._ours() if row.reason == "DependencyNeverSatisfied"}
+        return hopeless.intersection(ids)
+
+    def _ours(self) -> list[parse.Row]:
+        return [row for row in self._rows if row.name.startswith(self._prefix)]
 
     def tasks(self) -> int | None:
         """How many tasks of this user wait or run, ours and others; None when not known now."""

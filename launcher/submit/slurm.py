@@ -40,8 +40,12 @@ CODES = {
 
 def job_name(run: RunDir, stage: str, tag: str) -> str:
     """Deterministic name of one part: the same run, stage, attempt and part give the same."""
-    run_id = hashlib.sha256(str(run.root).encode()).hexdigest()[:8]
-    return f"rdtl-{run_id}-{stage}-{tag}"
+    return f"{job_prefix(run)}{stage}-{tag}"
+
+
+def job_prefix(run: RunDir) -> str:
+    """Beginning of the names of all jobs of a run."""
+    return f"rdtl-{hashlib.sha256(str(run.root).encode()).hexdigest()[:8]}-"
 
 
 def request(run: RunDir, site: Site, stage: Stage, part: Part, after: list[str]) -> Request:
@@ -90,7 +94,7 @@ class SlurmBackend:
         self._site = site
         self._clock = clock
         self._clients = Clients(clean_environment(os.environ, site.environment), say, clock)
-        self.queue = Queue(self._clients, clock)
+        self.queue = Queue(self._clients, job_prefix(run), clock)
         self._limits: limits.Limits | None = None
         self._full_until = float("-inf")
 

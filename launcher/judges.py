@@ -103,8 +103,8 @@ class Here(Judge):
     def state(
         self, stage: Stage, attempt: Attempt, mark: Marks, job: str, place: int | None
     ) -> tuple[State, str]:
-        if mark.failure():
-            return "gone", ""
+        if mark.finished.get(mark.restart):
+            return "gone", "was ended after it had saved its work" if mark.saved() else ""
         if self._lives:
             return ("running", "") if mark.started else ("waiting", "its turn has not come")
         return "gone", "its launcher is gone"

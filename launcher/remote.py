@@ -17,9 +17,9 @@ from pathlib import Path
 
 import yaml
 
-from launcher import config, snapshot
+from launcher import snapshot
 from launcher.core.errors import EXIT_REMOTE, RemoteError, UsageError
-from launcher.sites import Site
+from launcher.sites import Site, load
 from launcher.ssh import LOST, Connection, lost
 
 TRIES = 5
@@ -36,8 +36,7 @@ def site_of(argv: list[str]) -> tuple[str, Site] | None:
     names += [word.removeprefix("--site=") for word in words if word.startswith("--site=")]
     if not names or "--help" in words:
         return None
-    path = config.find("sites", names[-1])
-    site = config.validate(Site, config.read_yaml(path), str(path))
+    site = load(names[-1])
     return (names[-1], site) if site.ssh else None
 
 

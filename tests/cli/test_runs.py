@@ -226,6 +226,23 @@ def test_the_identical_run_again_as_a_child(tmp_path: Path) -> None:
     assert not (tmp_path / "runs" / "c-local").exists()
 
 
+def test_a_child_whose_making_is_killed_is_made_whole(tmp_path: Path) -> None:
+    make(tmp_path / "runs" / "a-local", "local", COUNT + "true", tasks=1)
+    rdtl("runs", "resume", "a-local", cwd=tmp_path)
+    made = tmp_path / "runs" / "b-local"
+    words = ("runs", "resubmit", "a-local", "--as-new", "b")
+    for left in ("", "code", "lock.json"):  # as soon as this is there
+        with start(*words, cwd=tmp_path) as maker:
+            wait_until(lambda left=left: (made / left).exists())  # type: ignore[misc]
+            maker.kill()
+    done = rdtl(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    child, parent = RunDir(made), RunDir(tmp_path / "runs" / "a-local")
+    assert "0" in ran(child)
+    assert show(child, tmp_path)["state"] == "done"
+    assert {p.name for p in made.iterdir()} >= {p.name for p in parent.root.iterdir()}
+
+
 def test_watch_prints_one_plain_frame_into_a_pipe(tmp_path: Path) -> None:
     script = COUNT + "test $RDTL_INDEX = 0 || sleep 60"
     run = make(tmp_path / "runs" / "a-local", "local", script, tasks=3)

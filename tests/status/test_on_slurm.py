@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -139,3 +140,27 @@ def test_a_silent_cluster_makes_states_unknown_and_stops_changes(
     assert "left alone" in left.stderr
     (run.root / "go").touch()
     assert rdtl("runs", "resume", str(run.root), cwd=cluster, env=environment).returncode == 0
+
+
+def test_killed_and_doubled_resubmits_submit_once(
+    cluster: Path, environment: dict[str, str]
+) -> None:
+    run = make(cluster / "runs" / "twice-minislurm", "minislurm", SCRIPT, tasks=4)
+    (run.root / "go").touch()
+    words = [sys.executable, "-P", "-m", "launcher", "runs", "resubmit", str(run.root)]
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            words, cwd=cluster, env={**os.environ, **environment},
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    with start() as killed:  # between its claim and its submission, or just after
+        wait_until(lambda: run.ledger.names("claim.work.") != [])
+        killed.kill()
+    both = [start(), start()]
+    assert [process.wait(timeout=60) for process in both] == [0, 0]
+    done = rdtl("runs", "resume", str(run.root), cwd=cluster, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert ran(run) == [f"{index}.1" for index in range(4)]
+    assert len(run.ledger.names("finished.report.")) == 1

@@ -46,12 +46,14 @@ class Request:
 
 
 def render(request: Request) -> str:
-    """The whole script. UsageError RDTL-U024 when a path holds a line break."""
+    """The whole script. UsageError RDTL-U024 when sbatch cannot carry a path."""
     sections = [
         _section("what this is", [("job-name", request.job_name)]),
         _section("where it may run", _place(request)),
         _section(f"what {'each array task' if request.array else 'it'} gets", _resources(request)),
-        _section("which tasks, and how many at once", _array(request)),
+        _section(
+            "which lines of tasks.json, from 0 on; after %, how many run at once", _array(request)
+        ),
         _section("what must end first; a job that can never start is removed", _order(request)),
         _section("warned before its time is over; started again after a preemption", _ends()),
         _section("Slurm's own log; what the stage prints is in the run's logs/", _logs(request)),
@@ -128,7 +130,17 @@ def _logs(request: Request) -> list[tuple[str, str]]:
 
 
 def _pattern(path: Path) -> str:
-    """A path in a file name pattern: Slurm would replace %j, %a, …"""
+    """A path in a file name pattern: Slurm would replace %j, %a, …
+
+    It takes every backslash away, and has no way to write one: UsageError RDTL-U024.
+    """
+    if "\\" in str(path):
+        raise UsageError(
+            "RDTL-U024",
+            "Slurm cannot write logs below a directory with a backslash in its name",
+            where=str(path),
+            fix="choose another --runs-dir or --name",
+        )
     return str(path).replace("%", "%%")
 
 
@@ -138,12 +150,9 @@ def _job(request: Request) -> str:
 
 def _commands(request: Request) -> str:
     log = f"{_pattern(request.folder)}/{_job(request)}.n%t.log"
-    srun = [
-        *("srun", "--unbuffered"),
-        "--kill-on-bad-exit=1",  # a node that fails ends the others, which would wait for it
-        f"--cpus-per-task={request.cpus}",  # since 22.05 srun does not take it from sbatch
-        *("--output", log),
-    ]
+    # --kill-on-bad-exit: a node that fails ends the others, which would wait for it.
+    # --cpus-per-task: since 22.05 srun does not take it from sbatch.
+    srun = f"srun --unbuffered --kill-on-bad-exit=1 --cpus-per-task={request.cpus}"
     task = [request.python, "-u", "-P", "-m", "jobs.slurm_task", str(request.folder)]
     code = shlex.quote(str(request.code))
     return f"""
@@ -151,6 +160,7 @@ def _commands(request: Request) -> str:
 export PYTHONPATH={code} PYTHONSAFEPATH=1 SUBMITIT_EXECUTOR=slurm
 
 # One process a node. It starts the stage's command, in its container if it has one.
-{shlex.join(srun)} \\
+{srun} \\
+  --output {shlex.quote(log)} \\
   {shlex.join(task)}
 """

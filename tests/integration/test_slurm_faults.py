@@ -22,6 +22,7 @@ from launcher.core.plan import Plan, Stage
 from launcher.core.runs import RunDir
 from launcher.submit.slurm import job_name, job_prefix
 from tests.cluster import daemons, layout
+from tests.submit.test_slurm_script import NASTY
 
 ROOT = Path(__file__).parent.parent.parent
 pytestmark = [
@@ -256,6 +257,16 @@ def test_a_stage_whose_parent_failed_never_waits_for_ever(cluster: Path, tmp_pat
     assert "stage a failed (exit code 7)" in said
     assert bench.ran() == {"a.0": 1}
     bench.wait(lambda: not bench.slurm("squeue", "-h", "-j", ",".join(bench.jobs())), 20)
+
+
+def test_a_directory_with_every_nasty_character_works(cluster: Path, tmp_path: Path) -> None:
+    folder = tmp_path / NASTY.name
+    folder.mkdir()
+    bench = Bench(folder, cluster, [stage(array=2)])
+    ends_well(bench.start())
+    assert bench.ran() == {"a.0": 1, "a.1": 1}
+    logs = list((bench.run.root / "slurm" / "a" / "attempt_1").glob("*.n0.log"))
+    assert len(logs) == 2 and not (tmp_path.parent / "None").exists()
 
 
 def test_a_full_run_directory_loses_nothing(cluster: Path, tmp_path: Path) -> None:

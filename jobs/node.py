@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -159,6 +160,7 @@ class NodeTask:
             "RDTL_COUNT": str(stage.array),
             "RDTL_ATTEMPT": str(self.attempt),
             "RDTL_RESTART": str(requeue.restart_count()),
+            "RDTL_STARTED": f"{time.time():.3f}",
             "RDTL_NODE": str(place.node),
             "RDTL_NODES": str(place.nodes),
             "RDTL_ERROR_FILE": str(run.error(stage.name, self.attempt, self.index, place.node)),

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from launcher import child, sites, status
 from launcher.core.errors import RefusedError, RemoteError
 from launcher.core.runs import RunDir
+from launcher.judges import LIVE, Task
 from launcher.status import RunStatus
 
 PATIENCE_S = 15.0
@@ -32,7 +33,7 @@ def cancel(run: RunDir) -> Cancelled:
     """End everything of ``run`` that waits or runs.
 
     Raises RefusedError RDTL-S035 for another user's run and RemoteError RDTL-S032 or
-    RDTL-S038 when the scheduler does not do it.
+    RDTL-S039 when the scheduler does not do it.
     """
     child.require_own(run, "cancel")
     one = status.of(run, fresh=True)
@@ -55,7 +56,7 @@ def cancel(run: RunDir) -> Cancelled:
 def _scancel(one: RunStatus, jobs: list[str]) -> None:
     """One call for all; recorded before, so that everybody can say later who did it."""
     for stage in one.stages:
-        for attempt in {task.attempt for task in stage.tasks if task.job in jobs}:
+        for attempt in {task.attempt for task in stage.tasks if task.attempt and _ends(task)}:
             name = f"cancelled.{stage.stage.name}.a{attempt}"
             one.run.ledger.publish(name, by=getpass.getuser(), ids=stage.jobs())
     controller = status.controller_for(one.run, sites.load(one.plan.site).environment)
@@ -70,11 +71,16 @@ def _scancel(one: RunStatus, jobs: list[str]) -> None:
     controller.forget()
     if done.returncode:
         raise RemoteError(
-            "RDTL-S038",
+            "RDTL-S039",
             "scancel reports an error; some jobs may live on",
             where=" ".join(done.stderr.split())[:300],
             fix=f"rdtl runs show {one.run.root} says what is alive; cancel again is safe",
         )
+
+
+def _ends(task: Task) -> bool:
+    """Whether it is alive, or would be sent later."""
+    return task.state in (*LIVE, "unsubmitted")
 
 
 def _end_launcher(run: RunDir) -> list[str]:
@@ -91,7 +97,7 @@ def _end_launcher(run: RunDir) -> list[str]:
                 return [f"process {pid}"]
             time.sleep(0.1)
     raise RefusedError(
-        "RDTL-S038",
+        "RDTL-S039",
         "the launcher of this run does not end",
         where=f"{run.root / 'launcher.lock'} is held",
         why="it runs on another machine, or belongs to a process that cannot be signalled",

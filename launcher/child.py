@@ -50,7 +50,7 @@ def make(parent: RunDir, child: RunDir) -> Plan:
     """Create ``child`` as a copy of what ``parent`` is: code, plan, configuration, lock.
 
     The plan file is written last; called again after a kill it goes on. Raises
-    RefusedError RDTL-S037 when the same thing cannot run any more.
+    RefusedError RDTL-S040 when the same thing cannot run any more.
     """
     origin = {"run": str(parent.root), "lock_sha256": _sha256(parent.lock)}
     if child.plan.exists():
@@ -72,7 +72,7 @@ def make(parent: RunDir, child: RunDir) -> Plan:
 
 
 def relocate(the_plan: Plan, old: Path, new: Path) -> Plan:
-    """``the_plan`` with every path below ``old`` moved below ``new``; the configuration stays.
+    """``the_plan`` with every path below ``old`` moved below ``new``.
 
     Programs of this installation start with the own interpreter: another user's may be
     unreadable, and :func:`make` has checked that the packages are the same.
@@ -88,8 +88,7 @@ def relocate(the_plan: Plan, old: Path, new: Path) -> Plan:
             return {key: moved(item) for key, item in value.items()}
         return value
 
-    data = the_plan.to_dict()
-    found = plan.from_dict({**data, "stages": moved(data["stages"])})
+    found = plan.from_dict(moved(the_plan.to_dict()))
     own = tuple(
         replace(stage, argv=(sys.executable, *stage.argv[1:]))
         if stage.own_code and stage.container is None and not stage.activate
@@ -117,7 +116,7 @@ def _require_unchanged(parent: RunDir, the_plan: Plan, lock: dict[str, Any]) -> 
         ]
     if changed:
         raise RefusedError(
-            "RDTL-S037",
+            "RDTL-S040",
             "the same run cannot be made again",
             where="; ".join(changed[:4]),
             why="a run that only looks the same would be compared with the first one",
@@ -137,7 +136,7 @@ def _require_same_parent(child: RunDir, origin: dict[str, str]) -> None:
     found = files.read_json(child.lock).get("parent")
     if found != origin:
         raise RefusedError(
-            "RDTL-S037",
+            "RDTL-S040",
             "there is another run with this name",
             where=str(child.root),
             why=f"its parent is {found['run'] if found else 'none'}, not {origin['run']}",

@@ -51,6 +51,9 @@ class Backend(Protocol):
     def ended(self, ids: list[str], since: float) -> str:
         """How they ended, in the scheduler's words; "" when it does not say."""
 
+    def wait_for(self, ids: list[str], parents: list[str]) -> bool:
+        """Let jobs that wait for the end of others wait for ``parents``; False: too late."""
+
     def cancel(self, ids: list[str]) -> None:
         """End them."""
 
@@ -90,9 +93,9 @@ class Driver:
         """
         for stage in self._plan.stages:
             name = stage.name
-            attempt = self._attempt[name] = self._ledger.current_attempt(name)
+            self._attempt[name] = self._ledger.current_attempt(name)
             missing = set(self._missing(stage))
-            parts = self._record.parts(name, attempt) if attempt and missing else []
+            parts = self._parts_of(stage, missing)
             for part in parts:
                 self._settle(part)
             ids = self._ids(parts)
@@ -100,6 +103,16 @@ class Driver:
                 time.sleep(self._backend.poll_s)
             if alive or any(self._is_open(part, missing) for part in parts):
                 self._parts[name] = parts
+
+    def _parts_of(self, stage: Stage, missing: set[int]) -> list[Part]:
+        """Parts in which a missing task was claimed last: of several attempts after a resubmit."""
+        last = {index: a.number for index, a in self._markers.newest(stage.name).items()}
+        return [
+            part
+            for number in sorted({last[index] for index in missing if index in last})
+            for part in self._record.parts(stage.name, number)
+            if any(index in missing and last[index] == number for index in part.indices)
+        ]
 
     def _ids(self, parts: list[Part]) -> list[str]:
         return [id_ for part in parts for id_ in self._record.ids(part) or []]
@@ -173,11 +186,24 @@ class Driver:
 
         return [index for index in range(stage.array) if not done(index)]
 
-    def submit_ready(self, views: list[StageView]) -> None:
-        """Open an attempt of every waiting stage whose turn it is; send what is open."""
+    def again(self, stage: Stage, indices: list[int]) -> int:
+        """Open an attempt of these tasks beside what is alive of their stage; its number.
+
+        0 while the cluster cannot say how many tasks it takes at once.
+        """
+        name, size = stage.name, self._backend.part_size(stage)
+        if size == 0:
+            return 0
+        opened = self._record.claim(name, self._attempt[name], indices, size)
+        self._parts[name] = [*self._parts.get(name, []), *opened]
+        self._attempt[name] += 1
+        return self._attempt[name]
+
+    def submit_ready(self, views: list[StageView], *, claim: bool = True) -> None:
+        """Send what is open; with ``claim`` first open an attempt of stages whose turn it is."""
         by_name = {view.stage.name: view for view in views}
         for view in views:
-            if view.state == "waiting" and self._may_start(view.stage, by_name):
+            if claim and view.state == "waiting" and self._may_start(view.stage, by_name):
                 self._claim(view)
             after = [i for p in view.stage.needs for i in by_name[p].ids]
             for part in list(view.open):

@@ -53,8 +53,8 @@ class Judge:
         """The state of a task without success."""
         state, why = self.state(stage, attempt, mark, job, place)
         failure = mark.failure()
-        if state not in LIVE and failure and failure["exit_code"] == TERMINATED:
-            state, why = "gone", why or "was ended from outside"
+        if state not in LIVE and failure and not _failed(mark):
+            why = why or "was ended from outside"
         elif state not in LIVE and failure:
             error = failure.get("error")
             said = error["what"] if error else f"exit code {failure['exit_code']}"
@@ -74,6 +74,12 @@ class Judge:
     ) -> tuple[State, str]:
         """State and reason of a task as the outside world sees it."""
         return "gone", ""
+
+
+def _failed(mark: Marks) -> bool:
+    """Whether a node says that its program failed; one that was told to end did not."""
+    failure = mark.failure()
+    return failure is not None and failure["exit_code"] != TERMINATED
 
 
 class Silent(Judge):
@@ -97,8 +103,8 @@ class Here(Judge):
     def state(
         self, stage: Stage, attempt: Attempt, mark: Marks, job: str, place: int | None
     ) -> tuple[State, str]:
-        if mark.failure():
-            return "gone", ""
+        if mark.finished.get(mark.restart):
+            return "gone", "was ended after it had saved its work" if mark.saved() else ""
         if self._lives:
             return ("running", "") if mark.started else ("waiting", "its turn has not come")
         return "gone", "its launcher is gone"
@@ -133,7 +139,7 @@ class Queue(Judge):
             for index, attempt in newest.items():
                 mark = markers.marks(stage.name, index).get(attempt.number) or Marks()
                 job, place = places[attempt.number].get(index, ("", None))
-                if not job or mark.failure() or markers.done(stage.name, index, stage.nodes):
+                if not job or _failed(mark) or markers.done(stage.name, index, stage.nodes):
                     continue
                 if self._row(job, place) is None and self._ended(job, place) is None:
                     found[job] = attempt.claimed_at
@@ -151,21 +157,23 @@ class Queue(Judge):
     ) -> tuple[State, str]:
         if not job:
             return self._claimed(stage, attempt)
+        if _failed(mark) and (stage.nodes == 1 or self.note):
+            return "gone", ""  # its only node has said how it ended
+        if self.note:
+            return "unknown", "the scheduler does not answer"
+        start = mark.started.get(mark.restart)
+        if start and start["at"] >= self.at and mark.restart not in mark.finished:
+            return "running", ""  # since the queue was asked
         row = self._row(job, place)
         if row is not None:
             return self._queued(row, mark)
-        if attempt.submitted_at >= self.at and not self.note:
+        if attempt.submitted_at >= self.at and not mark.failure():
             return "waiting", "just submitted; the queue was asked before"
-        if self.note:
-            return ("gone" if mark.failure() else "unknown"), "the scheduler does not answer"
         return "gone", self._end(attempt, mark, job, place)
 
     def _queued(self, row: Row, mark: Marks) -> tuple[State, str]:
         if row.state in ALIVE_WORDS:
             return "running", "" if row.state == "RUNNING" else row.state.lower()
-        start = mark.started.get(mark.restart)
-        if start and start["at"] >= self.at and mark.restart not in mark.finished:
-            return "running", ""  # since the queue was asked
         if reasons.never_starts(row.reason) and row.reason.startswith("Dependency"):
             return "gone", reasons.waiting(row.reason)
         again = "saved its work and waits to go on: " if mark.saved() else ""
@@ -173,8 +181,8 @@ class Queue(Judge):
 
     def _claimed(self, stage: Stage, attempt: Attempt) -> tuple[State, str]:
         """Claimed, but no submission is recorded: its launcher may have died in between."""
-        name = self._job_name(self._run, stage.name, attempt.number)
-        if any(found == name or found.startswith(f"{name}.") for found in self._names):
+        name = self._job_name(self._run, stage.name, f"a{attempt.number}")
+        if any(found == name or found.startswith(f"{name}.c") for found in self._names):
             return "waiting", "submitted; the job id is not recorded yet"
         if attempt.jobs:
             return "unsubmitted", "it is sent when earlier parts of its array have left the queue"

@@ -59,6 +59,12 @@ CHECKS = (
         "what containers can do on a node of the site, and how to get Apptainer",
     ),
     CheckSpec(
+        "images",
+        "launcher.images.lock_checks.images",
+        ("RDTL-C005", "RDTL-C006", "RDTL-C011", "RDTL-C012", "RDTL-C013", "RDTL-C014"),
+        "versions in the locks of the images",
+    ),
+    CheckSpec(
         "simulator",
         "jobs.check.simulator",
         ("RDTL-E001", "RDTL-E002"),

@@ -14,6 +14,7 @@ import pytest
 
 from launcher.images.store import BuiltImage
 from tests import inside
+from tests.road import small_demo
 
 ROOT = Path(__file__).parent.parent
 
@@ -42,3 +43,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def sif() -> BuiltImage:
     """The image that jobs run in; `.ci/run` builds it before the tests."""
     return inside.image()
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run directory of a small demo that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    done = small_demo.run(folder, "--runtime", "none")
+    assert done.returncode == 0, done.stderr
+    assert "95 % interval" in done.stdout
+    return folder / "runs" / "demo-quick-local"

@@ -21,31 +21,48 @@ app = typer.Typer(
 RunArgument = Annotated[
     str, typer.Argument(metavar="RUN", help="A run directory, or a run's name in --runs-dir.")
 ]
+OfSiteOption = Annotated[
+    str | None,
+    typer.Option(
+        "--site", help="Only runs of this site; of a cluster over ssh the runs that lie there."
+    ),
+]
 ORDER: tuple[State, ...] = ("running", "waiting", "failed", "gone", "unknown", "unsubmitted")
 
 
-def find_run(name: str, runs_dir: Path) -> RunDir:
-    """The run called ``name``: a directory as given, or one of ``runs_dir``."""
+def find_run(name: str, runs_dir: Path, site: str | None) -> RunDir:
+    """The run called ``name``: a directory as given, NAME or NAME-SITE of ``runs_dir``."""
     from launcher import status
     from launcher.core.runs import RunDir
 
-    path = Path(name) if Path(name).is_dir() else runs_dir / name
+    candidates = [Path(name), runs_dir / name, *([runs_dir / f"{name}-{site}"] if site else [])]
+    path = next((path for path in candidates if (path / "plan.json").exists()), runs_dir / name)
     run = RunDir(path.resolve())
     status.open_run(run)
     return run
 
 
-@app.command("list")
-def list_runs(
-    runs_dir: common.RunsOption = Path("runs"), as_json: common.JsonOption = False
-) -> None:
-    """All runs of a directory with their state."""
-    from launcher import status
+def every_run(runs_dir: Path, site: str | None) -> list[RunDir]:
+    """All runs of ``runs_dir``, of one site if it is named; the newest first."""
+    from launcher.core import plan
     from launcher.core.runs import RunDir
 
+    plans = sorted(runs_dir.glob("*/plan.json"), key=lambda path: -path.stat().st_mtime)
+    wanted = [path for path in plans if site is None or plan.read(path).site == site]
+    return [RunDir(path.parent.resolve()) for path in wanted]
+
+
+@app.command("list")
+def list_runs(
+    site: OfSiteOption = None,
+    runs_dir: common.RunsOption = Path("runs"),
+    as_json: common.JsonOption = False,
+) -> None:
+    """All runs of a directory with their state, the newest first."""
+    from launcher import status
+
     output = common.start_output(as_json)
-    runs = [RunDir(path.parent.resolve()) for path in runs_dir.glob("*/plan.json")]
-    found = sorted(status.of_all(runs), key=lambda one: -one.run.plan.stat().st_mtime)
+    found = status.of_all(every_run(runs_dir, site))
     if not found:
         output.say(f"no runs in {runs_dir.resolve()}; `rdtl demo` makes one")
     else:
@@ -63,6 +80,7 @@ def show(
     diff: Annotated[
         bool, typer.Option("--diff", help="What differs between the code that ran and now.")
     ] = False,
+    site: OfSiteOption = None,
     runs_dir: common.RunsOption = Path("runs"),
     as_json: common.JsonOption = False,
 ) -> None:
@@ -70,7 +88,7 @@ def show(
     from launcher import status
 
     output = common.start_output(as_json)
-    one = status.of(find_run(run, runs_dir))
+    one = status.of(find_run(run, runs_dir, site))
     document = facts(one)
     rows = [
         [s.stage.name, f"{s.counts.get('done', 0)}/{s.stage.array}", str(s.attempts), _words(s)]
@@ -99,6 +117,10 @@ def remarks(one: RunStatus) -> list[str]:
         for state in ORDER
         if s.why(state)
     ]
+    for s in one.stages:
+        again = [task.restart for task in s.tasks if task.restart]
+        if again:
+            said.append(f"{s.stage.name}: {len(again)} started again, up to {max(again)} times")
     said += [f"{s.stage.name}: job {', '.join(s.jobs())}" for s in one.stages if s.jobs()]
     if one.note:
         said.append(f"the scheduler does not answer: {one.note}")
@@ -144,6 +166,7 @@ def logs(
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on printing until the task has ended.")
     ] = False,
+    site: OfSiteOption = None,
     runs_dir: common.RunsOption = Path("runs"),
     as_json: common.JsonOption = False,
 ) -> None:
@@ -152,7 +175,7 @@ def logs(
     from launcher import status
 
     output = common.start_output(as_json)
-    one = status.of(find_run(run, runs_dir))
+    one = status.of(find_run(run, runs_dir, site))
     log = reading.choose(one, stage, task, attempt)
     output.say(f"stage {log.stage}, task {log.index}, attempt {log.attempt}: {log.paths()[0]}")
     lines = []
@@ -169,19 +192,19 @@ def watch(
         typer.Argument(metavar="[RUN]…", help="Runs; none: those of --runs-dir that are alive."),
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="Print one frame and end.")] = False,
+    site: OfSiteOption = None,
     runs_dir: common.RunsOption = Path("runs"),
 ) -> None:
     """Watch runs: progress, speed, loss, time left, what they wait for. Ctrl-C ends the looking."""
     from launcher import status
-    from launcher.core.runs import RunDir
     from launcher.watch import live
 
     output = common.start_output(False)
     if runs:
-        named = [find_run(name, runs_dir) for name in runs]
+        named = [find_run(name, runs_dir, site) for name in runs]
     else:
-        every = [RunDir(path.parent.resolve()) for path in runs_dir.glob("*/plan.json")]
-        named = [one.run for one in status.of_all(every) if one.live]
+        found = status.of_all(every_run(runs_dir, site))
+        named = [one.run for one in found if one.live]
     if not named:
         output.say(f"nothing is alive in {runs_dir.resolve()}; rdtl runs list shows all runs")
         return
@@ -192,16 +215,23 @@ def watch(
 def fetch(
     run: RunArgument,
     destination: Annotated[Path, typer.Argument(metavar="DEST", help="A new directory.")],
+    site: OfSiteOption = None,
     runs_dir: common.RunsOption = Path("runs"),
     as_json: common.JsonOption = False,
 ) -> None:
     """Copy report, records and policy to DEST, whole or not at all."""
     from launcher import fetch as fetching
+    from launcher import sites
 
     output = common.start_output(as_json)
-    copied = fetching.fetch(find_run(run, runs_dir), destination.absolute())
+    target = destination.absolute()
+    far = sites.load(site) if site else None
+    if site and far and far.ssh:
+        copied = fetching.fetch_from(far, site, run, target)
+    else:
+        copied = fetching.fetch(find_run(run, runs_dir, site), target)
     output.say(f"{destination}: {', '.join(copied)}")
-    output.result({"destination": str(destination.absolute()), "copied": copied})
+    output.result({"destination": str(target), "copied": copied})
 
 
 def _words(stage: StageStatus) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from launcher.cli import common
-from launcher.cli.runs import RunArgument, find_run
+from launcher.cli.runs import OfSiteOption, RunArgument, every_run, find_run
 
 if TYPE_CHECKING:
     from launcher.core.plan import Plan
@@ -28,6 +28,7 @@ def add_to(app: typer.Typer) -> None:
 def resume(
     run: RunArgument,
     jobs: common.JobsOption = None,
+    site: OfSiteOption = None,
     runs_dir: common.RunsOption = Path("runs"),
     as_json: common.JsonOption = False,
 ) -> None:
@@ -35,7 +36,7 @@ def resume(
     from launcher import child, status
 
     output = common.start_output(as_json)
-    run_dir = find_run(run, runs_dir)
+    run_dir = find_run(run, runs_dir, site)
     child.require_own(run_dir, "continue")
     _drive(output, run_dir, status.open_run(run_dir), jobs)
 
@@ -55,6 +56,7 @@ def resubmit(
         ),
     ] = None,
     jobs: common.JobsOption = None,
+    site: OfSiteOption = None,
     runs_dir: common.RunsOption = Path("runs"),
     as_json: common.JsonOption = False,
 ) -> None:
@@ -62,51 +64,48 @@ def resubmit(
 
     On a cluster it returns once everything is submitted; here it drives the run to its end.
     """
-    from launcher import child, sites
+    from launcher import child, sites, status
     from launcher import resubmit as again
     from launcher.core.errors import UsageError
     from launcher.core.runs import RunDir
 
     output = common.start_output(as_json)
-    run_dir = find_run(run, runs_dir)
+    run_dir = find_run(run, runs_dir, site)
     if as_new:
         if failed or missing:
             raise UsageError("RDTL-U006", "--as-new runs everything: leave --failed, --missing out")
-        new = RunDir((runs_dir / f"{as_new}-{_site_of(run_dir)}").resolve())
+        where = status.open_run(run_dir).site
+        new = RunDir((runs_dir / f"{as_new}-{where}").resolve())
         _drive(output, new, child.make(run_dir, new), jobs)
         return
     which: Which = "failed" if failed and not missing else "all"
     which = "missing" if missing and not failed else which
-    one = again.look(run_dir)
-    site = sites.load(one.plan.site)
-    backend = common.backend_for(run_dir, site, jobs)
-    done = again.resubmit(one, backend, which)
+    child.require_own(run_dir, "continue")
+    the_plan = status.open_run(run_dir)
+    backend = common.backend_for(run_dir, sites.load(the_plan.site), jobs)
+    done, early = again.resubmit(run_dir, backend, which)
     for part in done:
-        output.say(
-            f"{part.stage}: {len(part.indices)} task(s) as attempt {part.attempt}"
-            f" (job {', '.join(part.ids)})"
-        )
+        jobs_ = f"job {', '.join(part.ids)}" if part.ids else "not sent yet: rdtl runs resume does"
+        output.say(f"{part.stage}: {len(part.indices)} task(s) as attempt {part.attempt} ({jobs_})")
+    for name in early:
+        output.say(f"{name}: has begun without these tasks; rdtl report {run_dir.root} reads again")
     if not done:
         output.say("nothing to submit: everything is done or alive, or waits for another stage")
     if done and not backend.submits_ahead:
-        common.drive_on(output, run_dir, one.plan, backend)
+        common.drive_on(output, run_dir, the_plan, backend)
     output.result([vars(part) for part in done])
-
-
-def _site_of(run: RunDir) -> str:
-    from launcher import status
-
-    return status.open_run(run).site
 
 
 def _drive(output: Output, run: RunDir, plan: Plan, jobs: int | None) -> None:
     """Drive ``run`` to its end; a training length that is measured is written down."""
-    from launcher import sites, summary
+    from launcher import config, sites, summary
     from launcher.schema import RunConfig
 
     backend = common.backend_for(run, sites.load(plan.site), jobs)
-    is_command = "command" in plan.config
-    length = None if is_command else summary.LengthRecorder(run, RunConfig(**plan.config))
+    length = None
+    if "command" not in plan.config:
+        data = config.read_yaml(run.config)
+        length = summary.LengthRecorder(run, config.validate(RunConfig, data, str(run.config)))
     common.drive_on(output, run, plan, backend, length)
     output.say(f"done: rdtl runs show {run.root}")
     output.result({"run": str(run.root), "state": "done"})
@@ -114,6 +113,7 @@ def _drive(output: Output, run: RunDir, plan: Plan, jobs: int | None) -> None:
 
 def cancel(
     run: RunArgument,
+    site: OfSiteOption = None,
     runs_dir: common.RunsOption = Path("runs"),
     as_json: common.JsonOption = False,
 ) -> None:
@@ -121,7 +121,7 @@ def cancel(
     from launcher import cancel as ending
 
     output = common.start_output(as_json)
-    run_dir = find_run(run, runs_dir)
+    run_dir = find_run(run, runs_dir, site)
     done = ending.cancel(run_dir)
     if done.jobs:
         output.say(f"{done.tasks} task(s) asked to end ({', '.join(done.jobs)})")
@@ -139,19 +139,16 @@ def clean(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only list what would be removed.")
     ] = False,
+    site: OfSiteOption = None,
     runs_dir: common.RunsOption = Path("runs"),
     as_json: common.JsonOption = False,
 ) -> None:
     """Remove checkpoints of runs that are done, and half-written files; nothing of a live run."""
     from launcher import clean as cleaning
-    from launcher.core.runs import RunDir
 
     output = common.start_output(as_json)
-    if runs:
-        named = [find_run(name, runs_dir) for name in runs]
-    else:
-        named = [RunDir(path.parent.resolve()) for path in sorted(runs_dir.glob("*/plan.json"))]
-    waste, kept = cleaning.find(named)
+    named = [find_run(name, runs_dir, site) for name in runs or []]
+    waste, kept = cleaning.find(named or every_run(runs_dir, site))
     for one in kept:
         output.say(f"left alone: {one.run.root.name}: {one.why}")
     for item in waste:

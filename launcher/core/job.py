@@ -80,7 +80,7 @@ class Job:
     def fenced(self) -> bool:
         """Whether a newer attempt or restart of this task exists: then publish nothing any more."""
         ledger = self.run.ledger
-        if ledger.current_attempt(self.stage) > self.attempt:
+        if ledger.newest_attempt(self.stage, self.index) > self.attempt:
             return True
         return ledger.current_restart(self.stage, self.index, self.attempt) > self.restart
 
@@ -136,6 +136,9 @@ def run_job(body: Callable[[Job], None]) -> None:
     die_with_parent()
     remember_signals()
     job = Job.from_environment(sys.argv[1])
+    if "RDTL_STARTED" in os.environ:
+        seconds = time.time() - float(os.environ["RDTL_STARTED"])
+        print(f"start-up: {seconds:.2f} s from the node task to the job", file=sys.stderr)
     try:
         body(job)
     except Stopped as stopped:

@@ -202,6 +202,12 @@ class SlurmBackend:
         """How Slurm's accounting says that jobs ended, "" when it cannot say."""
         return self.queue.ended(ids, since) if ids else ""
 
+    def wait_for(self, ids: list[str], parents: list[str]) -> bool:
+        """Change what jobs that have not started wait for; False when Slurm refuses."""
+        order = f"Dependency=afterany:{':'.join(parents)}"
+        update = ["scontrol", "update", f"JobId={','.join(ids)}", order]
+        return self._clients.run(update).code == 0
+
     def cancel(self, ids: list[str]) -> None:
         """scancel all ``ids`` in one call."""
         if ids:

@@ -37,6 +37,7 @@ PRESSING: tuple[State, ...] = ("failed", "gone", "unknown", "running", "waiting"
 SPEAKING: tuple[State, ...] = ("waiting", "gone", "unknown", "unsubmitted")
 """States that have a reason beside the error of a failure."""
 BARS = "▁▂▃▄▅▆▇█"
+MOST_BARS = 40
 NAME = 11
 GRID_LINES = 4
 
@@ -53,6 +54,8 @@ def frame(
             lines += _stage(stage, of(one, stage, now), width, plain)
         lines.append(Text())
     for line in lines:
+        # Logs may hold anything, also what would move the cursor.
+        line.plain = "".join(c if c.isprintable() else " " for c in line.plain)
         line.truncate(width, overflow="crop" if plain else "ellipsis")
     return lines[:-1]
 
@@ -65,8 +68,9 @@ def _head(one: RunStatus, width: int, now: float) -> Text:
         asked = "the scheduler does not answer"
     elif one.asked_at:
         asked = f"queue asked {clock(max(0, now - one.asked_at))} ago"
-    line.append(" " * max(2, width - line.cell_len - len(asked)))
-    return line.append(asked, "dim")
+    if asked:
+        line.append(" " * max(2, width - line.cell_len - len(asked))).append(asked, "dim")
+    return line
 
 
 def _stage(stage: StageStatus, figures: Figures, width: int, plain: bool) -> list[Text]:
@@ -112,10 +116,10 @@ def _more(stage: StageStatus, figures: Figures, width: int, plain: bool) -> list
     if figures.total and (speed := _speed(figures)):
         lines.append(Text(speed))
     if figures.loss:
-        now = f"loss {figures.loss[-1]:.4g} at step {figures.step}"
+        now = f"loss {figures.loss[-1]:.4g}  "
         after = f"  checkpoint {figures.checkpoint}" if figures.checkpoint else ""
-        bars = "" if plain else sparkline(figures.loss, min(30, width - len(now) - len(after) - 2))
-        lines.append(Text(f"{now}  ").append(bars, "cyan").append(after))
+        bars = "" if plain else sparkline(figures.loss, width - len(now) - len(after))
+        lines.append(Text(now).append(bars, "cyan").append(after))
     for state in SPEAKING:
         if why := stage.why(state):
             lines.append(Text(f"{state}: {why}", STYLE[state]))
@@ -134,12 +138,14 @@ def _speed(figures: Figures) -> str:
         said.append(f"{speed} {figures.unit} a {'minute' if slow else 'second'}")
     if figures.seconds_left is not None:
         said.append(f"{clock(figures.seconds_left)} left")
-    return ", ".join([*said, figures.text] if figures.text else said)
+    if figures.text and not figures.loss:
+        said.append(figures.text)
+    return ", ".join(said)
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
     """Means of up to ``width`` equal parts of ``values`` as bars from lowest to highest."""
-    parts = min(width, len(values))
+    parts = min(width, len(values), MOST_BARS)
     if parts < 2:
         return ""
     edges = [round(i * len(values) / parts) for i in range(parts + 1)]

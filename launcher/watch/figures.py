@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ TASKS = "tasks"
 """Unit of a stage that reports no progress of its own."""
 RECENT = 20
 """Lines of the loss record over which speed is taken."""
+COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 LOG_END = 4096
 """Bytes at the end of a log in which its last line is looked for."""
 
@@ -32,7 +34,6 @@ class Figures:
     rate: float = 0.0
     """``unit`` a second, 0 when it is not known."""
     loss: tuple[float, ...] = ()
-    step: int = 0
     checkpoint: str = ""
     error: str = ""
 
@@ -59,9 +60,8 @@ def of(one: RunStatus, stage: StageStatus, now: float | None = None) -> Figures:
         rate = _tasks_rate(one.markers, stage, now)
     rate = _steps_rate(lines) or rate
     losses = tuple(float(line["loss"]) for line in lines)
-    step = int(lines[-1]["step"]) if lines else 0
     where = _checkpoint(one.run, now) if lines else ""
-    return Figures(done, total, unit, text, rate, losses, step, where, error)
+    return Figures(done, total, unit, text, rate, losses, where, error)
 
 
 def _units(
@@ -116,8 +116,8 @@ def _checkpoint(run: RunDir, now: float) -> str:
     found = sorted(run.checkpoints.glob("step_*"))
     if not found:
         return ""
-    minutes = max(0.0, now - found[-1].stat().st_mtime) / 60
-    return f"{found[-1].name} ({minutes:.0f} min ago)"
+    minutes = int(max(0.0, now - found[-1].stat().st_mtime) / 60)
+    return f"{found[-1].name}, {minutes or '<1'} min ago"
 
 
 def _error(run: RunDir, stage: StageStatus) -> str:
@@ -136,5 +136,5 @@ def _last_line(run: RunDir, stage: str, task: Task) -> str:
         return ""
     with path.open("rb") as handle:
         handle.seek(max(0, path.stat().st_size - LOG_END))
-        lines = handle.read().decode("utf-8", errors="replace").splitlines()
+        lines = COLOUR.sub("", handle.read().decode("utf-8", errors="replace")).splitlines()
     return next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -171,5 +171,6 @@ def site_text(cluster: Cluster) -> str:
         f"cpus_per_node: {CPUS_PER_NODE}\n"
         f"nodes: {cluster.nodes}\n"
         "gpus_per_node: 2\n"
+        "image: all-cpu  # the GPUs are device files that do nothing\n"
         "shared_directory: null\n"
     )

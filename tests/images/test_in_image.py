@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -20,6 +22,7 @@ from launcher.images.store import BuiltImage
 from tests.cli.run_rdtl import rdtl
 from tests.conftest import ROOT
 from tests.images import ordinary_user
+from tests.road import small_demo
 
 slurm = [
     pytest.mark.slurm,
@@ -56,7 +59,7 @@ class TestOnSlurm:
     ) -> None:
         given = nobody.folder / "with, comma"
         given.mkdir()
-        (given / "file").write_text("given")
+        (given / "file").write_text("given\n")
         script = (f"id -u; cat '{given}/file'; touch '{given}/x' 2>/dev/null || echo kept;"
                   " echo $NODE_RANK > made.$NODE_RANK")  # fmt: skip
         site = yaml.safe_load((cluster / "configs/sites/minislurm.yaml").read_text())
@@ -96,6 +99,33 @@ class TestOnSlurm:
         assert gone.returncode == 2
         assert "RDTL-U018" in gone.stderr
 
+    def test_a_token_gets_in_and_stands_nowhere(self, cluster: Path, tmp_path: Path) -> None:
+        token = "canary-7f3a9c51"
+        site = yaml.safe_load((cluster / "configs/sites/minislurm.yaml").read_text())
+        (tmp_path / "configs" / "sites").mkdir(parents=True)
+        (tmp_path / "configs/sites/minislurm.yaml").write_text(
+            yaml.safe_dump({**site, "pass_environment": ["MY_TOKEN"]})
+        )
+        code = (
+            "import hashlib, os, pathlib, time; "
+            "print(hashlib.sha256(os.environ['MY_TOKEN'].encode()).hexdigest()); time.sleep(1)"
+        )
+        words = ["run", "--site", "minislurm", "--runtime", "apptainer", "--", "python", "-c", code]
+        with subprocess.Popen(
+            [sys.executable, "-P", "-m", "launcher", *words], cwd=tmp_path, text=True,
+            env={**os.environ, "MY_TOKEN": token}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        ) as launcher:  # fmt: skip
+            argvs: set[str] = set()
+            while launcher.poll() is None:
+                argvs |= command_lines()
+            out = launcher.communicate()[0]
+        assert hashlib.sha256(token.encode()).hexdigest() in out
+        assert any("apptainer" in argv for argv in argvs), "the container was never seen running"
+        assert not [argv for argv in argvs if token in argv]
+        written = [path for path in tmp_path.rglob("*") if path.is_file()]
+        assert len(written) > 20
+        assert not [path for path in written if token.encode() in path.read_bytes()]
+
     def test_the_doctor_asks_a_compute_node(self, cluster: Path) -> None:
         from launcher.runtime_checks import containers
         from launcher.sites import Site
@@ -105,6 +135,15 @@ class TestOnSlurm:
         assert {finding.code for finding in found} <= {"RDTL-C016", "RDTL-C017", "RDTL-C018"}
         assert found[0].severity == "ok"
         assert "apptainer" in found[0].where
+
+
+def command_lines() -> set[str]:
+    """The arguments of all processes that exist now, as every user can read them."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it ended while we looked
+            found.add(path.read_text(errors="replace"))
+    return found
 
 
 class Nobody:
@@ -166,7 +205,7 @@ def docker_is_there() -> bool:
     )
 
 
-@pytest.mark.skipif(not docker_is_there(), reason="no Docker engine: make engine-up")
+@pytest.mark.skipif(not docker_is_there(), reason="no Docker engine: make images")
 class TestInDocker:
     def test_a_command_runs_here_in_docker(self, tmp_path: Path) -> None:
         script = "id -u; pwd; echo written > file; echo $RANK $HOME; exit 75"
@@ -176,3 +215,44 @@ class TestInDocker:
         assert "exit code 75" in done.stderr
         assert done.stdout.split() == [str(os.getuid()), str(tmp_path), "/home/rdtl"]
         assert (tmp_path / "file").read_text() == "written\n"
+
+    def test_a_container_of_a_killed_launcher_is_ended_by_the_next_one(
+        self, tmp_path: Path
+    ) -> None:
+        script = "test -e begun && exit 0; touch begun; sleep 600; touch late"
+        words = ("run", "--runtime", "docker", "--name", "killed", "--", "sh", "-c", script)
+        with subprocess.Popen(
+            [sys.executable, "-P", "-m", "launcher", *words], cwd=tmp_path,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        ) as launcher:  # fmt: skip
+            deadline = time.monotonic() + 60
+            while not (tmp_path / "begun").exists():
+                assert launcher.poll() is None and time.monotonic() < deadline
+                time.sleep(0.05)
+            launcher.kill()
+        assert len(containers_of(tmp_path)) == 1, "the engine keeps it"
+        again = rdtl(*words, cwd=tmp_path)
+        assert again.returncode == 0, again.stderr
+        assert containers_of(tmp_path) == []
+
+    @pytest.mark.slow
+    def test_the_demo_gives_the_bits_of_the_run_outside(
+        self, uninterrupted: Path, tmp_path: Path
+    ) -> None:
+        done = small_demo.run(tmp_path, "--runtime", "docker")
+        assert done.returncode == 0, done.stderr
+        run = tmp_path / "runs" / "demo-quick-local"
+        model = "policy/model.safetensors"
+        assert small_demo.digest(run / model) == small_demo.digest(uninterrupted / model)
+        assert small_demo.table(run) == small_demo.table(uninterrupted)
+
+
+def containers_of(folder: Path) -> list[str]:
+    """Names of the containers of the run below ``folder``."""
+    the_builder = builder.load()
+    root = (folder / "runs" / "killed-local").resolve()
+    tag = hashlib.sha256(str(root).encode()).hexdigest()[:8]
+    command = [the_builder.docker, "ps", "--format", "{{.Names}}", "--filter", f"name=rdtl-{tag}"]
+    env = tools.docker_environment(the_builder)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    return done.stdout.split()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,12 +37,12 @@ def judge(run: RunDir, *rows: Row, **values: object) -> Queue:
     return Queue(Snapshot(**{"at": time.time() + 1, "rows": rows, **values}), run)  # type: ignore[arg-type]
 
 
-def task(run: RunDir, how: Judge, index: int) -> Task:
+def task(run: RunDir, how: Judge, index: int, stage: Stage = STAGE) -> Task:
     markers = Markers(run)
     attempt = markers.newest("work")[index]
     job, place = attempt.places().get(index, ("", None))
     mark = markers.marks("work", index).get(1) or Marks()
-    return how.task(STAGE, index, attempt, mark, job, place)
+    return how.task(stage, index, attempt, mark, job, place)
 
 
 def test_the_queue_says_what_waits_and_why(tmp_path: Path) -> None:
@@ -98,13 +99,22 @@ def test_node_fail_is_not_final_while_slurm_has_requeued_the_job(tmp_path: Path)
     assert "requeue" in found.why
 
 
-def test_a_failure_counts_only_when_the_job_is_over(tmp_path: Path) -> None:
-    """A node of several may end first; then the others are still at work."""
+def test_a_failure_of_one_node_counts_only_when_the_job_is_over(tmp_path: Path) -> None:
+    """Of several nodes one may end first; then the others are still at work."""
     run = ledger(tmp_path)
     run.ledger.publish("finished.work.i1.n0.a1.r0", exit_code=5, error=None, host="n1")
-    assert task(run, judge(run, row("1", "COMPLETING")), 1).state == "running"
-    over = task(run, judge(run), 1)
+    ending = judge(run, row("1", "COMPLETING"))
+    assert task(run, ending, 1, replace(STAGE, nodes=2)).state == "running"
+    over = task(run, judge(run), 1, replace(STAGE, nodes=2))
     assert (over.state, over.why, over.host) == ("failed", "exit code 5", "n1")
+    assert task(run, ending, 1).state == "failed", "one node has nobody to wait for"
+
+
+def test_an_old_answer_is_not_taken_for_a_new_one(tmp_path: Path) -> None:
+    run = ledger(tmp_path)
+    run.ledger.publish("started.work.i2.a1.r0", progress=0)
+    silent = judge(run, row("0-2", "RUNNING"), error="Socket timed out")
+    assert [task(run, silent, i).state for i in (1, 2)] == ["unknown", "unknown"]
 
 
 def test_saved_work_is_no_failure(tmp_path: Path) -> None:
@@ -134,7 +144,7 @@ def test_ended_by_a_signal_from_outside_is_not_failed(tmp_path: Path) -> None:
 
 def test_a_claim_without_submission_is_looked_for_by_name(tmp_path: Path) -> None:
     run = ledger(tmp_path, submitted=False)
-    name = job_name(run, "work", 1)
+    name = job_name(run, "work", "a1")
     assert task(run, judge(run, row("0-2", "PENDING", name=name)), 1).state == "waiting"
     assert task(run, judge(run), 1).why == "being submitted"
 

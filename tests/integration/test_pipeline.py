@@ -1,0 +1,75 @@
+"""A pipeline whose data come from outside: staged, trained, evaluated, reported, on Slurm."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from launcher.core.plan import read
+from tests.cli.run_rdtl import rdtl
+from tests.road import small_demo
+
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.skipif(os.geteuid() != 0, reason="starts Slurm in network namespaces: needs root"),
+    pytest.mark.skipif(shutil.which("slurmctld") is None, reason="Slurm is not installed"),
+]
+
+
+def write_config(folder: Path, uri: str) -> Path:
+    path = folder / "pipeline.yaml"
+    config = {
+        "name": "outside",
+        "task": {"max_steps": 20},
+        "dataset": {"path": uri},
+        "train": {"steps": 4, "warmup_steps": 1, "checkpoint_every": 2, "log_every": 1},
+        "evaluate": {"policies": ["zero"], "init_states": [30, 32], "shards": 2, "videos": 0},
+    }
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def test_submitted_detached_and_followed_by_another_process(
+    cluster: Path, uninterrupted: Path, tmp_path: Path
+) -> None:
+    source = next((uninterrupted / "data" / "libero_object").glob("*_demo.hdf5"))
+    config = write_config(tmp_path, source.as_uri())
+    words = ("pipeline", str(config), "--site", "minislurm", "--runtime", "apptainer")
+    detached = rdtl(*words, "--detach", "--json", cwd=cluster)
+    assert detached.returncode == 0, detached.stderr
+    answer = json.loads(detached.stdout)
+    assert set(answer["jobs"]) == {"stage", "dataset", "train", "evaluate", "report"}
+    assert all(len(ids) == 1 for ids in answer["jobs"].values()), "one job or array a stage"
+    followed = rdtl(*words, cwd=cluster, timeout=300)
+    assert followed.returncode == 0, followed.stderr
+    run = Path(answer["run"])
+    for stage in read(run / "plan.json").stages:
+        assert [path.name for path in (run / "events").glob(f"claim.{stage.name}.*")] == [
+            f"claim.{stage.name}.a1.json"
+        ]
+    manifest = json.loads((run / "assets" / "manifest.json").read_text())
+    (copied,) = manifest["dataset.path"]["files"].values()
+    assert copied == {"size": source.stat().st_size, "sha256": small_demo.digest(source)}
+    assert {record.status for record in small_demo.records(run)} == {"fail"}
+    assert (run / "report" / "summary.csv").exists()
+
+
+def test_an_asset_that_is_not_there_stops_the_chain(cluster: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path, "file:///nowhere/x_demo.hdf5")
+    done = rdtl("pipeline", str(config), "--site", "minislurm", "--name", "nowhere", cwd=cluster)
+    assert done.returncode == 1
+    assert "RDTL-G002" in done.stderr
+    assert not (cluster / "runs/nowhere-minislurm/policy").exists()
+
+
+@pytest.mark.parametrize("uri", ["gs://bucket/x.hdf5", "file://host/x.hdf5"])
+def test_other_stores_are_refused_before_anything_is_written(uri: str, tmp_path: Path) -> None:
+    done = rdtl("pipeline", str(write_config(tmp_path, uri)), cwd=tmp_path)
+    assert done.returncode == 2
+    assert "RDTL-G001" in done.stderr
+    assert not (tmp_path / "runs").exists()

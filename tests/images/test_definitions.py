@@ -23,9 +23,10 @@ HASH = re.compile(r"    --hash=sha256:[0-9a-f]{64}( \\)?")
 
 
 def test_the_six_definitions_are_there() -> None:
-    assert sorted(
-        f"{what}-{how}" for what in ("train", "sim", "all") for how in ("cpu", "gpu")
-    ) == NAMES
+    assert (
+        sorted(f"{what}-{how}" for what in ("train", "sim", "all") for how in ("cpu", "gpu"))
+        == NAMES
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)

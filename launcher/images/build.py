@@ -15,7 +15,8 @@ def build(name: str, kind: Kind, source: str | None, builder: Builder, say: Say)
 
     ``source`` is for kind apptainer: None runs the definition's own file, "docker" converts the
     Docker image of the same name (building it if need be), a path converts that archive.
-    Raises UsageError RDTL-U001/U002/C005–C014/C024, RdtlError RDTL-C016, C018–C020, C027–C029 or G009.
+    Raises UsageError RDTL-U001, U002, C005–C014 or C024; RdtlError RDTL-C016, C018–C020, C027–C029
+    or G009.
     """
     order = Order(name, *load(name), builder, say)
     _refuse_unfit(order)

@@ -50,7 +50,7 @@ def create(run: RunDir, new: plan.Plan, config_yaml: str) -> plan.Plan:
 def lock(code_digest: str, the_plan: plan.Plan) -> dict[str, Any]:
     """What ran: code digest, commit, image, and the package versions that jobs see."""
     container = next((s.container for s in the_plan.stages if s.container), None)
-    here = {name: version for name in VERSIONED if (version := _version(name))}
+    here = {name: found for name in VERSIONED if (found := version(name))}
     return {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "code_sha256": code_digest,
@@ -79,7 +79,8 @@ def _versions_of(container: Container) -> dict[str, str]:
     return {name: version for name, _, version in pairs}
 
 
-def _version(name: str) -> str | None:
+def version(name: str) -> str | None:
+    """Installed version of a distribution, None when it is not installed."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

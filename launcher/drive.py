@@ -3,37 +3,59 @@
 The state of a stage comes from the run's ledger first (completion markers) and
 from the backend second (is anything of it still alive). Everything is recorded
 before it happens, so a launcher that is killed and started again attaches to
-what runs and re-submits only what is missing.
+what runs and re-submits only what is missing; several launchers of one run help
+each other. What the backend cannot know or do now, it is asked again later.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from launcher.arrays import Part, Submissions
 from launcher.core import errors
-from launcher.core.errors import RdtlError, RefusedError
+from launcher.core.errors import RdtlError
 from launcher.core.plan import Plan, Stage
 from launcher.core.runs import RunDir
+from launcher.markers import Markers
 
-State = Literal["waiting", "active", "done", "failed"]
+State = Literal["waiting", "active", "unknown", "done", "failed"]
+GONE_LOOKS = 3
+"""Markers may reach a shared file system a moment after the job has left the queue."""
 
 
 class Backend(Protocol):
-    """What driving needs of a site."""
+    """What driving needs of a site. None always means: cannot be known now, ask again."""
 
     poll_s: float
     submits_ahead: bool
     """Whether stages are submitted before their parents ended (the scheduler keeps the order)."""
 
-    def submit(
-        self, plan: Plan, stage: Stage, attempt: int, indices: list[int], after: list[str]
-    ) -> list[str]: ...
-    def find(self, stage: str, attempt: int) -> list[str]: ...
-    def alive(self, ids: list[str]) -> set[str]: ...
-    def cancel(self, ids: list[str]) -> None: ...
+    def part_size(self, stage: Stage) -> int | None:
+        """Most tasks that may be sent at once; None: any number; 0: not known now."""
+
+    def room(self, tasks: int) -> bool:
+        """Whether ``tasks`` more may be sent now."""
+
+    def submit(self, stage: Stage, part: Part, after: list[str]) -> list[str] | None:
+        """Send a part; its ids. [] : certainly not taken now. None: unclear, look it up."""
+
+    def find(self, part: Part, began: float) -> list[str] | None:
+        """Ids of a part that was perhaps sent at ``began``; [] when it certainly was not."""
+
+    def alive(self, ids: list[str]) -> set[str] | None:
+        """Those that wait or run."""
+
+    def ended(self, ids: list[str], since: float) -> str:
+        """How they ended, in the scheduler's words; "" when it does not say."""
+
+    def wait_for(self, ids: list[str], parents: list[str]) -> bool:
+        """Let jobs that wait for the end of others wait for ``parents``; False: too late."""
+
+    def cancel(self, ids: list[str]) -> None:
+        """End them."""
 
 
 @dataclass
@@ -44,6 +66,9 @@ class StageView:
     state: State
     missing: list[int]
     ids: list[str]
+    """Scheduler ids that still wait or run."""
+    open: list[Part] = field(default_factory=list)
+    """Parts that are still to be sent."""
 
 
 class Driver:
@@ -54,83 +79,190 @@ class Driver:
         self._plan = plan
         self._backend = backend
         self._ledger = run.ledger
-        self._ids: dict[str, list[str]] = {}
-        self._tried: set[str] = set()
+        self._record = Submissions(run.ledger)
+        self._markers = Markers(run)
+        self._attempt: dict[str, int] = {}
+        self._parts: dict[str, list[Part]] = {}
+        self._not_in: dict[Part, int] = {}
         self._gone: dict[str, int] = {}
 
     def adopt(self) -> None:
-        """Take over what an earlier launcher submitted and what still lives."""
+        """Take over what an earlier launcher submitted and what still lives.
+
+        Waits until that is known: to guess would be to submit twice.
+        """
         for stage in self._plan.stages:
-            attempt = self._ledger.current_attempt(stage.name)
-            if not attempt or not self._missing(stage):
-                continue
-            event = self._ledger.read(f"submitted.{stage.name}.a{attempt}")
-            ids = event["ids"] if event else self._backend.find(stage.name, attempt)
-            if self._backend.alive(ids):
-                self._ids[stage.name] = ids
-                self._tried.add(stage.name)
+            name = stage.name
+            self._attempt[name] = self._ledger.current_attempt(name)
+            missing = set(self._missing(stage))
+            parts = self._parts_of(stage, missing)
+            for part in parts:
+                self._settle(part)
+            ids = self._ids(parts)
+            while (alive := self._backend.alive(ids)) is None:
+                time.sleep(self._backend.poll_s)
+            if alive or any(self._is_open(part, missing) for part in parts):
+                self._parts[name] = parts
+
+    def _parts_of(self, stage: Stage, missing: set[int]) -> list[Part]:
+        """Parts in which a missing task was claimed last: of several attempts after a resubmit."""
+        last = {index: a.number for index, a in self._markers.newest(stage.name).items()}
+        return [
+            part
+            for number in sorted({last[index] for index in missing if index in last})
+            for part in self._record.parts(stage.name, number)
+            if any(index in missing and last[index] == number for index in part.indices)
+        ]
+
+    def _ids(self, parts: list[Part]) -> list[str]:
+        return [id_ for part in parts for id_ in self._record.ids(part) or []]
+
+    def _settle(self, part: Part) -> None:
+        """Wait until it is known whether a try that was given up went in."""
+        while self._known_out(part) is None and self._record.ids(part) is None:
+            if self._record.newest(part).state == "busy":
+                return
+            time.sleep(self._backend.poll_s)
+
+    def _is_open(self, part: Part, missing: set[int]) -> bool:
+        return (
+            self._record.ids(part) is None
+            and not missing.isdisjoint(part.indices)
+            and not self._record.is_cancelled(part)
+        )
+
+    def _known_out(self, part: Part) -> int | None:
+        """The newest try of a part that is certainly not in; None when it is, or nobody knows.
+
+        A try that was given up is looked up; what is found is recorded.
+        """
+        newest = self._record.newest(part)
+        if self._record.ids(part) is not None or newest.state == "busy":
+            return None
+        if newest.state == "unclear" and self._not_in.get(part) != newest.number:
+            found = self._backend.find(part, newest.at)
+            if found or (found is not None and self._ran(part)):
+                self._record.sent(part, found)
+            if found is None or self._record.ids(part) is not None:
+                return None
+            self._not_in[part] = newest.number
+        return newest.number
+
+    def _ran(self, part: Part) -> bool:
+        """Whether its tasks left traces: then it was in, although nobody lists it any more."""
+        self._markers.refresh()
+        marks = (self._markers.marks(part.stage, index) for index in part.indices)
+        return any(part.attempt in found for found in marks)
 
     def look(self) -> list[StageView]:
         """The state of every stage, one question to the scheduler for all of them."""
-        alive = self._backend.alive([i for ids in self._ids.values() for i in ids])
-        return [self._view(stage, alive) for stage in self._plan.stages]
+        self._markers.refresh()
+        missing = {stage.name: self._missing(stage) for stage in self._plan.stages}
+        unfinished = [parts for name, parts in self._parts.items() if missing[name]]
+        alive = self._backend.alive([i for parts in unfinished for i in self._ids(parts)])
+        return [self._view(stage, missing[stage.name], alive) for stage in self._plan.stages]
 
-    def _view(self, stage: Stage, alive: set[str]) -> StageView:
-        missing = self._missing(stage)
-        ids = [i for i in self._ids.get(stage.name, []) if i in alive]
+    def _view(self, stage: Stage, missing: list[int], alive: set[str] | None) -> StageView:
+        parts = self._parts.get(stage.name, [])
+        lacking = set(missing)
+        still_open = [part for part in parts if self._is_open(part, lacking)]
+        ids = [id_ for id_ in self._ids(parts) if alive and id_ in alive]
         state: State = "waiting"
         if not missing:
             state = "done"
-        elif ids:
+        elif ids or still_open:
             state = "active"
             self._gone[stage.name] = 0
-        elif stage.name in self._tried:
-            # Markers may reach a shared file system a moment after the job has left the queue.
+        elif parts and alive is None:
+            state = "unknown"
+        elif parts:
             self._gone[stage.name] = self._gone.get(stage.name, 0) + 1
-            state = "failed" if self._gone[stage.name] >= 3 else "active"
-        return StageView(stage, state, missing, ids)
+            state = "failed" if self._gone[stage.name] >= GONE_LOOKS else "active"
+        return StageView(stage, state, missing, ids, still_open)
 
     def _missing(self, stage: Stage) -> list[int]:
-        return [i for i in range(stage.array) if not self._ledger.done(stage.name, i, stage.nodes)]
+        def done(index: int) -> bool:
+            return any(m.done(stage.nodes) for m in self._markers.marks(stage.name, index).values())
 
-    def submit_ready(self, views: list[StageView]) -> None:
-        """Submit every waiting stage whose turn it is."""
+        return [index for index in range(stage.array) if not done(index)]
+
+    def again(self, stage: Stage, indices: list[int]) -> int:
+        """Open an attempt of these tasks beside what is alive of their stage; its number.
+
+        0 while the cluster cannot say how many tasks it takes at once.
+        """
+        name, size = stage.name, self._backend.part_size(stage)
+        if size == 0:
+            return 0
+        opened = self._record.claim(name, self._attempt[name], indices, size)
+        self._parts[name] = [*self._parts.get(name, []), *opened]
+        self._attempt[name] += 1
+        return self._attempt[name]
+
+    def submit_ready(self, views: list[StageView], *, claim: bool = True) -> None:
+        """Send what is open; with ``claim`` first open an attempt of stages whose turn it is."""
         by_name = {view.stage.name: view for view in views}
         for view in views:
-            if view.state == "waiting" and self._may_start(view.stage, by_name):
-                parents = [p for p in view.stage.needs if by_name[p].state == "active"]
-                after = [i for parent in parents for i in self._ids.get(parent, [])]
-                view.ids = self._submit(view, after)
-                view.state = "active"
+            if claim and view.state == "waiting" and self._may_start(view.stage, by_name):
+                self._claim(view)
+            after = [i for p in view.stage.needs for i in by_name[p].ids]
+            for part in list(view.open):
+                if not self._may_follow(view.stage, by_name) or not self._send(view, part, after):
+                    break
+
+    def _claim(self, view: StageView) -> None:
+        name = view.stage.name
+        size = self._backend.part_size(view.stage)
+        if size == 0:
+            return
+        self._parts[name] = self._record.claim(name, self._attempt[name], view.missing, size)
+        self._attempt[name] += 1
+        view.state, view.open = "active", list(self._parts[name])
 
     def _may_start(self, stage: Stage, views: dict[str, StageView]) -> bool:
         states = [views[parent].state for parent in stage.needs]
         if self._backend.submits_ahead:
-            return all(state in ("done", "active") for state in states)
-        if stage.needs_ended:
-            return all(state in ("done", "failed") for state in states)
-        return all(state == "done" for state in states)
+            started = all(state in ("done", "active") for state in states)
+            return (started and self._may_follow(stage, views)) or self._all_ended(stage, states)
+        return all(state == "done" for state in states) or self._all_ended(stage, states)
 
-    def _submit(self, view: StageView, after: list[str]) -> list[str]:
-        name = view.stage.name
-        attempt = self._ledger.current_attempt(name) + 1
-        if not self._ledger.publish(f"claim.{name}.a{attempt}", indices=view.missing):
-            raise RefusedError(
-                "RDTL-U012",
-                f"another rdtl submits stage {name} of this run right now",
-                where=str(self._run.root),
-                why="the stage would run twice",
-                fix="run the same command again when the other one is done",
-            )
-        ids = self._backend.submit(self._plan, view.stage, attempt, view.missing, after)
-        self._ledger.publish(f"submitted.{name}.a{attempt}", ids=ids)
-        self._ids[name] = ids
-        self._tried.add(name)
-        return ids
+    def _all_ended(self, stage: Stage, states: list[State]) -> bool:
+        return stage.needs_ended and all(state in ("done", "failed") for state in states)
+
+    def _may_follow(self, stage: Stage, views: dict[str, StageView]) -> bool:
+        """Whether the scheduler can be told what to wait for: all that is missing is there."""
+        for parent in (views[name] for name in stage.needs):
+            lacking = set(parent.missing)
+            for part in self._parts.get(parent.stage.name, []):
+                ids = self._record.ids(part)
+                there = ids is not None and not set(ids).isdisjoint(parent.ids)
+                if not there and not stage.needs_ended and not lacking.isdisjoint(part.indices):
+                    return False
+            if parent.open:
+                return False
+        return True
+
+    def _send(self, view: StageView, part: Part, after: list[str]) -> bool:
+        """Send one part unless it is in already; False when the next part must wait too."""
+        tries = self._known_out(part)
+        if tries is not None and self._backend.room(len(part.indices)):
+            if not self._record.begin(part, tries):
+                return False
+            ids = self._backend.submit(view.stage, part, after)
+            if ids == []:
+                self._not_in[part] = tries + 1
+            elif ids:
+                self._record.sent(part, ids)
+        known = self._record.ids(part)
+        if known is None:
+            return False
+        view.ids += known
+        view.open.remove(part)
+        return True
 
     def ids(self, stage: str) -> list[str]:
-        """Scheduler ids under which a stage waits or runs for this driver."""
-        return self._ids.get(stage, [])
+        """Scheduler ids of all that was sent of the attempt that this driver goes on with."""
+        return self._ids(self._parts.get(stage, []))
 
     def failure(self, views: list[StageView]) -> RdtlError | None:
         """The first stage that failed, as the error its job left or with the end of its log."""
@@ -140,8 +272,8 @@ class Driver:
         return None
 
     def _explain(self, view: StageView) -> RdtlError:
-        name, index = view.stage.name, view.missing[0]
-        attempt = self._ledger.current_attempt(name)
+        name, attempt = view.stage.name, self._attempt[view.stage.name]
+        index = self._failed_index(view, attempt)
         event = self._ledger.failure(name, index, attempt) or {}
         if event.get("error"):
             return errors.from_dict(event["error"])
@@ -154,7 +286,7 @@ class Driver:
             )
         log = self._run.log(name, attempt, index, 0)
         tail = log.read_text(errors="replace").strip().splitlines()[-8:] if log.exists() else []
-        how = f"exit code {event['exit_code']}" if "exit_code" in event else "no trace of its end"
+        how = f"exit code {event['exit_code']}" if "exit_code" in event else self._ended(name)
         return RdtlError(
             "RDTL-S033",
             f"stage {name} failed ({how}), task {index} of {view.stage.array}",
@@ -163,9 +295,42 @@ class Driver:
             fix="correct the cause and run the same command again: it continues from here",
         )
 
+    def _failed_index(self, view: StageView, attempt: int) -> int:
+        """A task that says why it failed, else the first that is missing."""
+        for index in view.missing:
+            marks = self._markers.marks(view.stage.name, index).get(attempt)
+            if marks and marks.failure():
+                return index
+        return view.missing[0]
+
+    def _ended(self, name: str) -> str:
+        """What the scheduler says of jobs that left no trace of their own."""
+        claim = self._ledger.read(f"claim.{name}.a{self._attempt[name]}") or {"at": time.time()}
+        words = self._backend.ended(self._ids(self._parts.get(name, [])), claim["at"])
+        return f"{words} according to Slurm" if words else "no trace of its end"
+
     def cancel(self) -> None:
         """End everything that this run still has alive."""
-        self._backend.cancel([i for ids in self._ids.values() for i in ids])
+        self._backend.cancel([i for parts in self._parts.values() for i in self._ids(parts)])
+
+
+def submit_all(run: RunDir, plan: Plan, backend: Backend) -> dict[str, list[str]]:
+    """Send every stage, chained by dependencies, without waiting for any to end; ids by stage.
+
+    Waits only for a cluster that does not answer or takes no more tasks now. Raises
+    the first failure.
+    """
+    driver = Driver(run, plan, backend)
+    driver.adopt()
+    while True:
+        views = driver.look()
+        driver.submit_ready(views)
+        if not any(view.open or view.state in ("waiting", "unknown") for view in views):
+            return {stage.name: driver.ids(stage.name) for stage in plan.stages}
+        failure = driver.failure(views)
+        if failure:
+            raise failure
+        time.sleep(backend.poll_s)
 
 
 def drive(
@@ -185,7 +350,7 @@ def drive(
             if all(view.state == "done" for view in views):
                 return
             failure = driver.failure(views)
-            if failure and not any(view.state == "active" for view in views):
+            if failure and not any(view.state in ("active", "unknown") for view in views):
                 raise failure
             time.sleep(backend.poll_s)
     except KeyboardInterrupt:

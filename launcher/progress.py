@@ -52,6 +52,8 @@ class Watcher:
             self._output.say(f"{head} {note}{f': {detail}' if detail else ''}")
         elif view.state == "failed":
             self._output.say(f"{head} FAILED")
+        elif view.state == "unknown":
+            self._output.say(f"{head} state unknown: the cluster does not answer")
 
     def _line(self, view: StageView) -> str:
         took = clock(time.monotonic() - self._since[view.stage.name])

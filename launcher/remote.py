@@ -17,9 +17,9 @@ from pathlib import Path
 
 import yaml
 
-from launcher import config, snapshot
+from launcher import snapshot
 from launcher.core.errors import EXIT_REMOTE, RemoteError, UsageError
-from launcher.sites import Site
+from launcher.sites import Site, load
 from launcher.ssh import LOST, Connection, lost
 
 TRIES = 5
@@ -30,12 +30,13 @@ LOCAL_ONLY = ("ssh", "ssh_options", "remote_directory", "remote_rdtl")
 def site_of(argv: list[str]) -> tuple[str, Site] | None:
     """The site that ``argv`` names when it is reached over ssh, else None."""
     words = argv[: argv.index("--")] if "--" in argv else argv
+    if words[:2] == ["runs", "fetch"]:
+        return None  # it copies to this machine
     names = [b for a, b in itertools.pairwise(words) if a == "--site"]
     names += [word.removeprefix("--site=") for word in words if word.startswith("--site=")]
     if not names or "--help" in words:
         return None
-    path = config.find("sites", names[-1])
-    site = config.validate(Site, config.read_yaml(path), str(path))
+    site = load(names[-1])
     return (names[-1], site) if site.ssh else None
 
 

@@ -32,6 +32,13 @@ class Site(Section):
     """Slurm partition (--partition)."""
     account: str | None = None
     """Slurm account (--account)."""
+    qos: str | None = None
+    """Slurm quality of service (--qos)."""
+    tasks_at_once: int | None = Field(default=None, gt=0)
+    """Tasks of one stage that may run at the same time (%N of an array); unset: no such limit."""
+    max_queued_tasks: int | None = Field(default=None, gt=0)
+    """Tasks that may wait or run at the same time, where the cluster does not tell its limit; the
+    rest is submitted as they end."""
     environment: dict[str, str] = Field(default={})
     """Variables for every call of the scheduler and for the jobs; no secrets."""
     max_memory_per_node_mb: int | None = None

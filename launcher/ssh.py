@@ -89,6 +89,17 @@ class Connection:
         if done.returncode:
             raise lost(self.host, done.stderr)
 
+    def download(self, source: str, names: Sequence[str], target: Path) -> None:
+        """Copy the files and directories ``names`` of the host's directory ``source``."""
+        done = subprocess.run(
+            ["rsync", "--archive", "--recursive", "--exclude=.*.part", "--from0",
+             "--files-from=-", "--rsh", shlex.join(self.words()),
+             f"{self.host}:{source}/", f"{target}/"],
+            input="\0".join(names), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            raise lost(self.host, done.stderr)
+
 
 def lost(host: str, words: str) -> RemoteError:
     """RDTL-S037 or, for a changed host key, RDTL-B013."""

@@ -23,6 +23,7 @@ from launcher.cli import (
     report,
     run,
     runs,
+    runs_change,
     shell,
     train,
 )
@@ -50,6 +51,7 @@ app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
 app.add_typer(image.app, name="image")
+runs_change.add_to(runs.app)
 app.add_typer(runs.app, name="runs")
 
 

@@ -82,7 +82,7 @@ def backend_for(run: RunDir, site: Site, jobs: int | None) -> Backend:
     if site.kind == "slurm":
         from launcher.submit.slurm import SlurmBackend
 
-        return SlurmBackend(run, site)
+        return SlurmBackend(run, site, current.say)
     from launcher.submit.hosts import LocalBackend
 
     return LocalBackend(run, site, jobs)
@@ -94,10 +94,13 @@ def show_dry_run(output: Output, run: RunDir, plan: Plan, site: Site) -> None:
     for stage in plan.stages:
         on_node = node_command(run, stage)
         if site.kind == "slurm":
+            from launcher.arrays import cut
             from launcher.submit.slurm import SlurmBackend
 
             after = [f"<job id of {parent}>" for parent in stage.needs]
-            script = SlurmBackend(run, site).script(plan, stage, 1, after)
+            backend = SlurmBackend(run, site)
+            parts = cut(stage.name, 1, list(range(stage.array)), backend.part_size(stage) or None)
+            script = backend.script(stage, parts[0], after)
             scripts[stage.name] = f"{script}\n# which starts on each node: {on_node}\n"
         else:
             scripts[stage.name] = f"cd {run.root}  # {stage.array} task(s)\n{on_node}"
@@ -128,11 +131,19 @@ def node_command(run: RunDir, stage: Stage) -> str:
     return shlex.join(launch.argv)
 
 
+def check_cluster(output: Output, run: RunDir, plan: Plan, site: Site) -> None:
+    """Refuse a new plan that the cluster can never run, before anything is written."""
+    if site.kind == "slurm" and not run.plan.exists():
+        from launcher.submit.slurm import SlurmBackend
+
+        SlurmBackend(run, site, output.say).check(plan)
+
+
 def submit_all(output: Output, run: RunDir, plan: Plan, site: Site, config_yaml: str) -> None:
     """Submit every stage of a run as jobs that wait for each other, and return."""
     from launcher.core.errors import UsageError
     from launcher.create import create
-    from launcher.drive import Driver
+    from launcher.drive import submit_all as send
 
     if site.kind != "slurm":
         raise UsageError(
@@ -141,11 +152,9 @@ def submit_all(output: Output, run: RunDir, plan: Plan, site: Site, config_yaml:
             where=f"site {plan.site} is {site.kind}: its tasks end with this command",
             fix="leave --detach out, or choose a cluster with --site",
         )
+    check_cluster(output, run, plan, site)
     plan = create(run, plan, config_yaml)
-    driver = Driver(run, plan, backend_for(run, site, None))
-    driver.adopt()
-    driver.submit_ready(driver.look())
-    submitted = {stage.name: driver.ids(stage.name) for stage in plan.stages}
+    submitted = send(run, plan, backend_for(run, site, None))
     for name, ids in submitted.items():
         output.say(f"{name:<10} {', '.join(ids) or 'done earlier'}")
     output.say(f"run {run.root}; `rdtl runs show {run.root}` says how far it is")
@@ -163,11 +172,24 @@ def execute(
 ) -> Plan:
     """Create or continue the run and drive it to its end; returns the plan that really ran."""
     from launcher.create import create
+
+    check_cluster(output, run, plan, site)
+    plan = create(run, plan, config_yaml)
+    drive_on(output, run, plan, backend_for(run, site, jobs), also)
+    return plan
+
+
+def drive_on(
+    output: Output,
+    run: RunDir,
+    plan: Plan,
+    backend: Backend,
+    also: Callable[[list[StageView]], Any] | None = None,
+) -> None:
+    """Drive a run that exists to its end and say what happens."""
     from launcher.drive import drive
     from launcher.progress import Watcher
 
-    plan = create(run, plan, config_yaml)
-    backend = backend_for(run, site, jobs)
     watcher = Watcher(run, output)
 
     def watch(views: list[StageView]) -> None:
@@ -178,4 +200,3 @@ def execute(
     output.say(f"run {run.root} on site {plan.site}")
     drive(run, plan, backend, watch)
     output.clear_status()
-    return plan

@@ -1,76 +1,258 @@
-"""``rdtl runs``: look at runs."""
+"""``rdtl runs``: look at runs. What changes them is in :mod:`launcher.cli.runs_change`."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from launcher.cli import common
 
-app = typer.Typer(help="List and show runs.", no_args_is_help=True, rich_markup_mode=None)
+if TYPE_CHECKING:
+    from launcher.core.runs import RunDir
+    from launcher.judges import State
+    from launcher.status import RunStatus, StageStatus
+
+app = typer.Typer(
+    help="Look at runs, continue them, end them.", no_args_is_help=True, rich_markup_mode=None
+)
+RunArgument = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run directory, or a run's name in --runs-dir.")
+]
+OfSiteOption = Annotated[
+    str | None,
+    typer.Option(
+        "--site", help="Only runs of this site; of a cluster over ssh the runs that lie there."
+    ),
+]
+ORDER: tuple[State, ...] = ("running", "waiting", "failed", "gone", "unknown", "unsubmitted")
+
+
+def find_run(name: str, runs_dir: Path, site: str | None) -> RunDir:
+    """The run called ``name``: a directory as given, NAME or NAME-SITE of ``runs_dir``."""
+    from launcher import status
+    from launcher.core.runs import RunDir
+
+    candidates = [Path(name), runs_dir / name, *([runs_dir / f"{name}-{site}"] if site else [])]
+    path = next((path for path in candidates if (path / "plan.json").exists()), runs_dir / name)
+    run = RunDir(path.resolve())
+    status.open_run(run)
+    return run
+
+
+def every_run(runs_dir: Path, site: str | None) -> list[RunDir]:
+    """All runs of ``runs_dir``, of one site if it is named; the newest first."""
+    from launcher.core import plan
+    from launcher.core.runs import RunDir
+
+    plans = sorted(runs_dir.glob("*/plan.json"), key=lambda path: -path.stat().st_mtime)
+    wanted = [path for path in plans if site is None or plan.read(path).site == site]
+    return [RunDir(path.parent.resolve()) for path in wanted]
 
 
 @app.command("list")
 def list_runs(
-    runs_dir: common.RunsOption = Path("runs"), as_json: common.JsonOption = False
+    site: OfSiteOption = None,
+    runs_dir: common.RunsOption = Path("runs"),
+    as_json: common.JsonOption = False,
 ) -> None:
-    """All runs of a directory with their state."""
-    from launcher.core.runs import RunDir
+    """All runs of a directory with their state, the newest first."""
+    from launcher import status
 
     output = common.start_output(as_json)
-    found = [describe(RunDir(path.parent)) for path in sorted(runs_dir.glob("*/plan.json"))]
+    found = status.of_all(every_run(runs_dir, site))
     if not found:
         output.say(f"no runs in {runs_dir.resolve()}; `rdtl demo` makes one")
     else:
-        rows = [[run["name"], run["site"], run["state"]] for run in found]
-        output.table(str(runs_dir), ["run", "site", "stages done"], rows)
-    output.result(found)
+        rows = [
+            [one.run.root.name, one.word, _tasks(one), _age(one.run.plan.stat().st_mtime), _at(one)]
+            for one in found
+        ]
+        output.table(str(runs_dir), ["run", "state", "tasks done", "made", "stage"], rows)
+    output.result([facts(one) for one in found])
 
 
 @app.command("show")
 def show(
-    run: Annotated[Path, typer.Argument(help="A run directory.", exists=True, file_okay=False)],
+    run: RunArgument,
+    diff: Annotated[
+        bool, typer.Option("--diff", help="What differs between the code that ran and now.")
+    ] = False,
+    site: OfSiteOption = None,
+    runs_dir: common.RunsOption = Path("runs"),
     as_json: common.JsonOption = False,
 ) -> None:
-    """The stages of one run, their attempts and their newest logs."""
-    from launcher.core.runs import RunDir
+    """The stages of one run, their attempts, why they wait and how they failed."""
+    from launcher import status
 
     output = common.start_output(as_json)
-    facts = describe(RunDir(run.resolve()))
-    rows = [[s["stage"], f"{s['done']}/{s['tasks']}", str(s["attempts"])] for s in facts["stages"]]
-    output.table(f"{facts['name']} on {facts['site']}", ["stage", "tasks done", "attempts"], rows)
-    output.text(f"\nlogs: {run / 'logs'}")
-    output.result(facts)
-
-
-def describe(run: Any) -> dict[str, Any]:
-    """State of a run from its ledger alone (nothing is asked of a scheduler)."""
-    from launcher.core import plan
-    from launcher.core.errors import UsageError
-
-    if not run.plan.exists():
-        raise UsageError(
-            "RDTL-U014",
-            "this is no run directory",
-            where=f"{run.plan} does not exist",
-            fix="rdtl runs list shows the runs",
-        )
-    the_plan = plan.read(run.plan)
-    stages = [
-        {
-            "stage": stage.name,
-            "tasks": stage.array,
-            "done": sum(run.ledger.done(stage.name, i, stage.nodes) for i in range(stage.array)),
-            "attempts": run.ledger.current_attempt(stage.name),
-        }
-        for stage in the_plan.stages
+    one = status.of(find_run(run, runs_dir, site))
+    document = facts(one)
+    rows = [
+        [s.stage.name, f"{s.counts.get('done', 0)}/{s.stage.array}", str(s.attempts), _words(s)]
+        for s in one.stages
     ]
-    finished = sum(stage["done"] == stage["tasks"] for stage in stages)
+    title = f"{one.run.root.name}: {one.word}"
+    output.table(title, ["stage", "tasks done", "attempts", "others"], rows)
+    output.text()
+    for line in remarks(one):
+        output.text(f"  {line}")
+    if diff:
+        from launcher import diff as differences
+
+        found = differences.of(one.run)
+        document["diff"] = found.to_dict()
+        for line in found.lines():
+            output.text(line)
+    output.result(document)
+
+
+def remarks(one: RunStatus) -> list[str]:
+    """What a person should know beside the table."""
+    said = [
+        f"{s.stage.name}: {s.counts[state]} {state}: {s.why(state)}"
+        for s in one.stages
+        for state in ORDER
+        if s.why(state)
+    ]
+    for s in one.stages:
+        again = [task.restart for task in s.tasks if task.restart]
+        if again:
+            said.append(f"{s.stage.name}: {len(again)} started again, up to {max(again)} times")
+    said += [f"{s.stage.name}: job {', '.join(s.jobs())}" for s in one.stages if s.jobs()]
+    if one.note:
+        said.append(f"the scheduler does not answer: {one.note}")
+    elif one.asked_at:
+        said.append(f"the queue was asked {_age(one.asked_at)} ago")
+    if one.word in ("failed", "stopped"):
+        said.append(f"next: rdtl runs resume {one.run.root.name}, after the cause is gone")
+    said.append(f"logs: rdtl runs logs {one.run.root.name}, files in {one.run.root / 'logs'}")
+    return said
+
+
+def facts(one: RunStatus) -> dict[str, Any]:
+    """JSON form of a run's state."""
     return {
-        "name": run.root.name,
-        "site": the_plan.site,
-        "state": f"{finished}/{len(stages)}",
-        "stages": stages,
+        "name": one.run.root.name,
+        "run": str(one.run.root),
+        "site": one.plan.site,
+        "state": one.word,
+        "note": one.note,
+        "stages": [
+            {
+                "stage": s.stage.name,
+                "tasks": s.stage.array,
+                "done": s.counts.get("done", 0),
+                "counts": s.counts,
+                "attempts": s.attempts,
+                "why": {state: s.why(state) for state in ORDER if s.why(state)},
+                "jobs": s.jobs(),
+            }
+            for s in one.stages
+        ],
     }
+
+
+@app.command("logs")
+def logs(
+    run: RunArgument,
+    stage: Annotated[str | None, typer.Option("--stage", help="Of this stage.")] = None,
+    task: Annotated[int | None, typer.Option("--task", min=0, help="Of this array task.")] = None,
+    attempt: Annotated[
+        int | None, typer.Option("--attempt", min=1, help="Of this attempt.")
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on printing until the task has ended.")
+    ] = False,
+    site: OfSiteOption = None,
+    runs_dir: common.RunsOption = Path("runs"),
+    as_json: common.JsonOption = False,
+) -> None:
+    """Print a log: of what failed, else of what runs, else the newest."""
+    from launcher import logs as reading
+    from launcher import status
+
+    output = common.start_output(as_json)
+    one = status.of(find_run(run, runs_dir, site))
+    log = reading.choose(one, stage, task, attempt)
+    output.say(f"stage {log.stage}, task {log.index}, attempt {log.attempt}: {log.paths()[0]}")
+    lines = []
+    for node, line in reading.follow(log, one) if follow else reading.read(log):
+        output.text(f"[{node}] {line}" if log.nodes > 1 else line)
+        lines.append(line)
+    output.result({"stage": log.stage, "task": log.index, "attempt": log.attempt, "lines": lines})
+
+
+@app.command("watch")
+def watch(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUN]…", help="Runs; none: those of --runs-dir that are alive."),
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Print one frame and end.")] = False,
+    site: OfSiteOption = None,
+    runs_dir: common.RunsOption = Path("runs"),
+) -> None:
+    """Watch runs: progress, speed, loss, time left, what they wait for. Ctrl-C ends the looking."""
+    from launcher import status
+    from launcher.watch import live
+
+    output = common.start_output(False)
+    if runs:
+        named = [find_run(name, runs_dir, site) for name in runs]
+    else:
+        found = status.of_all(every_run(runs_dir, site))
+        named = [one.run for one in found if one.live]
+    if not named:
+        output.say(f"nothing is alive in {runs_dir.resolve()}; rdtl runs list shows all runs")
+        return
+    live.watch(named, once=once)
+
+
+@app.command("fetch")
+def fetch(
+    run: RunArgument,
+    destination: Annotated[Path, typer.Argument(metavar="DEST", help="A new directory.")],
+    site: OfSiteOption = None,
+    runs_dir: common.RunsOption = Path("runs"),
+    as_json: common.JsonOption = False,
+) -> None:
+    """Copy report, records and policy to DEST, whole or not at all."""
+    from launcher import fetch as fetching
+    from launcher import sites
+
+    output = common.start_output(as_json)
+    target = destination.absolute()
+    far = sites.load(site) if site else None
+    if site and far and far.ssh:
+        copied = fetching.fetch_from(far, site, run, target)
+    else:
+        copied = fetching.fetch(find_run(run, runs_dir, site), target)
+    output.say(f"{destination}: {', '.join(copied)}")
+    output.result({"destination": str(target), "copied": copied})
+
+
+def _words(stage: StageStatus) -> str:
+    others = [f"{stage.counts[s]} {s}" for s in ORDER if stage.counts.get(s)]
+    return ", ".join(others) or "–"
+
+
+def _tasks(one: RunStatus) -> str:
+    return f"{one.counts['done']}/{sum(one.counts.values())}"
+
+
+def _at(one: RunStatus) -> str:
+    """The first stage that is not done."""
+    open_ = [s for s in one.stages if s.counts.get("done", 0) < s.stage.array]
+    return open_[0].stage.name if open_ else "–"
+
+
+def _age(at: float) -> str:
+    """Time since ``at`` (seconds since 1970) in its largest unit."""
+    seconds = max(0.0, time.time() - at)
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

@@ -80,7 +80,7 @@ class Job:
     def fenced(self) -> bool:
         """Whether a newer attempt or restart of this task exists: then publish nothing any more."""
         ledger = self.run.ledger
-        if ledger.current_attempt(self.stage) > self.attempt:
+        if ledger.newest_attempt(self.stage, self.index) > self.attempt:
             return True
         return ledger.current_restart(self.stage, self.index, self.attempt) > self.restart
 

@@ -72,7 +72,11 @@ class Plan:
 
 def read(path: Path) -> Plan:
     """Load a plan that :meth:`Plan.to_dict` wrote."""
-    data = files.read_json(path)
+    return from_dict(files.read_json(path))
+
+
+def from_dict(data: dict[str, Any]) -> Plan:
+    """The inverse of :meth:`Plan.to_dict`."""
     stages = []
     for stage in data["stages"]:
         values = dict(stage)

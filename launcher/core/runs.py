@@ -120,8 +120,19 @@ class Ledger:
         return sorted(int(name.rsplit(".a", 1)[1]) for name in self.names(f"claim.{stage}.a"))
 
     def current_attempt(self, stage: str) -> int:
-        """Newest claimed attempt, 0 when there is none: work of older ones is fenced off."""
+        """Newest claimed attempt, 0 when there is none."""
         return max(self.attempts(stage), default=0)
+
+    def newest_attempt(self, stage: str, index: int) -> int:
+        """Newest attempt that claimed this task, 0 when none did: older ones are fenced off.
+
+        Others of the stage may still run in an older attempt (resubmit).
+        """
+        for number in reversed(self.attempts(stage)):
+            claim = self.read(f"claim.{stage}.a{number}")
+            if claim and index in claim["indices"]:
+                return number
+        return 0
 
     def current_restart(self, stage: str, index: int, attempt: int) -> int:
         """How often the scheduler has started this task of the attempt again (0: never)."""

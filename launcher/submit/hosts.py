@@ -12,8 +12,9 @@ from submitit.core import core
 
 from jobs.node import NodeTask, run_task
 from launcher import sites
+from launcher.arrays import Part
 from launcher.core.errors import RefusedError
-from launcher.core.plan import Plan, Stage
+from launcher.core.plan import Stage
 from launcher.core.runs import RunDir
 from launcher.submit.local import CappedExecutor
 
@@ -33,27 +34,42 @@ class LocalBackend:
         self._jobs: dict[str, core.Job[int]] = {}
         self._lock = lock_run(run)
 
-    def submit(
-        self, plan: Plan, stage: Stage, attempt: int, indices: list[int], after: list[str]
-    ) -> list[str]:
+    def part_size(self, stage: Stage) -> int | None:
+        """No limit: the executor has a queue of its own."""
+        return None
+
+    def room(self, tasks: int) -> bool:
+        """Always: as above."""
+        return True
+
+    def submit(self, stage: Stage, part: Part, after: list[str]) -> list[str] | None:
         """Queue the tasks; the executor starts as many as its cap allows."""
+        attempt = part.attempt
         executor = CappedExecutor(
             self._run.root / "local" / stage.name / f"attempt_{attempt}",
             jobs=sites.local_jobs(self._site, stage.memory_mb, self._wanted),
             environment={"PYTHONPATH": str(self._run.code), "PYTHONSAFEPATH": "1"},
         )
-        tasks = [NodeTask(str(self._run.root), stage.name, i, attempt) for i in indices]
+        tasks = [NodeTask(str(self._run.root), stage.name, i, attempt) for i in part.indices]
         ids = [f"{stage.name}.a{attempt}.{task.index}" for task in tasks]
         self._jobs.update(zip(ids, executor.map_array(run_task, tasks), strict=True))
         return ids
 
-    def find(self, stage: str, attempt: int) -> list[str]:
+    def find(self, part: Part, began: float) -> list[str] | None:
         """Nothing outlives the launcher here: tasks die with the process that started them."""
         return []
 
-    def alive(self, ids: list[str]) -> set[str]:
+    def alive(self, ids: list[str]) -> set[str] | None:
         """Those of ``ids`` that wait or run."""
         return {id_ for id_ in ids if id_ in self._jobs and not self._jobs[id_].done()}
+
+    def ended(self, ids: list[str], since: float) -> str:
+        """Nothing that the tasks' own markers do not say better."""
+        return ""
+
+    def wait_for(self, ids: list[str], parents: list[str]) -> bool:
+        """Nothing waits here: a stage is started when those that it needs have ended."""
+        return True
 
     def cancel(self, ids: list[str]) -> None:
         """End the tasks and wait until they are gone."""

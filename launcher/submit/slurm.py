@@ -1,83 +1,79 @@
-"""Slurm through submitit: one array job per stage, chained by dependencies.
+"""Slurm: parts of stages as (array) jobs, chained by dependencies.
 
-submitit writes and submits the script; Slurm's own words (squeue) and the run's
-ledger say how it went. submitit's job state is never asked: without accounting
-it stays UNKNOWN for ever.
+submitit's executor sends the script (:mod:`launcher.submit.adapter`); Slurm's own
+words and the run's ledger say how it went. Nothing here waits: what cannot be
+known or done now returns None, and :mod:`launcher.drive` comes back to it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-import shlex
-import subprocess
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
+import re
+import sys
+import time
+from collections.abc import Callable
 
+from launcher.arrays import Part, spans
 from launcher.core.errors import RemoteError
 from launcher.core.plan import Plan, Stage
 from launcher.core.runs import RunDir
 from launcher.sites import Site, require_scheduler
+from launcher.submit import fit, limits, parse
+from launcher.submit.clients import INHERITED, KEPT, Clients, Reply, clean_environment
+from launcher.submit.queue import Queue
+from launcher.submit.script import Request, render
 
-INHERITED = ("SLURM_", "SLURMD_", "SRUN_", "SBATCH_", "SUBMITIT_", "PMI_", "PMIX_")
-KEPT = ("SLURM_CONF",)
+__all__ = ["INHERITED", "KEPT", "SlurmBackend", "clean_environment", "job_name", "request"]
 
-
-def job_name(run: RunDir, stage: str, attempt: int) -> str:
-    """Deterministic tag of one submission: the same run, stage and attempt give the same name."""
-    run_id = hashlib.sha256(str(run.root).encode()).hexdigest()[:8]
-    return f"rdtl-{run_id}-{stage}-a{attempt}"
-
-
-def clean_environment(current: Mapping[str, str], site: dict[str, str]) -> dict[str, str]:
-    """``current`` without what an enclosing job left behind, plus the site's variables.
-
-    A job that inherits SLURM_* from the job in which it was submitted reads the
-    wrong node list and array index.
-    """
-    kept = {k: v for k, v in current.items() if k in KEPT or not k.startswith(INHERITED)}
-    return {**kept, **site}
+FULL = re.compile(r"MaxSubmit|GrpSubmit|job submit limit|MaxJobCount|maximum number of jobs")
+"""sbatch refuses because too many tasks are queued now; later it may take them."""
+FULL_PAUSE_S = 60.0
+CODES = {
+    "Invalid job array specification": "RDTL-S002",
+    "time limit": "RDTL-S021",
+    "node configuration is not available": "RDTL-S021",
+    "policy": "RDTL-S021",
+}
+"""What sbatch's own words mean, where there is a better code than RDTL-S031."""
 
 
-@contextlib.contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    before = dict(os.environ)
-    os.environ.clear()
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+def job_name(run: RunDir, stage: str, tag: str) -> str:
+    """Deterministic name of one part: the same run, stage, attempt and part give the same."""
+    return f"{job_prefix(run)}{stage}-{tag}"
 
 
-def script_parameters(
-    run: RunDir, site: Site, stage: Stage, attempt: int, after: list[str]
-) -> dict[str, Any]:
-    """submitit parameters of one stage: a pure function of its arguments."""
-    kind = "afterany" if stage.needs_ended else "afterok"
-    extra: dict[str, Any] = {"dependency": f"{kind}:{':'.join(after)}"} if after else {}
-    if site.account:
-        extra["account"] = site.account
-    return {
-        "slurm_job_name": job_name(run, stage.name, attempt),
-        "slurm_partition": site.partition,
-        "slurm_nodes": stage.nodes,
-        "slurm_ntasks_per_node": 1,
-        "slurm_cpus_per_task": stage.cpus,
-        "slurm_mem": f"{stage.memory_mb}MB",
-        "slurm_gpus_per_node": stage.gpus_per_node or None,
-        "slurm_time": stage.minutes,
-        "slurm_srun_args": ["--kill-on-bad-exit=1"],  # a dead rank must not leave others hanging
-        "slurm_setup": [f"export PYTHONPATH={_quote(run.code)} PYTHONSAFEPATH=1"],
-        "slurm_additional_parameters": extra or None,
-    }
+def job_prefix(run: RunDir) -> str:
+    """Beginning of the names of all jobs of a run."""
+    return f"rdtl-{hashlib.sha256(str(run.root).encode()).hexdigest()[:8]}-"
 
 
-def _quote(path: Path) -> str:
-    return shlex.quote(str(path))
+def request(run: RunDir, site: Site, stage: Stage, part: Part, after: list[str]) -> Request:
+    """What the script of a part says: a pure function of its arguments."""
+    folder = run.root / "slurm" / stage.name / f"attempt_{part.attempt}"
+    number = f", part {part.number + 1} of {part.of}" if part.of > 1 else ""
+    at_once = site.tasks_at_once
+    return Request(
+        title=f"Stage {stage.name} of run {run.root.name}, attempt {part.attempt}{number}: "
+        f"{'tasks' if stage.array > 1 else 'task'} {spans(part.indices)} of {stage.array}.",
+        job_name=job_name(run, stage.name, part.tag),
+        folder=folder if part.of == 1 else folder / f"part_{part.number}",
+        code=run.code,
+        python=sys.executable,
+        nodes=stage.nodes,
+        cpus=stage.cpus,
+        memory_mb=stage.memory_mb,
+        minutes=stage.minutes,
+        gpus_per_node=stage.gpus_per_node,
+        partition=site.partition,
+        account=site.account,
+        qos=site.qos,
+        # An array of one would only look odd in squeue; a plain job is what Slurm shows best.
+        array=len(part.indices) if len(part.indices) > 1 else 0,
+        at_once=max(1, at_once // part.of) if at_once else None,
+        after=tuple(after),
+        after_any=stage.needs_ended,
+    )
 
 
 class SlurmBackend:
@@ -86,90 +82,133 @@ class SlurmBackend:
     poll_s = 2.0
     submits_ahead = True
 
-    def __init__(self, run: RunDir, site: Site) -> None:
+    def __init__(
+        self,
+        run: RunDir,
+        site: Site,
+        say: Callable[[str], None] = lambda text: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         require_scheduler("slurm")
         self._run = run
         self._site = site
-        self._environment = clean_environment(os.environ, site.environment)
+        self._clock = clock
+        self._clients = Clients(clean_environment(os.environ, site.environment), say, clock)
+        self.queue = Queue(self._clients, job_prefix(run), clock)
+        self._limits: limits.Limits | None = None
+        self._full_until = float("-inf")
 
-    def _executor(self, stage: Stage, attempt: int, after: list[str]) -> Any:
-        import submitit
+    def limits(self) -> limits.Limits | None:
+        """The cluster's limits, asked once; None while it does not answer."""
+        if self._limits is None:
+            self._limits = limits.read(self._clients, self._site)
+        return self._limits
 
-        folder = self._run.root / "slurm" / stage.name / f"attempt_{attempt}"
-        executor = submitit.AutoExecutor(folder=folder, cluster="slurm")
-        executor.update_parameters(
-            **script_parameters(self._run, self._site, stage, attempt, after)
-        )
-        return executor
+    def check(self, plan: Plan) -> None:
+        """RefusedError RDTL-S021 when the cluster can never run a stage of ``plan``.
 
-    def script(self, plan: Plan, stage: Stage, attempt: int, after: list[str]) -> str:
-        """The exact sbatch script of a stage; for a pipeline the parents' ids are not known yet."""
-        with _environment(self._environment):
-            inner = self._executor(stage, attempt, after)._executor
-            if stage.array > 1:
-                inner.parameters["map_count"] = stage.array
-            text: str = inner._make_submission_file_text(inner._submitit_command_str, "")
-            return text
+        UsageError RDTL-U024 when a path cannot stand in a script. A cluster that does not
+        answer refuses nothing.
+        """
+        for stage in plan.stages:
+            self.script(stage, Part(stage.name, 1, tuple(range(stage.array))), [])
+        asked = [
+            self._clients.ask(["scontrol", "show", "partition"]),
+            self._clients.ask(["sinfo", "--exact", "--noheader", parse.NODES_FORMAT]),
+        ]
+        if None not in asked:
+            cluster = fit.Cluster(parse.partitions(asked[0] or ""), parse.nodes(asked[1] or ""))
+            for stage in plan.stages:
+                fit.check(stage, self._site.partition, cluster)
 
-    def submit(
-        self, plan: Plan, stage: Stage, attempt: int, indices: list[int], after: list[str]
-    ) -> list[str]:
-        """sbatch one stage; returns the job id. Raises RemoteError with sbatch's own words."""
-        from submitit.core.utils import FailedJobError
+    def part_size(self, stage: Stage) -> int | None:
+        """Tasks that one part of ``stage`` may have; 0 while it cannot be known."""
+        if stage.array == 1:
+            return None
+        told = self.limits()
+        return told.part_size if told else 0
 
-        from jobs.node import NodeTask, run_task
+    def script(self, stage: Stage, part: Part, after: list[str]) -> str:
+        """The exact sbatch script of a part; for a pipeline the parents' ids are not known yet."""
+        return render(request(self._run, self._site, stage, part, after))
 
-        tasks = [NodeTask(str(self._run.root), stage.name, i, attempt) for i in indices]
+    def submit(self, stage: Stage, part: Part, after: list[str]) -> list[str] | None:
+        """sbatch one part; its job id; [] when the queue is full; None when nobody answered.
+
+        After None the part must be looked up before it is sent again. Raises
+        RemoteError with sbatch's own words when Slurm refuses.
+        """
+        from launcher.submit.adapter import NotSentError, PartExecutor
+
         try:
-            with _environment(self._environment):
-                executor = self._executor(stage, attempt, after)
-                # An array of one would lose its index; a plain job is what Slurm shows best.
-                jobs = (
-                    executor.map_array(run_task, tasks)
-                    if len(tasks) > 1
-                    else [executor.submit(run_task, tasks[0])]
-                )
-        except (FailedJobError, subprocess.SubprocessError) as error:
-            raise RemoteError(
-                "RDTL-S031",
-                f"sbatch refused stage {stage.name}",
-                where=" ".join(str(error).split())[:400],
-                fix=f"rdtl ... --dry-run prints the script; look at {self._run.root / 'slurm'}",
-            ) from error
-        return sorted({job.job_id.split("_")[0] for job in jobs})
+            executor = PartExecutor(
+                request(self._run, self._site, stage, part, after), self._clients
+            )
+            job = executor.send(self._run, stage.name, part.attempt, part.indices)
+        except NotSentError as error:
+            return self._not_sent(stage, error.reply)
+        self._clients.answered()
+        self.queue.sent(job, len(part.indices))
+        return [job]
 
-    def find(self, stage: str, attempt: int) -> list[str]:
-        """Ids of jobs in the queue that carry the tag of this submission."""
-        name = job_name(self._run, stage, attempt)
-        return sorted({job for job, _, _, job_tag in self._queue() if job_tag == name})
+    def _not_sent(self, stage: Stage, reply: Reply) -> list[str] | None:
+        if reply.silent:
+            self._clients.unanswered("sbatch", reply)
+            return None
+        if FULL.search(reply.err) and self.queue.tasks():
+            self._full_until = self._clock() + FULL_PAUSE_S
+            return []
+        words = " ".join(reply.err.split())[:400]
+        code = next((code for text, code in CODES.items() if text in words), "RDTL-S031")
+        raise RemoteError(
+            code,
+            f"sbatch refused stage {stage.name}",
+            where=words,
+            why="nothing of it was submitted; what was submitted before goes on",
+            fix="change the request or the site file; rdtl ... --dry-run prints the script",
+        )
 
-    def alive(self, ids: list[str]) -> set[str]:
-        """Those of ``ids`` that still wait or run. A job that can never start is cancelled."""
-        found = set()
-        for job, _state, reason, _name in self._queue():
-            if job in ids and "DependencyNeverSatisfied" in reason:
-                self.cancel([job])
-            elif job in ids:
-                found.add(job)
+    def room(self, tasks: int) -> bool:
+        """Whether the cluster takes ``tasks`` more tasks of this user now."""
+        if self._clients.resting or self._clock() < self._full_until:
+            return False
+        most = self._limits.queued_tasks if self._limits else None
+        if most is None:
+            return True
+        queued = self.queue.tasks()
+        return queued is not None and queued + tasks <= most
+
+    def find(self, part: Part, began: float) -> list[str] | None:
+        """Ids of a part that was perhaps sent at ``began`` (seconds since 1970), by its name.
+
+        None while it cannot be known: nobody answers, or the request may still be on its way.
+        """
+        told = self.limits()
+        if told is None:
+            return None
+        name = job_name(self._run, part.stage, part.tag)
+        found = self.queue.find(name, began, told.accounting, told.remembers_s)
+        if found == [] and time.time() - began < told.settles_s:
+            return None
         return found
+
+    def alive(self, ids: list[str]) -> set[str] | None:
+        """Those of ``ids`` that wait or run; None when it cannot be known now."""
+        found = self.queue.alive(ids)
+        self.cancel(sorted(self.queue.hopeless(ids)))
+        return found
+
+    def ended(self, ids: list[str], since: float) -> str:
+        """How Slurm's accounting says that jobs ended, "" when it cannot say."""
+        return self.queue.ended(ids, since) if ids else ""
+
+    def wait_for(self, ids: list[str], parents: list[str]) -> bool:
+        """Change what jobs that have not started wait for; False when Slurm refuses."""
+        order = f"Dependency=afterany:{':'.join(parents)}"
+        update = ["scontrol", "update", f"JobId={','.join(ids)}", order]
+        return self._clients.run(update).code == 0
 
     def cancel(self, ids: list[str]) -> None:
         """scancel all ``ids`` in one call."""
         if ids:
-            subprocess.run(["scancel", *ids], env=self._environment, check=False)
-
-    def _queue(self) -> list[tuple[str, str, str, str]]:
-        command = ["squeue", "--me", "--noheader", "--format=%F|%T|%r|%j"]
-        done = subprocess.run(
-            command, env=self._environment, capture_output=True, text=True, check=False, timeout=60
-        )
-        if done.returncode:
-            raise RemoteError(
-                "RDTL-S032",
-                "squeue does not answer",
-                where=done.stderr.strip()[:300],
-                why="the jobs go on; only looking at them failed",
-                fix="check the cluster (sinfo), then run the same command again: it continues",
-            )
-        rows = [line.split("|", 3) for line in done.stdout.splitlines() if line.count("|") >= 3]
-        return [(a, b, c, d) for a, b, c, d in rows]
+            self._clients.run(["scancel", *ids])

@@ -162,6 +162,17 @@ def _check_first_step(cluster: Cluster) -> None:
         raise ClusterError(f"the first srun failed ({done.returncode}): {done.stderr.strip()}")
 
 
+def kill(cluster: Cluster, name: str) -> None:
+    """KILL one daemon, as a crash would."""
+    processes.kill([processes.recorded(cluster.records)[name].pid])
+
+
+def restart_controller(cluster: Cluster) -> None:
+    """Start slurmctld again from its saved state; returns when it answers."""
+    _spawn(cluster, "slurmctld", ["slurmctld", "-D"])
+    _wait(cluster, ["slurmctld"], lambda: run(cluster, "scontrol", "ping").returncode == 0)
+
+
 def stop(cluster: Cluster) -> None:
     """Cancel all jobs, let them end, then stop every daemon; fine when some or all are gone."""
     records = processes.recorded(cluster.records)

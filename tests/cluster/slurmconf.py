@@ -20,7 +20,8 @@ GPUS_PER_NODE = 2
 # - linuxproc, task/none: work without cgroups and systemd, but nothing enforces --mem, and a
 #   signal reaches every descendant of a task instead of its top process only.
 # - config_overrides: a small machine may play nodes with more CPUs and memory than it has.
-# - KillWait, SlurmdTimeout: shorter than the defaults (30 s, 300 s), to test quickly.
+# - KillWait, SlurmdTimeout, MessageTimeout: shorter than the defaults (30 s, 300 s, 10 s), to
+#   test quickly. MaxJobCount: a hundred thousand array tasks may be queued.
 _SLURM_CONF = """\
 ClusterName={cluster_name}
 SlurmctldHost={host}({address})
@@ -42,11 +43,12 @@ SelectTypeParameters=CR_Core_Memory
 SchedulerParameters=sched_interval=2,sched_min_interval=100000,bf_interval=2,\
 default_queue_depth=500,batch_sched_delay=0
 MaxArraySize=10001
-MaxJobCount=20000
+MaxJobCount=300000
 MinJobAge=3600
 ReturnToService=2
 SlurmdTimeout=15
 KillWait=5
+MessageTimeout=5
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 GresTypes=gpu

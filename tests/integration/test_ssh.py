@@ -118,3 +118,22 @@ def test_a_changed_host_key_is_named(laptop: Path, node: LoginNode) -> None:
         known.write_text(before)
     assert done.returncode == 4
     assert "RDTL-B013" in done.stderr
+
+
+def test_runs_of_a_far_cluster_are_looked_at_and_fetched(laptop: Path) -> None:
+    script = (
+        'mkdir -p "$RDTL_RUN_DIR/report"; echo fine >"$RDTL_RUN_DIR/report/index.html"; echo hi'
+    )
+    made = rdtl("run", "--site", "far", "--name", "look", "--", "sh", "-c", script, cwd=laptop)
+    assert made.returncode == 0, made.stderr
+    shown = rdtl("runs", "show", "look", "--site", "far", cwd=laptop)
+    assert "look-far: done" in shown.stdout, shown.stderr
+    assert "look-far" in rdtl("runs", "list", "--site", "far", cwd=laptop).stdout
+    assert rdtl("runs", "logs", "look", "--site", "far", cwd=laptop).stdout.split() == ["hi"]
+    copied = rdtl("runs", "fetch", "look", "here", "--site", "far", cwd=laptop)
+    assert copied.returncode == 0, copied.stderr
+    assert (laptop / "here" / "report" / "index.html").read_text() == "fine\n"
+    assert (laptop / "here" / "lock.json").exists()
+    missing = rdtl("runs", "fetch", "nothing-far", "there", "--site", "far", cwd=laptop)
+    assert missing.returncode == 4
+    assert not (laptop / "there").exists()

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from launcher.arrays import cut
 from launcher.core.plan import read
 from launcher.core.runs import RunDir
 from launcher.sites import Site
@@ -57,7 +58,7 @@ def test_dry_run_prints_the_script_that_is_then_submitted(cluster: Path) -> None
     assert not (cluster / "runs" / "exact-minislurm").exists()
     real = rdtl(*common, cwd=cluster)
     assert real.returncode == 0, real.stderr
-    (script,) = (cluster / "runs/exact-minislurm/slurm/run/attempt_1").glob("*_submission.sh")
+    (script,) = (cluster / "runs/exact-minislurm/slurm/run/attempt_1").glob("submission.sh")
     assert script.read_text().strip() in dry.stdout
 
 
@@ -167,5 +168,5 @@ def test_a_submission_whose_record_was_lost_is_found_by_its_name(cluster: Path) 
     (run.root / "events" / "submitted.run.a1.json").unlink()
     site = Site(**yaml.safe_load((cluster / "configs/sites/minislurm.yaml").read_text()))
     backend = SlurmBackend(run, site)
-    assert backend.find("run", 1) == event["ids"]
+    assert backend.find(cut("run", 1, [0], None)[0], event["at"]) == event["ids"]
     backend.cancel(event["ids"])

@@ -1,0 +1,104 @@
+"""Finding the log that a person means, and following it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from launcher.core.errors import UsageError
+from launcher.core.runs import RunDir
+from launcher.judges import LIVE, State
+from launcher.markers import Markers, Marks
+from launcher.status import RunStatus, StageStatus
+
+POLL_S = 0.5
+INTERESTING: tuple[State, ...] = ("failed", "running", "gone", "done")
+
+
+@dataclass(frozen=True)
+class Log:
+    """Output of one task of a stage in one attempt, a file for each node."""
+
+    run: RunDir
+    stage: str
+    index: int
+    attempt: int
+    nodes: int
+
+    def paths(self) -> list[Path]:
+        """Files that exist, in the order of nodes."""
+        named = [self.run.log(self.stage, self.attempt, self.index, n) for n in range(self.nodes)]
+        return [path for path in named if path.exists()]
+
+
+def choose(one: RunStatus, stage: str | None, index: int | None, attempt: int | None) -> Log:
+    """The log that was asked for; what is not said is the most interesting: failed, running, new.
+
+    Raises UsageError RDTL-U026 for a stage, task or attempt that has no log.
+    """
+    candidates = [s for s in one.stages if stage in (None, s.stage.name)]
+    for state in INTERESTING:
+        # Of stages that are done the last one is the news; of others the first is the cause.
+        for found in reversed(candidates) if state == "done" else candidates:
+            for task in found.tasks:
+                if index not in (None, task.index) or (index is None and task.state != state):
+                    continue
+                log = _newest(one.run, found, task.index, attempt)
+                if log:
+                    return log
+    known = ", ".join(s.stage.name for s in one.stages)
+    asked = {"stage": stage, "task": index, "attempt": attempt}
+    said = ", ".join(f"{name} {value}" for name, value in asked.items() if value is not None)
+    raise UsageError(
+        "RDTL-U026",
+        f"there is no log of {said}" if said else "nothing of this run has written a log yet",
+        where=str(one.run.root / "logs"),
+        fix=f"stages are {known}; rdtl runs show {one.run.root.name} says what started",
+    )
+
+
+def _newest(run: RunDir, stage: StageStatus, index: int, attempt: int | None) -> Log | None:
+    numbers = [attempt] if attempt is not None else range(stage.attempts, 0, -1)
+    logs = (Log(run, stage.stage.name, index, number, stage.stage.nodes) for number in numbers)
+    return next((log for log in logs if log.paths()), None)
+
+
+def read(log: Log) -> Iterator[tuple[int, str]]:
+    """(number of the file, line) of everything written so far."""
+    for number, path in enumerate(log.paths()):
+        with path.open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                yield number, line.rstrip("\n")
+
+
+def follow(log: Log, one: RunStatus) -> Iterator[tuple[int, str]]:
+    """As :func:`read`, and then what is written until the task has ended.
+
+    Its end is its marker, or the scheduler's word at the beginning that it is not alive.
+    """
+    stage = next(s for s in one.stages if s.stage.name == log.stage)
+    alive = stage.tasks[log.index].state in LIVE
+    offsets: dict[Path, int] = {}
+    markers = Markers(one.run)
+    while True:
+        over = not alive or _ended(markers, log)
+        for number, path in enumerate(log.paths()):
+            with path.open("rb") as handle:
+                handle.seek(offsets.get(path, 0))
+                data = handle.read()
+            if not over:
+                data = data[: data.rfind(b"\n") + 1]  # the rest of a line comes later
+            offsets[path] = offsets.get(path, 0) + len(data)
+            for line in data.decode("utf-8", errors="replace").splitlines():
+                yield number, line
+        if over:
+            return
+        time.sleep(POLL_S)
+        markers.refresh()
+
+
+def _ended(markers: Markers, log: Log) -> bool:
+    mark = markers.marks(log.stage, log.index).get(log.attempt) or Marks()
+    return mark.done(log.nodes) or mark.failure() is not None

@@ -1,0 +1,69 @@
+"""One listing says the same as the ledger's own answers, and sees what is new."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from launcher.core.runs import RunDir
+from launcher.markers import Markers
+
+events = st.lists(
+    st.tuples(
+        st.integers(0, 2),  # index
+        st.integers(0, 1),  # node
+        st.integers(1, 2),  # attempt
+        st.integers(0, 1),  # restart
+        st.sampled_from([0, 0, 1, 85, 86, 143]),
+    ),
+    max_size=12,
+    unique_by=lambda event: event[:4],
+)
+
+
+@settings(max_examples=20, deadline=None)
+@given(events)
+def test_it_agrees_with_the_ledger(found: list[tuple[int, int, int, int, int]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        run = RunDir(Path(folder))
+        for attempt in (1, 2):
+            run.ledger.publish(f"claim.s.a{attempt}", indices=[0, 1, 2])
+        for index, node, attempt, restart, code in found:
+            # A node ends only what was started before.
+            for started in range(restart + 1):
+                run.ledger.publish(f"started.s.i{index}.a{attempt}.r{started}", progress=0)
+            name = f"finished.s.i{index}.n{node}.a{attempt}.r{restart}"
+            run.ledger.publish(name, exit_code=code, error=None, host="n1")
+        markers = Markers(run)
+        for index in range(3):
+            if run.ledger.done("s", index, 2):
+                assert markers.done("s", index, 2)
+            for attempt, mark in markers.marks("s", index).items():
+                codes = run.ledger.exit_codes("s", index, attempt)
+                newest = mark.finished.get(mark.restart, {})
+                assert codes == {node: event["exit_code"] for node, event in newest.items()}
+
+
+def test_refresh_reads_what_is_new_and_nothing_twice(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    run.ledger.publish("claim.a.b.a1", indices=[0, 1, 2])
+    markers = Markers(run)
+    assert [attempt.indices for attempt in markers.attempts("a.b")] == [[0, 1, 2]]
+    claim = run.ledger.folder / "claim.a.b.a1.json"
+    claim.write_text("not read again")
+    run.ledger.publish("submitted.a.b.a1.c0", ids=["7"], indices=[0, 1])
+    run.ledger.publish("submitted.a.b.a1.c1", ids=["8"], indices=[2])
+    run.ledger.publish("sending.a.b.a1.c1.t1", owner={})
+    markers.refresh()
+    (attempt,) = markers.attempts("a.b")
+    assert attempt.places() == {0: ("7", 0), 1: ("7", 1), 2: ("8", 0)}
+
+
+def test_an_unfinished_event_file_is_not_read(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    run.ledger.publish("claim.a.a1", indices=[0])
+    (run.ledger.folder / ".finished.a.i0.n0.a1.r0.json.host.1.abc.part").write_text("{")
+    assert Markers(run).marks("a", 0) == {}

@@ -1,0 +1,39 @@
+#!/bin/bash
+# Stage evaluate of run demo-cluster, attempt 2, part 3 of 10: tasks 2002-3002 of 10000.
+# Written by rdtl for one sbatch.
+
+# what this is
+#SBATCH --job-name=rdtl-0a1b2c3d-evaluate-a2.c2
+
+# where it may run
+#SBATCH --partition=a100
+
+# what each array task gets
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=1
+#SBATCH --mem=2000M
+#SBATCH --time=30
+
+# which lines of tasks.json, from 0 on; after %, how many run at once
+#SBATCH --array=0-1000%50
+
+# what must end first; a job that can never start is removed
+#SBATCH --dependency=afterok:4711
+#SBATCH --kill-on-invalid-dep=yes
+
+# warned before its time is over; started again after a preemption
+#SBATCH --signal=USR2@90
+#SBATCH --requeue
+#SBATCH --open-mode=append
+
+# Slurm's own log; what the stage prints is in the run's logs/
+#SBATCH --output=/scratch/me/runs/demo-cluster/slurm/evaluate/attempt_2/part_2/%A_%a.log
+
+# The run's own copy of the code is the only source of jobs and launcher.
+export PYTHONPATH=/scratch/me/runs/demo-cluster/code PYTHONSAFEPATH=1 SUBMITIT_EXECUTOR=slurm
+
+# One process a node. It starts the stage's command, in its container if it has one.
+srun --unbuffered --kill-on-bad-exit=1 --cpus-per-task=1 \
+  --output /scratch/me/runs/demo-cluster/slurm/evaluate/attempt_2/part_2/%A_%a.n%t.log \
+  /home/me/venv/bin/python -u -P -m jobs.slurm_task /scratch/me/runs/demo-cluster/slurm/evaluate/attempt_2/part_2

@@ -11,10 +11,10 @@
     RUN/logs/STAGE/attempt_N/INDEX.nNODE.log
     RUN/data/ checkpoints/ policy/ records/ videos/ report/
 
-Event names: ``claim.STAGE.aN`` (indices and tag, before anything is submitted),
-``submitted.STAGE.aN`` (scheduler ids), ``started.STAGE.iINDEX.aN.rR`` (by node 0)
-and ``finished.STAGE.iINDEX.nNODE.aN.rR`` (exit code and, for a failure, the
-error). N counts what the launcher submitted, R how often the scheduler started
+Event names: ``claim.STAGE.aN`` (indices, before anything is submitted), ``sending.…``
+and ``submitted.STAGE.aN`` (scheduler ids; see :mod:`launcher.arrays`),
+``started.STAGE.iINDEX.aN.rR`` (by node 0) and ``finished.STAGE.iINDEX.nNODE.aN.rR``
+(exit code and, for a failure, the error). N counts what the launcher submitted, R how often the scheduler started
 that submission again (requeue). A stage index is done when some round has exit
 code 0 on all its nodes.
 """

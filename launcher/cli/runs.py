@@ -127,7 +127,8 @@ def remarks(one: RunStatus) -> list[str]:
     elif one.asked_at:
         said.append(f"the queue was asked {_age(one.asked_at)} ago")
     if one.word in ("failed", "stopped"):
-        said.append(f"next: rdtl runs resume {one.run.root.name}, after the cause is gone")
+        first = "correct the cause, then " if one.word == "failed" else ""
+        said.append(f"next: {first}rdtl runs resume {one.run.root.name}")
     said.append(f"logs: rdtl runs logs {one.run.root.name}, files in {one.run.root / 'logs'}")
     return said
 

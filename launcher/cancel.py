@@ -14,7 +14,7 @@ from pathlib import Path
 from launcher import child, sites, status
 from launcher.core.errors import RefusedError, RemoteError
 from launcher.core.runs import RunDir
-from launcher.judges import LIVE, Task
+from launcher.judges import LIVE, Task, launcher_of
 from launcher.status import RunStatus
 
 PATIENCE_S = 120.0
@@ -100,7 +100,7 @@ def _holds(pid: int, run: RunDir) -> bool:
 
 def _end_launcher(run: RunDir) -> list[str]:
     """Ask the launcher to end; its tasks save and end with it. Returns what was ended."""
-    pid = status.launcher_of(run)
+    pid = launcher_of(run)
     if pid is None:
         return []
     here = _holds(pid, run)
@@ -108,9 +108,9 @@ def _end_launcher(run: RunDir) -> list[str]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + (PATIENCE_S if here else 0)
-    while status.launcher_of(run) is not None and time.monotonic() < deadline:
+    while launcher_of(run) is not None and time.monotonic() < deadline:
         time.sleep(0.1)
-    if status.launcher_of(run) is None:
+    if launcher_of(run) is None:
         return [f"process {pid}"]
     raise RefusedError(
         "RDTL-S039",

@@ -112,7 +112,7 @@ def test_only_what_failed_is_submitted_again(tmp_path: Path) -> None:
     assert first.returncode == 1
     assert counts(run, tmp_path) == {"done": 2, "failed": 1}
     shown = rdtl("runs", "show", "a-local", cwd=tmp_path).stdout
-    assert "work: 1 failed: exit code 4" in shown
+    assert "work: 1 failed (1): exit code 4" in shown
     assert rdtl("runs", "logs", "a-local", cwd=tmp_path).stdout == "hm\n"
     nothing = rdtl("runs", "resubmit", "a-local", "--missing", cwd=tmp_path)
     assert "nothing to submit" in nothing.stderr

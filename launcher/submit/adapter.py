@@ -47,7 +47,6 @@ class PartExecutor(SlurmExecutor):
         super().__init__(request.folder, python=request.python)
         self._request = request
         self._clients = clients
-        self._throttling = 0.0
 
     def send(self, run: RunDir, stage: str, attempt: int, indices: tuple[int, ...]) -> str:
         """Write tasks and script, call sbatch; returns the job id.

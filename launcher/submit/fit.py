@@ -36,6 +36,10 @@ class Misfit:
     wanted: int
     offered: int
 
+    def nearest(self) -> str:
+        """What to ask for instead."""
+        return f"at most {self.offered} {self.what}" if self.offered else f"no {self.what}"
+
     def __str__(self) -> str:
         return f"{self.wanted} {self.what}, at most {self.offered}"
 
@@ -55,7 +59,7 @@ def check(stage: Stage, partition: str | None, cluster: Cluster) -> None:
     if not found:
         return
     others = [p for p in cluster.partitions if p != name and not misfits(stage, p, cluster)]
-    nearest = "ask for at most " + ", ".join(f"{m.offered} {m.what}" for m in found)
+    nearest = "ask for " + ", ".join(m.nearest() for m in found)
     instead = (
         f"; or partition {' or '.join(sorted(others))}, which takes it as it is" if others else ""
     )

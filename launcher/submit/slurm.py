@@ -107,8 +107,11 @@ class SlurmBackend:
     def check(self, plan: Plan) -> None:
         """RefusedError RDTL-S021 when the cluster can never run a stage of ``plan``.
 
-        A cluster that does not answer refuses nothing.
+        UsageError RDTL-U024 when a path cannot stand in a script. A cluster that does not
+        answer refuses nothing.
         """
+        for stage in plan.stages:
+            self.script(stage, Part(stage.name, 1, tuple(range(stage.array))), [])
         asked = [
             self._clients.ask(["scontrol", "show", "partition"]),
             self._clients.ask(["sinfo", "--exact", "--noheader", parse.NODES_FORMAT]),

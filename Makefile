@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 LIBRARIES := libglib2.0-0 libosmesa6 libegl1 libegl-mesa0 libgles2 libgl1 libgl1-mesa-dri libglx-mesa0 libglu1-mesa
 TEST_MINUTES := 40
 .DEFAULT_GOAL := help
-.PHONY: help venv libraries images images-down demo test test-all check fix bench cluster-up cluster-down docs clean
+.PHONY: help venv libraries images images-down locks demo test test-all check fix bench cluster-up cluster-down docs clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  \1\t/' | expand -t 18
@@ -42,6 +42,9 @@ images: venv ## a private Docker engine (root) and the image that tests and demo
 
 images-down: ## stop that engine; built images stay
 	$(BIN)/python -m tests.images.engine down
+
+locks: venv ## resolve the packages of all images anew (configs/images/locks)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python containers/locks.py
 
 test: venv libraries ## all tests but the slow ones; fails above 40 minutes
 	timeout --signal=INT --kill-after=60 $(TEST_MINUTES)m $(BIN)/python -m pytest -m 'not slow'

@@ -14,6 +14,7 @@ from launcher.core import files, plan
 from launcher.core.errors import UsageError
 from launcher.core.runs import RunDir
 from launcher.core.runtimes import Container
+from launcher.extend import extended
 
 VERSIONED = [
     "submitit",
@@ -32,13 +33,19 @@ VERSIONED = [
 def create(run: RunDir, new: plan.Plan, config_yaml: str) -> plan.Plan:
     """Write the plan once; later calls with the same configuration continue that run.
 
-    The plan file is written last: a directory without it was never a run. Raises
+    A configuration that has a section more extends it (:mod:`launcher.extend`). The
+    plan file is written last: a directory without it was never a run. Raises
     UsageError RDTL-U013 when the directory belongs to another configuration.
     """
     if run.plan.exists():
         old = plan.read(run.plan)
-        _same(run, old, new)
-        return old
+        more = extended(old, new) if _runtime(old) == _runtime(new) else None
+        if more is None:
+            _same(run, old, new)
+            return old
+        files.write_text(run.config, config_yaml)
+        files.write_json(run.plan, more.to_dict())
+        return more
     run.root.mkdir(parents=True, exist_ok=True)
     digest = snapshot.copy_product(run.code)
     files.write_json(run.lock, lock(digest, new))

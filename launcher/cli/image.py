@@ -160,7 +160,6 @@ def _show(name: str, builder: str | None, kind: Literal["apptainer", "docker"]) 
 
 
 def _line(image: BuiltImage) -> str:
-    return (
-        f"{image.name} ({image.kind}, {image.architecture}, {image.size_bytes / 1e6:.0f} MB): "
-        f"{image.reference}  sha256:{image.sha256}"
-    )
+    identity = f"  sha256:{image.sha256}" if image.kind == "apptainer" else ""  # Docker's is the Id
+    what = f"{image.name} ({image.kind}, {image.architecture}, {image.size_bytes / 1e6:.0f} MB)"
+    return f"{what}: {image.reference}{identity}"

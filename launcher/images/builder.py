@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from launcher import config
+from launcher.core.errors import UsageError
 from launcher.schema import Section
 
 
@@ -40,6 +41,22 @@ class Builder(Section):
         """Absolute path of the store."""
         user = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
         return Path(self.cache or f"{user}/rdtl/images").expanduser().absolute()
+
+    def secrets(self) -> dict[str, Path]:
+        """Files that a build may read but must not keep: pipconf, ca; those that are set.
+
+        Raises UsageError RDTL-U001 for a file that does not exist.
+        """
+        found: dict[str, Path] = {}
+        for identity, key in (("pipconf", "pip_config"), ("ca", "ca")):
+            if value := getattr(self, key):
+                path = Path(value).expanduser().absolute()
+                if not path.is_file():
+                    raise UsageError(
+                        "RDTL-U001", f"builder key {key}: no such file", where=str(path)
+                    )
+                found[identity] = path
+        return found
 
 
 def load(name: str | None = None) -> Builder:

@@ -41,6 +41,9 @@ class Definition(Section):
     """Debian packages for compiling `ops`; removed again in the same layer."""
     ops: list[Word] = Field(default=[])
     """DeepSpeed operators to compile into the image (DS_BUILD_*)."""
+    extra_index: Annotated[str, Field(pattern=r"^https?://[a-z0-9.:/_-]+$")] | None = None
+    """Public index for locked packages that are not on PyPI; a builder with a pip_config of its
+    own uses that instead."""
     environment: dict[EnvironmentName, EnvironmentValue] = Field(default={})
     """Variables beside those that every image has."""
     imports: list[Word] = Field(default=[])

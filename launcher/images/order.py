@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import shutil
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from launcher.core import files
 from launcher.core.errors import UsageError
 from launcher.core.node_facts import architecture
 from launcher.images import context, render, tools, wheels
 from launcher.images.builder import Builder
 from launcher.images.definition import Definition, Lock
 from launcher.images.errors import build_failed
-from launcher.images.store import Store
+from launcher.images.store import Store, sha256_of
 
 Say = Callable[[str], None]
 
@@ -54,19 +55,17 @@ class Order:
 
     def base_identity(self) -> str:
         """What the image starts from: the pinned registry name, or the archive's SHA-256."""
-        return _digest(archive(self.builder.base)) if self.builder.base else self.definition.base
+        if not self.builder.base:
+            return self.definition.base
+        path = archive(self.builder.base)
+        return _digest_of(path, path.stat().st_mtime_ns)
 
     def write_context(self, workspace: Path) -> Path:
         """Make ``workspace/context``, downloading packages first where the builder says so."""
-        files = None
-        if self.download:
-            pool = self.store.root / "wheels"
-            files = wheels.download(
-                self.definition, self.lock, self.builder, architecture(), pool, workspace, self.say
-            )
+        packages = wheels.download(self, workspace) if self.download else None
         folder = workspace / "context"
         folder.mkdir()
-        context.write(folder, self.definition, self.lock, files)
+        context.write(folder, self.definition, self.lock, packages)
         return folder
 
     def run(self, argv: list[str], environment: dict[str, str], log: Path, where: Path) -> None:
@@ -77,8 +76,7 @@ class Order:
         status = tools.run_logged(argv, environment, log, tools.Redaction(self.builder), where)
         if status != 0:
             kept = self.store.root / "failed" / f"{self.name}.log"
-            kept.parent.mkdir(exist_ok=True)
-            shutil.copyfile(log, kept)
+            files.write_text(kept, log.read_text(encoding="utf-8"))
             raise build_failed(" ".join(argv[:2]), status, kept)
 
 
@@ -106,6 +104,7 @@ def arguments(**values: str) -> list[str]:
     return [word for name, value in values.items() for word in ("--build-arg", f"{name}={value}")]
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+@functools.cache
+def _digest_of(path: Path, mtime_ns: int) -> str:
+    """Digest of a file as it was at ``mtime_ns``; a program that builds twice reads it once."""
+    return sha256_of(path)

@@ -30,7 +30,8 @@ APPTAINER_SECRETS, APPTAINER_WHEELS = "/mnt", "/media"
 def steps(definition: Definition) -> list[tuple[str, list[str]]]:
     """The steps in order: (script below containers/steps, arguments)."""
     later = ["deepspeed"] if definition.ops else []
-    found = [("system.sh", definition.apt), ("python.sh", later)]
+    index = definition.extra_index or "none"
+    found = [("system.sh", definition.apt), ("python.sh", [index, *later])]
     if definition.ops:
         found.append(("ops.sh", [*definition.ops, "--", *definition.apt_build]))
     return [*found, ("test.sh", definition.self_tests())]
@@ -116,25 +117,25 @@ def apptainer(definition: Definition, marks: dict[str, str], wheels: bool) -> st
         "%test": test_script(definition),
         "%labels": "\n".join(f"{name} {value}" for name, value in marked.items()),
     }
-    head = "Bootstrap: {{ BOOTSTRAP }}\nFrom: {{ FROM }}\n"
-    return head + "".join(
-        f"\n{section}\n{textwrap.indent(text, '    ')}\n" for section, text in sections.items()
-    )
+    return _definition_file(sections)
 
 
-def converted(definition: Definition, marks: dict[str, str]) -> str:
+def converted(definition: Definition) -> str:
     """The definition file that turns an archive of the Docker image into a SIF.
 
-    Nothing runs in it but the test, so no root rights are needed. Environment and labels come
-    along from the archive. Arguments: BOOTSTRAP, FROM, KEY, ARCHITECTURE.
+    Nothing is run, so no root rights are needed. Environment and labels come along from the
+    archive, io.rdtl.key among them: it names the build that installed the packages.
+    Arguments: BOOTSTRAP, FROM.
     """
-    marked = {**marks, "io.rdtl.architecture": "{{ ARCHITECTURE }}", "io.rdtl.key": "{{ KEY }}"}
     sections = {
-        "%arguments": "BOOTSTRAP=docker-archive\nFROM=image.tar\nKEY=none\nARCHITECTURE=none",
+        "%arguments": "BOOTSTRAP=docker-archive\nFROM=image.tar",
         "%runscript": 'exec "$@"',
         "%test": test_script(definition),
-        "%labels": "\n".join(f"{name} {value}" for name, value in marked.items()),
     }
+    return _definition_file(sections)
+
+
+def _definition_file(sections: dict[str, str]) -> str:
     head = "Bootstrap: {{ BOOTSTRAP }}\nFrom: {{ FROM }}\n"
     return head + "".join(
         f"\n{section}\n{textwrap.indent(text, '    ')}\n" for section, text in sections.items()
@@ -142,10 +143,13 @@ def converted(definition: Definition, marks: dict[str, str]) -> str:
 
 
 def test_script(definition: Definition) -> str:
-    """The tests that need none of our code; `rdtl image inspect --test` runs all of them."""
+    """The tests that need none of our code; `rdtl image inspect --test` runs all of them.
+
+    robosuite has numba compile at import and keep the result, so there must be a place for it.
+    """
     tests = [test for test in definition.self_tests() if test != "frame"]
     command = " \\\n    ".join(_filled(["python", "/opt/rdtl/selftest.py", *tests]))
-    return f"exec {command}"
+    return f'export NUMBA_CACHE_DIR="${{NUMBA_CACHE_DIR:-$(mktemp -d)}}"\nexec {command}'
 
 
 def _files(definition: Definition) -> str:

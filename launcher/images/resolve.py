@@ -35,20 +35,22 @@ def verify(image: BuiltImage, full: bool = False) -> None:
     The file is hashed when size or time differ from the record, and always with ``full``.
     A Docker image needs no look: its Id is its content.
     """
-    if image.kind == "docker":
-        return
+    if image.kind == "apptainer" and not intact(image, full):
+        raise RdtlError(
+            "RDTL-C025",
+            f"image {image.name} is not the file that was built",
+            where=f"{image.reference}: SHA-256 is not {image.sha256[:16]}… of its image.json",
+            why="results of a changed image would be counted as those of this one",
+            fix=f"rdtl image build {image.name} --with apptainer makes it again",
+        )
+
+
+def intact(image: BuiltImage, full: bool = False) -> bool:
+    """Whether a SIF is the file that was recorded; see :func:`verify`."""
     path = Path(image.reference)
     status = path.stat()
     same = (status.st_size, status.st_mtime_ns) == (image.size_bytes, image.mtime_ns)
-    if (same and not full) or sha256_of(path) == image.sha256:
-        return
-    raise RdtlError(
-        "RDTL-C025",
-        f"image {image.name} is not the file that was built",
-        where=f"{path}: SHA-256 differs from {image.sha256[:16]}… in its image.json",
-        why="results of a changed image would be counted as those of this one",
-        fix=f"rm -r {path.parent} && rdtl image build {image.name} --with apptainer",
-    )
+    return (same and not full) or sha256_of(path) == image.sha256
 
 
 def _by_name(name: str, kind: Kind, builder: Builder) -> BuiltImage:
@@ -66,15 +68,20 @@ def _by_name(name: str, kind: Kind, builder: Builder) -> BuiltImage:
         )
     verify(found)
     _require_architecture(found)
-    if found.lock_sha256 != lock.sha256:
+    require_lock(found, lock)
+    return found
+
+
+def require_lock(image: BuiltImage, lock: definition.Lock) -> None:
+    """Raise RdtlError RDTL-C027 when the image was built from another lock."""
+    if image.lock_sha256 != lock.sha256:
         raise RdtlError(
             "RDTL-C027",
-            f"image {name} was built from another lock than the definition's",
-            where=f"image {found.lock_sha256[:16]}…, {lock.path} {lock.sha256[:16]}…",
+            f"image {image.name} was built from another lock than the definition's",
+            where=f"image {image.lock_sha256[:16] or 'without'}, {lock.path} {lock.sha256[:16]}",
             why="it holds other package versions than the lock says",
-            fix=command,
+            fix=f"rdtl image build {image.name} --with {image.kind}",
         )
-    return found
 
 
 def in_engine(image: BuiltImage, builder: Builder) -> bool:
@@ -143,7 +150,7 @@ def _docker_reference(image: str, builder: Builder) -> BuiltImage:
             "RDTL-C024",
             f"the engine has no image {image}",
             where=f"neither a definition ({', '.join(definition.names())}) nor an image",
-            fix=f"rdtl image pull {image}",
+            fix=f"docker pull {image}, or rdtl image build NAME --with docker",
         )
     return from_inspect(json.loads(answer)[0], image)
 

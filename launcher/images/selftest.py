@@ -29,7 +29,7 @@ def run(image: BuiltImage, wanted: Definition, builder: Builder) -> list[str]:
         for name in ("home", "tmp", "code"):
             Path(scratch, name).mkdir(mode=0o700)
         context.write_code(Path(scratch, "code"))
-        container = _container(image, builder, Path(scratch, "code"))
+        container = _container(image, wanted, builder, Path(scratch, "code"))
         launch = runtimes.wrap(
             container,
             argv,
@@ -53,7 +53,9 @@ def run(image: BuiltImage, wanted: Definition, builder: Builder) -> list[str]:
     return [line for line in done.stdout.splitlines() if line.startswith("self-test")]
 
 
-def _container(image: BuiltImage, builder: Builder, code: Path) -> runtimes.Container:
+def _container(
+    image: BuiltImage, wanted: Definition, builder: Builder, code: Path
+) -> runtimes.Container:
     docker = image.kind == "docker"
     return runtimes.Container(
         runtime=image.kind,
@@ -64,5 +66,6 @@ def _container(image: BuiltImage, builder: Builder, code: Path) -> runtimes.Cont
         architecture=image.architecture,
         program=builder.docker if docker else builder.apptainer,
         engine=builder.docker_host if docker else None,
+        gpu=wanted.gpu and Path("/dev/nvidiactl").exists(),
         binds=(runtimes.Bind(str(code), CODE),),
     )

@@ -17,6 +17,7 @@ two builders work and the first rename wins.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -24,7 +25,7 @@ import shutil
 import socket
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -67,7 +68,7 @@ class Store:
         """The image of ``key``, or None when it is not built or its file is gone."""
         try:
             image = BuiltImage(**files.read_json(self.root / key / "image.json"))
-        except FileNotFoundError:
+        except (FileNotFoundError, TypeError):  # TypeError: another version's record
             return None
         if image.kind == "docker":
             return image
@@ -92,6 +93,7 @@ class Store:
         key: str,
         make: Callable[[Path], BuiltImage],
         usable: Callable[[BuiltImage], bool] = lambda image: True,
+        say: Callable[[str], None] = lambda text: None,
     ) -> BuiltImage:
         """The image of ``key``; built by ``make(directory)`` when nobody has built it.
 
@@ -102,7 +104,7 @@ class Store:
         try:
             image = self._usable(key, usable)
             if image is None:
-                with self._locked(key):
+                with self._locked(key, say):
                     image = self._usable(key, usable) or self._make(key, make, usable)
             files.write_json(self.root / "names" / f"{image.name}.{image.kind}.json", {"key": key})
             return image
@@ -148,11 +150,15 @@ class Store:
         files.sync_directory(self.root)
 
     @contextmanager
-    def _locked(self, key: str) -> Iterator[None]:
+    def _locked(self, key: str, say: Callable[[str], None]) -> Iterator[None]:
         """Hold the key's lock; a holder that is killed frees it."""
         (self.root / "locks").mkdir(parents=True, exist_ok=True)
         with (self.root / "locks" / f"{key}.lock").open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say("waiting for another builder of the same image")
+                fcntl.flock(handle, fcntl.LOCK_EX)
             yield
 
     @contextmanager
@@ -175,13 +181,22 @@ class Store:
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove a directory; files of a root file system may lack the right to be removed first."""
+    """Remove a directory as far as this user may.
+
+    A killed `apptainer build --fakeroot` leaves files that belong to the user's subordinate ids,
+    and directories without write permission; what cannot be removed costs space, nothing else.
+    """
     for current, folders, _ in os.walk(folder):
-        for name in folders:
-            path = Path(current, name)
+        for path in (Path(current, name) for name in folders):
             if not path.is_symlink():
-                path.chmod(0o700)
-    shutil.rmtree(folder)
+                with suppress(PermissionError):
+                    path.chmod(0o700)
+    shutil.rmtree(folder, onerror=_forgive)
+
+
+def _forgive(function: Any, path: str, info: Any) -> None:
+    if not isinstance(info[1], PermissionError) and info[1].errno != errno.ENOTEMPTY:
+        raise info[1]
 
 
 def sha256_of(path: Path) -> str:

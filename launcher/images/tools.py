@@ -24,8 +24,8 @@ class Redaction:
 
     def __init__(self, builder: Builder) -> None:
         values: set[str] = set()
-        if builder.pip_config:
-            text = Path(builder.pip_config).expanduser().read_text(encoding="utf-8")
+        if path := builder.secrets().get("pipconf"):
+            text = path.read_text(encoding="utf-8")
             for address in ADDRESS.findall(text):
                 parts = urlsplit(address)
                 values |= {address, parts.netloc, parts.hostname or ""}
@@ -136,11 +136,14 @@ def apptainer_version(builder: Builder) -> str:
     return answer.strip()
 
 
-def pip_environment(builder: Builder) -> dict[str, str]:
-    """The caller's environment with the builder's index settings."""
+def pip_environment(builder: Builder, extra_index: str | None) -> dict[str, str]:
+    """The caller's environment with the builder's index settings, else with ``extra_index``."""
     environment = dict(os.environ)
-    if builder.pip_config:
-        environment["PIP_CONFIG_FILE"] = str(Path(builder.pip_config).expanduser().absolute())
-    if builder.ca:
-        environment["PIP_CERT"] = str(Path(builder.ca).expanduser().absolute())
+    secrets = builder.secrets()
+    if "pipconf" in secrets:
+        environment["PIP_CONFIG_FILE"] = str(secrets["pipconf"])
+    elif extra_index:
+        environment.setdefault("PIP_EXTRA_INDEX_URL", extra_index)
+    if "ca" in secrets:
+        environment["PIP_CERT"] = str(secrets["ca"])
     return environment

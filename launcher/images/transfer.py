@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from launcher.core import files
 from launcher.core.errors import RdtlError, UsageError
 from launcher.images import tools
 from launcher.images.builder import Builder
@@ -18,7 +19,6 @@ from launcher.images.store import BuiltImage, Store
 
 SIF_REFERENCE = re.compile(r"oras://\S+:sha256-([0-9a-f]{64})")
 DOCKER_REFERENCE = re.compile(r"\S+@sha256:[0-9a-f]{64}")
-Say = Callable[[str], None]
 
 
 def push(image: BuiltImage, repository: str, builder: Builder) -> str:
@@ -112,11 +112,11 @@ def _plain_http(reference: str) -> list[str]:
 def _run(
     argv: list[str], environment: dict[str, str], builder: Builder, log: Path | None = None
 ) -> None:
-    kept = builder.cache_directory() / "failed" / "transfer.log"
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    log = log or kept
-    status = tools.run_logged(argv, environment, log, tools.Redaction(builder), log.parent)
-    if status != 0:
-        if log != kept:
-            kept.write_bytes(log.read_bytes())
-        raise build_failed(" ".join(argv[:2]), status, kept)
+    """Run a tool; when it fails its log is kept as STORE/failed/transfer.log."""
+    with tempfile.TemporaryDirectory(prefix="rdtl-") as folder:
+        log = log or Path(folder, "log")
+        status = tools.run_logged(argv, environment, log, tools.Redaction(builder), log.parent)
+        if status != 0:
+            kept = builder.cache_directory() / "failed" / "transfer.log"
+            files.write_text(kept, log.read_text(encoding="utf-8"))
+            raise build_failed(" ".join(argv[:2]), status, kept)

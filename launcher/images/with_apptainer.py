@@ -8,7 +8,7 @@ from pathlib import Path
 from launcher.core.node_facts import architecture
 from launcher.images import render, selftest, tools
 from launcher.images.order import Order, archive, archive_kind, arguments
-from launcher.images.resolve import from_file
+from launcher.images.resolve import from_file, intact, require_lock
 from launcher.images.store import BuiltImage, sha256_of
 
 SQUASH = {"gzip": [], "zstd": ["-comp zstd -Xcompression-level 3"], "lz4": ["-comp lz4"]}
@@ -32,15 +32,16 @@ def build(order: Order) -> BuiltImage:
         if order.builder.base:
             base = archive(order.builder.base)
             options += arguments(BOOTSTRAP=archive_kind(base), FROM=str(base))
+        options += arguments(KEY=key, ARCHITECTURE=architecture())
         return _squash(order, text, key, options, folder, context)
 
-    return order.store.get_or_make(key, make)
+    return order.store.get_or_make(key, make, intact, order.say)
 
 
 def convert(order: Order, source: BuiltImage | Path) -> BuiltImage:
     """The SIF of a Docker image, or of an archive of one; nothing is installed again."""
     tool = tools.apptainer_version(order.builder)
-    text = render.converted(order.definition, order.marks)
+    text = render.converted(order.definition)
     identity = source.sha256 if isinstance(source, BuiltImage) else sha256_of(source)
     key = order.key(text, identity + order.builder.compression, tool)
 
@@ -56,7 +57,7 @@ def convert(order: Order, source: BuiltImage | Path) -> BuiltImage:
             options = arguments(BOOTSTRAP=archive_kind(source), FROM=str(source))
         return _squash(order, text, key, options, folder, folder.parent)
 
-    return order.store.get_or_make(key, make)
+    return order.store.get_or_make(key, make, intact, order.say)
 
 
 def _squash(
@@ -72,12 +73,12 @@ def _squash(
     # Apptainer's own run of %test takes none of the options that this machine may need to start
     # an image; ours below starts it as jobs will be.
     argv = [order.builder.apptainer, "build", "--notest", *options]
-    argv += arguments(KEY=key, ARCHITECTURE=architecture())
     for squash in SQUASH[order.builder.compression]:
         argv += ["--mksquashfs-args", squash]
     log = folder / "build.log"
     order.run([*argv, str(folder / "image.sif"), "image.def"], environment, log, where)
     image = from_file(folder / "image.sif", key)
+    require_lock(image, order.lock)
     order.say(f"testing {order.name}")
     lines = selftest.run(image, order.definition, order.builder)
     with log.open("a", encoding="utf-8") as handle:
@@ -89,7 +90,6 @@ def _secrets(order: Order, workspace: Path) -> Path:
     """A private directory with the secrets under the names that the steps look for."""
     folder = workspace / "secrets"
     folder.mkdir(mode=0o700)
-    for identity, path in (("pipconf", order.builder.pip_config), ("ca", order.builder.ca)):
-        if path:
-            shutil.copyfile(Path(path).expanduser(), folder / identity)
+    for identity, path in order.builder.secrets().items():
+        shutil.copyfile(path, folder / identity)
     return folder

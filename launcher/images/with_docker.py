@@ -33,7 +33,10 @@ def build(order: Order) -> BuiltImage:
         order.run(argv, tools.docker_environment(order.builder), log, context)
         return _inspect(order, name)
 
-    return order.store.get_or_make(key, make, lambda image: in_engine(image, order.builder))
+    def present(image: BuiltImage) -> bool:
+        return in_engine(image, order.builder)
+
+    return order.store.get_or_make(key, make, present, order.say)
 
 
 def _inspect(order: Order, name: str) -> BuiltImage:
@@ -60,10 +63,5 @@ def _base(order: Order, base: str, log: Path) -> list[str]:
 
 def _secrets(order: Order) -> list[str]:
     """Secrets by path: BuildKit mounts them at /run/secrets/ID and keeps nothing."""
-    found = {"pipconf": order.builder.pip_config, "ca": order.builder.ca}
-    return [
-        word
-        for identity, path in found.items()
-        if path
-        for word in ("--secret", f"id={identity},src={Path(path).expanduser().absolute()}")
-    ]
+    found = order.builder.secrets().items()
+    return [word for identity, path in found for word in ("--secret", f"id={identity},src={path}")]

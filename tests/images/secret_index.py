@@ -1,4 +1,4 @@
-"""A package index on this machine that wants a password, and the files that it serves."""
+"""A package index on this machine that wants a password (or not), and the files that it serves."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from launcher.images import definition
 
 ROOT = Path(__file__).parent.parent.parent
 PART = ROOT / "containers" / "steps" / "part.py"
-PACKAGES = ("pip", "setuptools", "wheel", "easydict")  # three that install, one to install
+PACKAGES = ("pip", "setuptools", "wheel", "packaging", "easydict")
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,20 @@ class Index:
     user: str
     password: str
     host: str
+    asked: list[str]
+    """Paths that somebody asked for."""
 
 
 def lock_text() -> str:
-    """A lock of four packages, cut out of a real one."""
+    """A lock of a few packages, cut out of a real one.
+
+    It is new each time: with the layers of an earlier build no package would be installed, and
+    nothing would be seen of how.
+    """
     _, lock = definition.load("all-cpu")
     argv = [sys.executable, str(PART), str(lock.path), "--only", *PACKAGES]
-    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    cut = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    return f"# {uuid.uuid4()}\n{cut}"
 
 
 def download(lock: str, folder: Path) -> Path:
@@ -55,10 +62,12 @@ def download(lock: str, folder: Path) -> Path:
 class _Handler(SimpleHTTPRequestHandler):
     """Files of a directory for those who know the password."""
 
-    wanted = ""
+    wanted: str | None = None
+    asked: list[str]
 
     def do_GET(self) -> None:
-        if self.headers.get("Authorization") != self.wanted:
+        self.asked.append(self.path)
+        if self.wanted and self.headers.get("Authorization") != self.wanted:
             self.send_response(401)
             self.send_header("WWW-Authenticate", 'Basic realm="index"')
             self.send_header("Content-Length", "0")
@@ -71,11 +80,13 @@ class _Handler(SimpleHTTPRequestHandler):
 
 
 @contextmanager
-def serve(folder: Path, certificate: Path | None = None) -> Iterator[Index]:
+def serve(folder: Path, certificate: Path | None = None, password: bool = True) -> Iterator[Index]:
     """Serve ``folder/simple``; with ``certificate`` (PEM, key and certificate) over TLS."""
-    user, password = f"user-{uuid.uuid4().hex[:8]}", f"canary-{uuid.uuid4().hex}"
-    credentials = base64.b64encode(f"{user}:{password}".encode()).decode()
-    handler = type("Handler", (_Handler,), {"wanted": f"Basic {credentials}"})
+    user, secret = f"user-{uuid.uuid4().hex[:8]}", f"canary-{uuid.uuid4().hex}"
+    credentials = base64.b64encode(f"{user}:{secret}".encode()).decode()
+    asked: list[str] = []
+    wanted = f"Basic {credentials}" if password else None
+    handler = type("Handler", (_Handler,), {"wanted": wanted, "asked": asked})
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder)))
     if certificate:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -84,11 +95,11 @@ def serve(folder: Path, certificate: Path | None = None) -> Iterator[Index]:
     host = f"localhost:{server.server_address[1]}"
     scheme = "https" if certificate else "http"
     config = folder / "pip.conf"
-    config.write_text(f"[global]\nindex-url = {scheme}://{user}:{password}@{host}/simple\n")
+    config.write_text(f"[global]\nindex-url = {scheme}://{user}:{secret}@{host}/simple\n")
     config.chmod(0o600)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        yield Index(config, user, password, host)
+        yield Index(config, user, secret, host, asked)
     finally:
         server.shutdown()
         server.server_close()

@@ -1,4 +1,4 @@
-"""Real builds of a small definition: Docker, conversion, Apptainer; secrets; failures."""
+"""Real builds of a small definition: Docker, conversion, Apptainer, a registry; and secrets."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import subprocess
 import sys
 import tarfile
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -19,66 +17,18 @@ import yaml
 
 from launcher.core.errors import RdtlError
 from launcher.images import builder as builders
-from launcher.images import selftest, tools, transfer
+from launcher.images import selftest, transfer
 from launcher.images.build import build
-from launcher.images.builder import Builder
 from launcher.images.definition import load
-from launcher.images.errors import build_failed
+from launcher.images.order import Order
 from launcher.images.resolve import resolve
-from launcher.images.store import BuiltImage, Store
-from tests.images import registry, secret_index, small
-from tests.images.secret_index import Index
+from launcher.images.store import BuiltImage
+from tests.images import registry, root_range, secret_index
+from tests.images.tiny import ROOT, UNABLE, Place, docker, holding, place
 
-ROOT = Path(__file__).parent.parent.parent
-TINY = {
-    "title": "tiny",
-    "base": "docker.io/library/debian@sha256:" + "0" * 64,  # the builder's archive replaces it
-    "python": "3.11",
-    "gpu": False,
-    "extras": ["sim"],
-    "apt": ["python3-venv"],
-    "imports": ["easydict"],
-}
-unable = small.unavailable("docker") or small.unavailable("apptainer")
-pytestmark = pytest.mark.skipif(unable is not None, reason=str(unable))
+__all__ = ["place"]  # the fixture
 
-
-@dataclass(frozen=True)
-class Place:
-    """A configuration root with definitions, a builder with a store of its own, an index."""
-
-    folder: Path
-    builder: Builder
-    index: Index
-
-    def define(self, name: str, lock: str | None = None, **change: object) -> str:
-        """Write a definition; returns its name."""
-        images = self.folder / "configs" / "images"
-        (images / "locks").mkdir(parents=True, exist_ok=True)
-        (images / f"{name}.yaml").write_text(yaml.safe_dump({**TINY, **change}))
-        (images / "locks" / f"{name}.txt").write_text(lock or secret_index.lock_text())
-        return name
-
-    def secrets(self) -> list[bytes]:
-        """What must be nowhere: name, password and address of the index."""
-        return [text.encode() for text in (self.index.user, self.index.password, self.index.host)]
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    """Packages come from an index with a password, as pip inside the build asks for them."""
-    folder = tmp_path_factory.mktemp("build")
-    files = secret_index.download(secret_index.lock_text(), tmp_path_factory.mktemp("index"))
-    local = builders.load("local")
-    before = Path.cwd()
-    with secret_index.serve(files) as index:
-        change = {"cache": str(folder / "store"), "wheels": "index", "ca": None}
-        builder = local.model_copy(update={**change, "pip_config": str(index.config)})
-        os.chdir(folder)
-        try:
-            yield Place(folder, builder, index)
-        finally:
-            os.chdir(before)
+pytestmark = pytest.mark.skipif(UNABLE is not None, reason=str(UNABLE))
 
 
 class Watch:
@@ -125,6 +75,8 @@ def built(place: Place) -> BuiltImage:
             )
             print(f"got {image.sha256}", file=handle)
 
+    # Read the base archive once, here: fifty digests of it would be most of the test.
+    Order("tiny", *load("tiny"), place.builder, print).base_identity()
     children = [
         multiprocessing.get_context("fork").Process(target=ask, args=(number,))
         for number in range(ASKERS)
@@ -147,13 +99,6 @@ def built(place: Place) -> BuiltImage:
 def converted(place: Place, built: BuiltImage) -> BuiltImage:
     """The SIF of that image; the conversion runs the image's tests."""
     return build("tiny", "apptainer", "docker", place.builder, print)
-
-
-def docker(place: Place, *arguments: str) -> str:
-    argv = [place.builder.docker, *arguments]
-    environment = tools.docker_environment(place.builder)
-    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
 
 
 def apptainer(place: Place, *arguments: str) -> str:
@@ -199,7 +144,7 @@ def test_the_converted_image_has_labels_environment_and_tests(
     converted: BuiltImage, built: BuiltImage, place: Place
 ) -> None:
     assert converted.labels["io.rdtl.lock"] == built.lock_sha256
-    assert converted.labels["io.rdtl.key"] == converted.key != built.key
+    assert converted.labels["io.rdtl.key"] == built.key != converted.key
     assert resolve("tiny", "apptainer", place.builder) == converted
     lines = selftest.run(converted, load("tiny")[0], place.builder)
     assert lines[-1] == "self-test: 1 tests passed"
@@ -220,14 +165,6 @@ def unpacked(place: Place, image: BuiltImage, folder: Path) -> Path:
     argv = ["unsquashfs", "-q", "-n", "-d", str(folder / "root"), str(folder / "fs")]
     subprocess.run(argv, check=True, capture_output=True)
     return folder / "root"
-
-
-def holding(folder: Path, words: list[bytes]) -> list[str]:
-    """Files below ``folder`` that hold one of the words."""
-    argv = ["grep", "-raFl", *[part for word in words for part in ("-e", word.decode())], "."]
-    done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode in (0, 1), done.stderr
-    return done.stdout.splitlines()
 
 
 def check_no_secret(place: Place, image: BuiltImage, folder: Path) -> None:
@@ -252,39 +189,17 @@ def test_no_secret_of_the_index_is_left_anywhere(
     check_no_secret(place, converted, tmp_path / "sif")
 
 
-def as_root_with_a_range(place: Place, *command: str) -> subprocess.CompletedProcess[str]:
-    """Run ``rdtl`` where root has subordinate ids, without changing this machine."""
-    script = """
-        for file in subuid subgid; do
-            cp /etc/$file "$1/$file"; echo root:400000:65536 >>"$1/$file"
-            mount --bind "$1/$file" /etc/$file
-        done
-        shift; exec "$@"
-    """
-    argv = ["unshare", "-m", "--propagation", "private", "sh", "-euc", script, "sh"]
-    argv += [str(place.folder), sys.executable, "-m", "launcher", *command]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        argv, cwd=place.folder, env=environment, capture_output=True, text=True, check=False
-    )
-
-
+@pytest.mark.slow
 def test_apptainer_alone_builds_the_same_packages_and_keeps_no_secret(
     built: BuiltImage, place: Place, tmp_path: Path
 ) -> None:
     (place.folder / "alone.yaml").write_text(yaml.safe_dump(place.builder.model_dump()))
-    arguments = (
-        "image",
-        "build",
-        "tiny",
-        "--with",
-        "apptainer",
-        "--builder",
-        "alone.yaml",
-        "--json",
-    )
+    rdtl = [sys.executable, "-m", "launcher", "image", "build", "tiny", "--with", "apptainer"]
+    argv = root_range.argv(place.folder, *rdtl, "--builder", "alone.yaml", "--json")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    options = {"env": environment, "capture_output": True, "text": True, "check": False}
     with Watch(place.secrets()) as watch:
-        done = as_root_with_a_range(place, *arguments)
+        done = subprocess.run(argv, cwd=place.folder, **options)
     assert done.returncode == 0, done.stderr
     assert watch.seen == set()
     image = BuiltImage(**json.loads(done.stdout))
@@ -298,16 +213,52 @@ def test_apptainer_alone_builds_the_same_packages_and_keeps_no_secret(
 def test_packages_that_are_downloaded_before_need_no_index_in_the_build(
     built: BuiltImage, place: Place
 ) -> None:
+    place.define("tiny-download")
     builder = place.builder.model_copy(update={"wheels": "download"})
-    image = build("tiny", "docker", None, builder, print)
+    image = build("tiny-download", "docker", None, builder, print)
     assert image.sha256 != built.sha256
     log = (Path(place.builder.cache or "") / image.key / "build.log").read_text()
-    assert "--no-index" not in log  # pip does not print it; what it prints is where it looked
     assert "Looking in links: /opt/rdtl/build/wheels" in log
     assert "Looking in indexes" not in log.partition("docker build")[2]
-    _, lock = load("tiny")
+    _, lock = load("tiny-download")
     run = ("run", "--rm", "--network", "none", image.reference, "cat", "/opt/rdtl/installed.txt")
     assert dict(line.split("==") for line in docker(place, *run).splitlines()) == lock.packages()
+
+
+def test_the_commands_show_what_is_there(
+    built: BuiltImage, converted: BuiltImage, place: Place
+) -> None:
+    (place.folder / "mine.yaml").write_text(yaml.safe_dump(place.builder.model_dump()))
+
+    def rdtl(*arguments: str) -> str:
+        argv = [sys.executable, "-m", "launcher", "image", *arguments, "--builder", "mine.yaml"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        options = {"env": environment, "capture_output": True, "text": True, "check": True}
+        return str(subprocess.run(argv, cwd=place.folder, **options).stdout)
+
+    listed = {image["sha256"] for image in json.loads(rdtl("list", "--json"))}
+    assert {built.sha256, converted.sha256} <= listed
+    facts = json.loads(rdtl("inspect", converted.reference, "--test", "--json"))
+    assert facts["sha256"] == converted.sha256
+    assert facts["tests"][-1] == "self-test: 1 tests passed"
+    facts = json.loads(rdtl("inspect", "tiny", "--with", "docker", "--test", "--json"))
+    assert facts["labels"]["io.rdtl.key"] == built.key
+    assert facts["tests"][-1] == "self-test: 1 tests passed"
+    assert "USER 1000" in rdtl("dockerfile", "tiny")
+    assert "%post" in rdtl("def", "tiny")
+
+
+@pytest.mark.slow  # asks PyPI
+def test_the_definitions_own_index_is_asked_when_the_builder_has_none(
+    place: Place, tmp_path: Path
+) -> None:
+    files = secret_index.download(secret_index.lock_text(), tmp_path)
+    with secret_index.serve(files, password=False) as index:
+        place.define("open", extra_index=f"http://{index.host}/simple")
+        change = {"pip_config": None, "ca": builders.load("local").ca}
+        image = build("open", "docker", None, place.builder.model_copy(update=change), print)
+    assert image.labels["io.rdtl.image"] == "open"
+    assert any("/simple/easydict/" in path for path in index.asked)
 
 
 def test_images_travel_through_a_registry_by_their_content(
@@ -339,108 +290,3 @@ def test_a_reference_that_does_not_name_its_content_is_refused(place: Place) -> 
     for reference in ("localhost:1/tiny", "localhost:1/tiny:latest", "oras://localhost:1/tiny:1"):
         with pytest.raises(RdtlError, match="RDTL-C024"):
             transfer.pull(reference, place.builder)
-
-
-def test_a_failing_self_test_fails_the_build_and_publishes_nothing(
-    built: BuiltImage, place: Place
-) -> None:
-    place.define("broken", imports=["no_such_module"])
-    with pytest.raises(RdtlError, match="RDTL-C028") as caught:
-        build("broken", "docker", None, place.builder, print)
-    assert "No module named 'no_such_module'" in caught.value.problem.where
-    assert Store(place.builder.cache_directory()).named("broken", "docker") is None
-
-
-def test_a_file_with_another_hash_than_the_locks_is_not_installed(place: Place) -> None:
-    lock = secret_index.lock_text()
-    place.define("forged", lock=lock.replace("sha256:", "sha256:0000")[:0] + _forged(lock))
-    with pytest.raises(RdtlError, match="a package's file is not the one of the lock"):
-        build("forged", "docker", None, place.builder, print)
-
-
-def _forged(lock: str) -> str:
-    """The lock with other hashes for its last package."""
-    head, mark, tail = lock.partition("easydict==")
-    import re
-
-    return head + mark + re.sub(r"sha256:[0-9a-f]{8}", "sha256:00000000", tail, count=9)
-
-
-def test_a_package_index_with_a_private_certificate(place: Place, tmp_path: Path) -> None:
-    pem = secret_index.certificate(tmp_path)
-    with secret_index.serve(tmp_path, pem) as index:
-        change = {"wheels": "download", "pip_config": str(index.config)}
-        builder = place.builder.model_copy(update={**change, "cache": str(tmp_path / "store")})
-        place.define("behind")
-        with pytest.MonkeyPatch.context() as patch:
-            for name in ("PIP_CERT", "PIP_FIND_LINKS", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):
-                patch.delenv(name, raising=False)
-            patch.setenv("PIP_RETRIES", "0")
-            with pytest.raises(RdtlError, match="RDTL-C019"):
-                build("behind", "docker", None, builder, print)
-    assert holding(tmp_path / "store", [index.password.encode(), index.host.encode()]) == []
-
-
-def test_fakeroot_without_a_range_of_ids(place: Place) -> None:
-    if any(line.startswith("root:") for line in Path("/etc/subuid").read_text().splitlines()):
-        pytest.skip("root has a range of ids here")
-    place.define("fakeroot")
-    with pytest.raises(RdtlError, match="RDTL-C018"):
-        build("fakeroot", "apptainer", None, place.builder, print)
-
-
-def test_a_full_disk_during_a_build(place: Place, tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    argv = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
-    subprocess.run(argv, check=True)
-    try:
-        change = {"wheels": "download", "cache": str(disk / "store")}
-        place.define("big")
-        with pytest.raises(RdtlError, match="RDTL-G009"):
-            build("big", "docker", None, place.builder.model_copy(update=change), print)
-        store = Store(disk / "store")
-        assert store.images() == []
-        assert list((store.root / "tmp").iterdir()) == []
-        assert not (store.root / "wheels").exists()
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
-
-
-@pytest.mark.parametrize(
-    ("kind", "change", "words"),
-    [
-        ("docker", {"docker": "/nowhere/docker"}, "no such program"),
-        ("docker", {"docker_host": "unix:///nowhere/d.sock"}, "no engine answers"),
-        ("apptainer", {"apptainer": "/nowhere/apptainer"}, "cannot be run"),
-    ],
-)
-def test_a_missing_tool_is_named(
-    place: Place, kind: str, change: dict[str, str], words: str
-) -> None:
-    place.define("any")
-    builder = place.builder.model_copy(update=change)
-    with pytest.raises(RdtlError, match="RDTL-C029") as caught:
-        build("any", "docker" if kind == "docker" else "apptainer", None, builder, print)
-    assert words in caught.value.problem.why
-
-
-def test_a_docker_client_without_buildkit_is_unfit(place: Place) -> None:
-    other = shutil.which("docker")
-    if other is None or tools.ask([other, "buildx", "version"], dict(os.environ)):
-        pytest.skip("no client without BuildKit here")
-    if other == place.builder.docker:
-        pytest.skip("the only client is the engine's own")
-    with pytest.raises(RdtlError, match="knows no BuildKit"):
-        tools.docker_version(place.builder.model_copy(update={"docker": other}))
-
-
-def test_a_syntax_line_without_a_registry_is_explained(place: Place, tmp_path: Path) -> None:
-    """Ours have none; this is what happens with one."""
-    (tmp_path / "Dockerfile").write_text("# syntax=localhost:1/dockerfile:1\nFROM scratch\n")
-    log = tmp_path / "log"
-    argv = [place.builder.docker, "build", "--network", "none", "."]
-    environment = tools.docker_environment(place.builder)
-    status = tools.run_logged(argv, environment, log, tools.Redaction(place.builder), tmp_path)
-    assert status != 0
-    assert build_failed("docker build", status, log).problem.code == "RDTL-C020"

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -20,9 +21,9 @@ from launcher.core.node_facts import architecture
 from launcher.core.runtimes import Container
 from launcher.images import definition, sif
 from launcher.images.builder import Builder
-from launcher.images.resolve import from_file, resolve, verify
+from launcher.images.resolve import from_file, intact, resolve, verify
 from launcher.images.store import BuiltImage, Store
-from tests.images import provision, small
+from tests.images import provision, small, ways
 
 KEY = "a" * 64
 needs_apptainer = pytest.mark.skipif(
@@ -157,6 +158,31 @@ def test_two_builders_whose_file_system_ignores_locks_publish_one_whole_image(
     assert left(store) == []
 
 
+def test_remains_that_may_not_be_removed_do_not_stop_the_next_build() -> None:
+    """A killed build with --fakeroot leaves files of other user ids."""
+    if os.geteuid() != 0:
+        pytest.skip("giving files to another user needs root")
+    with ways.open_folder() as folder:
+        store = Store(folder / "store")
+        foreign = store.root / "tmp" / f"{KEY[:16]}@{socket.gethostname()}.999999999.0" / "root"
+        foreign.mkdir(parents=True)
+        (foreign / "file").write_text("of another user")
+        for path in (store.root, store.root / "tmp", foreign.parent):
+            os.chown(path, 4242, 4242)
+
+        def as_user() -> None:
+            os.setgroups([])
+            os.setuid(4242)
+            store.get_or_make(KEY, image)
+
+        child = forked.Process(target=as_user)
+        child.start()
+        child.join(30)
+        assert child.exitcode == 0
+        assert store.find(KEY) is not None
+        assert (foreign / "file").exists()
+
+
 def test_an_image_whose_file_was_removed_is_built_again(tmp_path: Path) -> None:
     builds = tmp_path / "builds"
     store = Store(tmp_path / "store")
@@ -239,6 +265,12 @@ def test_one_flipped_bit_of_an_image_is_refused(tiny: Builder) -> None:
     for name in ("tiny", str(path)):
         with pytest.raises(RdtlError, match="RDTL-C025"):
             resolve(name, "apptainer", tiny)
+    builds = path.parent.parent.parent / "builds"
+    store = Store(tiny.cache_directory())
+    store.get_or_make(KEY, counting(builds, 0), intact)  # asking for it again makes it again
+    assert len(builds.read_text().splitlines()) == 1
+    store.get_or_make(KEY, counting(builds, 0), intact)
+    assert len(builds.read_text().splitlines()) == 1
 
 
 @needs_apptainer

@@ -21,36 +21,42 @@ pytestmark = [
 ]
 
 
-def write_config(folder: Path, uri: str) -> Path:
+def write_config(folder: Path, uri: str, *, evaluate: bool = True) -> Path:
     path = folder / "pipeline.yaml"
     config = {
         "name": "outside",
         "task": {"max_steps": 20},
         "dataset": {"path": uri},
         "train": {"steps": 4, "warmup_steps": 1, "checkpoint_every": 2, "log_every": 1},
-        "evaluate": {"policies": ["zero"], "init_states": [30, 32], "shards": 2, "videos": 0},
     }
+    if evaluate:
+        config["evaluate"] = {
+            "policies": ["zero"], "init_states": [30, 32], "shards": 2, "videos": 0,
+        }  # fmt: skip
     path.write_text(yaml.safe_dump(config))
     return path
 
 
-def test_submitted_detached_and_followed_by_another_process(
+def test_submitted_detached_then_extended_and_followed_by_other_processes(
     cluster: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
     source = next((uninterrupted / "data" / "libero_object").glob("*_demo.hdf5"))
-    config = write_config(tmp_path, source.as_uri())
+    config = write_config(tmp_path, source.as_uri(), evaluate=False)
     words = ("pipeline", str(config), "--site", "minislurm", "--runtime", "apptainer")
     detached = rdtl(*words, "--detach", "--json", cwd=cluster)
     assert detached.returncode == 0, detached.stderr
     answer = json.loads(detached.stdout)
-    assert set(answer["jobs"]) == {"stage", "dataset", "train", "evaluate", "report"}
+    assert set(answer["jobs"]) == {"stage", "dataset", "train"}
     assert all(len(ids) == 1 for ids in answer["jobs"].values()), "one job or array a stage"
+    write_config(tmp_path, source.as_uri())
     followed = rdtl(*words, cwd=cluster, timeout=300)
     assert followed.returncode == 0, followed.stderr
     run = Path(answer["run"])
-    for stage in read(run / "plan.json").stages:
-        assert [path.name for path in (run / "events").glob(f"claim.{stage.name}.*")] == [
-            f"claim.{stage.name}.a1.json"
+    stages = [stage.name for stage in read(run / "plan.json").stages]
+    assert stages == ["stage", "dataset", "train", "evaluate", "report"]
+    for stage in stages:
+        assert [path.name for path in (run / "events").glob(f"claim.{stage}.*")] == [
+            f"claim.{stage}.a1.json"
         ]
     manifest = json.loads((run / "assets" / "manifest.json").read_text())
     (copied,) = manifest["dataset.path"]["files"].values()

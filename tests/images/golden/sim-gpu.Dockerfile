@@ -21,7 +21,7 @@ RUN \
     --mount=type=bind,source=steps/part.py,target=/opt/rdtl/build/part.py \
     --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=pipconf \
     --mount=type=secret,id=ca \
-    sh /opt/rdtl/build/python.sh
+    sh /opt/rdtl/build/python.sh none
 COPY steps/selftest.py /opt/rdtl/selftest.py
 RUN \
     --mount=type=bind,source=steps/test.sh,target=/opt/rdtl/build/test.sh \

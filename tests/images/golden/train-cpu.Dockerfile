@@ -17,7 +17,7 @@ RUN \
     --mount=type=bind,source=steps/part.py,target=/opt/rdtl/build/part.py \
     --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=pipconf \
     --mount=type=secret,id=ca \
-    sh /opt/rdtl/build/python.sh deepspeed
+    sh /opt/rdtl/build/python.sh https://download.pytorch.org/whl/cpu deepspeed
 RUN \
     --mount=type=bind,source=steps/ops.sh,target=/opt/rdtl/build/ops.sh \
     --mount=type=cache,target=/var/cache/apt,sharing=locked \

@@ -1,0 +1,83 @@
+"""Where a stage runs: in its container with what it may see, or in the site's environment. Pure."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from launcher.core.errors import UsageError
+from launcher.core.plan import Stage
+from launcher.core.runs import RunDir
+from launcher.core.runtimes import IMAGE_PYTHON, Bind, Container
+from launcher.schema import RunConfig
+from launcher.sites import Site
+
+PYTHON = "<python>"
+"""Stands for the interpreter until :func:`place` knows where a stage runs."""
+
+OUTSIDE = ("stage", "report")
+"""Stages that are programs of the launcher and run in its own environment."""
+
+
+def place(
+    stage: Stage, site: Site, run: RunDir, container: Container | None, visible: list[Path]
+) -> Stage:
+    """``stage`` in its container, or in the site's environment; the report stays outside.
+
+    In the container it sees the run directory (writable), the run's code snapshot
+    (read-only), what ``visible`` names and what the site binds.
+    """
+    if container is None or stage.name in OUTSIDE:
+        activate = site.activate.get(stage.name, site.activate.get("default", ""))
+        activate = "" if stage.name in OUTSIDE else activate
+        python = "python" if activate else sys.executable
+        return replace(stage, argv=_with_python(stage.argv, python), activate=activate)
+    root, code = str(run.root), str(run.code)
+    seen = [
+        Bind(str(path), str(path), read_only=stage.own_code)
+        for path in visible
+        if run.root not in (path, *path.parents)  # it is bound already
+    ]
+    binds = (
+        Bind(root, root, read_only=False),
+        *([Bind(code, code)] if stage.own_code else []),
+        *seen,
+        *(parse_bind(text) for text in site.binds),
+    )
+    cache = {"NUMBA_CACHE_DIR": f"{root}/cache/numba"} if stage.own_code else {}
+    return replace(
+        stage,
+        argv=_with_python(stage.argv, IMAGE_PYTHON),
+        container=replace(container, binds=binds, passed=tuple(site.pass_environment)),
+        # Compiled once a run, not once a process: the image itself cannot be written.
+        environment={**stage.environment, **cache},
+    )
+
+
+def _with_python(argv: tuple[str, ...], python: str) -> tuple[str, ...]:
+    return (python, *argv[1:]) if argv[0] == PYTHON else argv
+
+
+def named_files(config: RunConfig) -> list[Path]:
+    """What a configuration names by path (absolute)."""
+    evaluate = config.evaluate
+    named = [config.dataset.path]
+    named += [evaluate.checkpoint, evaluate.demonstrations] if evaluate else []
+    return [Path(name).absolute() for name in named if name]
+
+
+def parse_bind(text: str) -> Bind:
+    """A bind of a site file: ``SOURCE``, ``SOURCE:TARGET``, each with ``:rw`` at the end."""
+    body, _, mode = text.rpartition(":")
+    if mode not in ("rw", "ro"):
+        body, mode = text, "ro"
+    source, _, target = body.partition(":")
+    if not source.startswith("/") or (target and not target.startswith("/")):
+        raise UsageError(
+            "RDTL-U016",
+            f"a bind needs absolute paths, not {text!r}",
+            where="binds in the site file",
+            fix="binds: [/scratch/me:rw, /data/libero:/data]",
+        )
+    return Bind(source, target or source, read_only=mode == "ro")

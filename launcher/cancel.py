@@ -60,7 +60,8 @@ def _scancel(one: RunStatus, jobs: list[str]) -> None:
         for attempt in {task.attempt for task in stage.tasks if task.attempt and _ends(task)}:
             name = f"cancelled.{stage.stage.name}.a{attempt}"
             one.run.ledger.publish(name, by=getpass.getuser(), ids=stage.jobs())
-    controller = status.controller_for(one.run, sites.load(one.plan.site).environment)
+    site = sites.of_run(one.run, one.plan.site)
+    controller = status.controller_for(one.run, site.environment)
     done = subprocess.run(
         ["scancel", *jobs],
         env=controller.environment,

@@ -177,7 +177,7 @@ class _Look:
         from launcher import sites
 
         try:
-            site = sites.load(self.plan.site)
+            site = sites.of_run(self.run, self.plan.site)
         except RdtlError as error:  # seen from a directory that has no such site
             self._judge, self._kind = Silent(error.problem.what), "unknown"
             return

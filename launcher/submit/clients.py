@@ -27,7 +27,8 @@ SILENT = re.compile(
     r"unable to contact slurm controller|socket timed out|zero bytes were transmitted"
     r"|connection (refused|timed out|reset)|communication connection failure"
     r"|connect failure|transport endpoint|temporarily unable|try again|resource temporarily"
-    r"|backup controller in standby|unexpected message received|controller not responding",
+    r"|backup controller in standby|unexpected message|controller not responding"
+    r"|(send|receive) failure|unspecified error|incomplete",
     re.IGNORECASE,
 )
 """Words of Slurm's programs that mean "nobody answered", not "no"."""

@@ -51,6 +51,7 @@ def main(run_dir: str, site_file: str, moment: str = "") -> None:
     run = RunDir(Path(run_dir))
     site = Site(**yaml.safe_load(Path(site_file).read_text()))
     backend = SlurmBackend(run, site, lambda text: print(text, file=sys.stderr, flush=True))
+    backend.poll_s = 0.3  # tests are in a hurry; what it costs the controller stays as it is
     drive(run, plan.read(run.plan), backend, lambda views: None)
 
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -21,7 +22,8 @@ from launcher.core import files
 from launcher.core.plan import Plan, Stage
 from launcher.core.runs import RunDir
 from launcher.submit.slurm import job_name, job_prefix
-from tests.cluster import daemons, layout
+from tests.cli.run_rdtl import rdtl
+from tests.cluster import daemons, layout, processes
 from tests.submit.test_slurm_script import NASTY
 
 ROOT = Path(__file__).parent.parent.parent
@@ -182,7 +184,7 @@ def controller_of(cluster: Path) -> layout.Cluster:
 
 
 @pytest.mark.parametrize(
-    "away_s", [8, pytest.param(60, marks=pytest.mark.slow)], ids=["8 s", "60 s"]
+    "away_s", [6, pytest.param(60, marks=pytest.mark.slow)], ids=["6 s", "60 s"]
 )
 def test_a_controller_away_while_submitting_and_while_looking(
     cluster: Path, tmp_path: Path, away_s: float
@@ -304,3 +306,81 @@ def fill(path: Path) -> None:
                 pass
         except OSError as error:
             assert error.errno == errno.ENOSPC
+
+
+def test_what_the_cluster_can_never_run_is_refused_before_anything_is_written(
+    cluster: Path,
+) -> None:
+    environment = yaml.safe_load((cluster / "configs/sites/minislurm.yaml").read_text())
+    update = ["scontrol", "update", "partition=main"]
+    slurm = {**os.environ, **environment["environment"]}
+    subprocess.run([*update, "MaxTime=30"], env=slurm, check=True)
+    try:
+        common = ("run", "--site", "minislurm", "--name", "long", "--runtime", "none")
+        done = rdtl(*common, "--minutes", "31", "--", "true", cwd=cluster)
+        assert done.returncode == 3
+        assert "RDTL-S021" in done.stderr and "at most 30 minutes" in done.stderr
+        assert "low" in done.stderr and "high" in done.stderr
+        assert not (cluster / "runs" / "long-minislurm" / "plan.json").exists()
+        assert rdtl(*common, "--minutes", "30", "--", "true", cwd=cluster).returncode == 0
+    finally:
+        subprocess.run([*update, "MaxTime=INFINITE"], env=slurm, check=True)
+
+
+@pytest.fixture(scope="module")
+def accounting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cluster with a database that enforces limits: at most three tasks of a user."""
+    folder = tmp_path_factory.mktemp("accounting")
+    root = Path(tempfile.mkdtemp(prefix="rdtl-acct-"))
+    verb = [sys.executable, "-m", "tests.cluster.minislurm"]
+    options = ["--root", str(root)]
+    try:
+        subprocess.run([*verb, "up", *options, "--accounting"], cwd=ROOT, check=True, timeout=120)
+        (folder / "configs" / "sites").mkdir(parents=True)
+        shutil.copy(root / "minislurm.yaml", folder / "configs" / "sites" / "minislurm.yaml")
+        machine = controller_of(folder)
+        limit = ["modify", "qos", "normal", "set", "MaxSubmitJobsPerUser=3"]
+        assert daemons.run(machine, "sacctmgr", "-i", *limit).returncode == 0
+        with machine.slurm_conf.open("a") as handle:
+            handle.write("AccountingStorageEnforce=limits,qos\n")
+        daemons.run(machine, "scontrol", "shutdown", "slurmctld")  # it saves its state first
+        records = processes.recorded(machine.records)
+        processes.wait_until(lambda: not records["slurmctld"].alive, 20, "end of slurmctld")
+        daemons.restart_controller(machine)
+        yield folder
+    finally:
+        subprocess.run([*verb, "down", *options], cwd=ROOT, check=True, timeout=120)
+        shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.mark.slow
+def test_a_limit_of_the_accounting_database_is_read_and_kept(
+    accounting: Path, tmp_path: Path
+) -> None:
+    bench = Bench(tmp_path, accounting, [stage(array=7)])
+    ends_well(bench.start(), 60)
+    assert bench.ran() == {f"a.{index}": 1 for index in range(7)}
+    lists = sorted(bench.run.root.glob("slurm/a/attempt_1/part_*/tasks.json"))
+    assert [files.read_json(path)["indices"] for path in lists] == [[0, 1, 2], [3, 4, 5], [6]]
+
+
+@pytest.mark.slow
+def test_how_a_job_ended_comes_from_accounting(accounting: Path, tmp_path: Path) -> None:
+    bench = Bench(tmp_path, accounting, [stage(then="sleep 60")], partition="low")
+    bench.slurm("scontrol", "update", "partition=low", "state=DOWN")
+    launcher = bench.start()
+    bench.wait(lambda: bench.jobs())
+    bench.slurm("scancel", *bench.jobs())
+    bench.slurm("scontrol", "update", "partition=low", "state=UP")
+    assert "CANCELLED" in ends_badly(launcher)
+
+
+@pytest.mark.slow
+def test_a_database_that_is_down_stops_neither_submission_nor_looking(
+    accounting: Path, tmp_path: Path
+) -> None:
+    bench = Bench(tmp_path, accounting, [stage(array=2), stage("b", needs="a")])
+    bench.start("sbatch:1").communicate(timeout=60)
+    daemons.kill(controller_of(accounting), "slurmdbd")
+    ends_well(bench.start(), 120)
+    assert bench.ran() == ONCE and len(bench.jobs()) == 2

@@ -5,6 +5,7 @@
     RUN/run.yaml            resolved configuration, as a person would write it
     RUN/plan.json           the plan: stages, argv, resources, dependencies, config
     RUN/lock.json           code digest, versions
+    RUN/site.yaml           the site as it was configured when the run was driven last
     RUN/code/               snapshot: the only source of launcher, jobs, rdt in a job
     RUN/events/NAME.json    the ledger: one small file per event, published once
     RUN/progress/           last progress of each stage task (may be overwritten)
@@ -47,6 +48,10 @@ class RunDir:
     @property
     def lock(self) -> Path:
         return self.root / "lock.json"
+
+    @property
+    def site(self) -> Path:
+        return self.root / "site.yaml"
 
     @property
     def code(self) -> Path:

@@ -31,18 +31,23 @@ def image() -> BuiltImage:
         pytest.fail(f"the image of the jobs is missing or unfit\n{error}")
 
 
+def container(*binds: Bind) -> Container:
+    """The image as a plan names it, with what a job may see."""
+    sif = image()
+    return Container(
+        "apptainer", sif.reference, sif.name, sif.sha256, sif.lock_sha256, sif.architecture,
+        sif.size_bytes, sif.mtime_ns, binds=binds,
+    )  # fmt: skip
+
+
 def python(arguments: list[str], folder: Path, variables: Mapping[str, str]) -> Launch:
     """``python ARGUMENTS`` in the image, in ``folder``, the only place where it can write."""
-    sif = image()
     for name in ("home", "tmp", "numba"):
         (folder / "scratch" / name).mkdir(parents=True, exist_ok=True)
-    container = Container(
-        "apptainer", sif.reference, sif.name, sif.sha256, sif.lock_sha256, sif.architecture,
-        binds=(Bind(str(folder), str(folder), read_only=False), Bind(str(ROOT), str(ROOT))),
-    )  # fmt: skip
+    visible = Bind(str(folder), str(folder), read_only=False), Bind(str(ROOT), str(ROOT))
     own = {"PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(folder / "scratch" / "numba")}
     return wrap(
-        container,
+        container(*visible),
         (IMAGE_PYTHON, *arguments),
         inside(os.environ, {**own, **variables}),
         os.environ,

@@ -14,9 +14,9 @@
 Event names: ``claim.STAGE.aN`` (indices, before anything is submitted), ``sending.…``
 and ``submitted.STAGE.aN`` (scheduler ids; see :mod:`launcher.arrays`),
 ``started.STAGE.iINDEX.aN.rR`` (by node 0) and ``finished.STAGE.iINDEX.nNODE.aN.rR``
-(exit code and, for a failure, the error). N counts what the launcher submitted, R how often the scheduler started
-that submission again (requeue). A stage index is done when some round has exit
-code 0 on all its nodes.
+(exit code and, for a failure, the error). N counts what the launcher submitted, R
+how often the scheduler started that submission again (requeue). A stage index is done
+when some round has exit code 0 on all its nodes.
 """
 
 from __future__ import annotations

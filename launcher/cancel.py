@@ -9,15 +9,16 @@ import signal
 import subprocess
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from launcher import child, sites, status
 from launcher.core.errors import RefusedError, RemoteError
 from launcher.core.runs import RunDir
-from launcher.judges import LIVE, Task
+from launcher.judges import LIVE, Task, launcher_of
 from launcher.status import RunStatus
 
-PATIENCE_S = 15.0
-"""A launcher that was interrupted ends its tasks first."""
+PATIENCE_S = 120.0
+"""A launcher that is asked to end lets its tasks save first."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ def _scancel(one: RunStatus, jobs: list[str]) -> None:
         for attempt in {task.attempt for task in stage.tasks if task.attempt and _ends(task)}:
             name = f"cancelled.{stage.stage.name}.a{attempt}"
             one.run.ledger.publish(name, by=getpass.getuser(), ids=stage.jobs())
-    controller = status.controller_for(one.run, sites.load(one.plan.site).environment)
+    site = sites.of_run(one.run, one.plan.site)
+    controller = status.controller_for(one.run, site.environment)
     done = subprocess.run(
         ["scancel", *jobs],
         env=controller.environment,
@@ -83,19 +85,34 @@ def _ends(task: Task) -> bool:
     return task.state in (*LIVE, "unsubmitted")
 
 
+def _holds(pid: int, run: RunDir) -> bool:
+    """Whether this process has the run's lock open: a number of another machine means nothing."""
+    lock = run.root / "launcher.lock"
+    try:
+        handles = list(Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:  # it has ended, or is not ours
+        return False
+    for handle in handles:
+        with contextlib.suppress(OSError):  # closed while we looked
+            if handle.readlink() == lock:
+                return True
+    return False
+
+
 def _end_launcher(run: RunDir) -> list[str]:
-    """Interrupt the launcher as Ctrl-C does; its tasks end with it. Returns what was ended."""
-    pid = status.launcher_of(run)
+    """Ask the launcher to end; its tasks save and end with it. Returns what was ended."""
+    pid = launcher_of(run)
     if pid is None:
         return []
-    for number in (signal.SIGINT, signal.SIGTERM):  # a background launcher may ignore the first
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, number) if pid else None
-        deadline = time.monotonic() + PATIENCE_S
-        while time.monotonic() < deadline:
-            if status.launcher_of(run) is None:
-                return [f"process {pid}"]
-            time.sleep(0.1)
+    here = _holds(pid, run)
+    if here:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + (PATIENCE_S if here else 0)
+    while launcher_of(run) is not None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    if launcher_of(run) is None:
+        return [f"process {pid}"]
     raise RefusedError(
         "RDTL-S039",
         "the launcher of this run does not end",

@@ -66,6 +66,8 @@ def make(parent: RunDir, child: RunDir) -> Plan:
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     files.write_json(child.lock, {**lock, "created": created, "parent": origin})
     files.write_text(child.config, parent.config.read_text(encoding="utf-8"))
+    if parent.site.exists():
+        files.write_text(child.site, parent.site.read_text(encoding="utf-8"))
     moved = relocate(the_plan, parent.root, child.root)
     files.write_json(child.plan, moved.to_dict())
     return moved

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from launcher import status
 from launcher.core.runs import RunDir
+from launcher.judges import launcher_of
 from launcher.status import RunStatus
 
 REMOVING = ".removing"
@@ -42,7 +43,7 @@ def find(runs: list[RunDir]) -> tuple[list[Waste], list[Kept]]:
     for one in status.of_all(runs, fresh=True):
         if one.run.root.stat().st_uid != os.geteuid():
             kept.append(Kept(one.run, "it belongs to another user"))
-        elif one.live or status.launcher_of(one.run) is not None:
+        elif one.live or launcher_of(one.run) is not None:
             kept.append(Kept(one.run, "it is alive"))
         else:
             waste += _of_run(one)

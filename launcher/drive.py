@@ -93,7 +93,10 @@ class Driver:
         """
         for stage in self._plan.stages:
             name = stage.name
-            self._attempt[name] = self._ledger.current_attempt(name)
+            # One reading for both: a claim that came in between would be overlooked, or collide.
+            self._markers.refresh()
+            claimed = self._markers.attempts(name)
+            self._attempt[name] = claimed[-1].number if claimed else 0
             missing = set(self._missing(stage))
             parts = self._parts_of(stage, missing)
             for part in parts:

@@ -6,6 +6,7 @@ a Slurm queue. :mod:`launcher.status` chooses one for each run.
 
 from __future__ import annotations
 
+import fcntl
 import signal
 import time
 from dataclasses import dataclass
@@ -108,6 +109,22 @@ class Here(Judge):
         if self._lives:
             return ("running", "") if mark.started else ("waiting", "its turn has not come")
         return "gone", "its launcher is gone"
+
+
+def launcher_of(run: RunDir) -> int | None:
+    """Process id of the launcher that drives a run from this machine, 0 if it is not written
+    down, None when there is none."""
+    path = run.root / "launcher.lock"
+    try:
+        with path.open("r", encoding="utf-8") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                words = handle.read().split()
+                return int(words[1]) if len(words) == 2 and words[1].isdigit() else 0
+            return None
+    except FileNotFoundError:
+        return None
 
 
 class Queue(Judge):

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from launcher import config
 from launcher.core.errors import UsageError
+from launcher.core.runs import RunDir
 from launcher.schema import Section
 
 
@@ -85,6 +86,19 @@ def load(name: str) -> Site:
             fix="make cluster-up (as root), then run the same command again",
         ) from error
     return config.validate(Site, config.read_yaml(path), str(path))
+
+
+def of_run(run: RunDir, name: str) -> Site:
+    """The site of a run: as it is configured here, else as it was when the run was driven last.
+
+    So a run can be looked at and continued from any directory, also by another user.
+    """
+    try:
+        return load(name)
+    except UsageError:
+        if not run.site.exists():
+            raise
+        return config.validate(Site, config.read_yaml(run.site), str(run.site))
 
 
 def memory_mb(site: Site) -> int:

@@ -7,7 +7,6 @@ not answer, a task without marker is *unknown*, never *running*.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import pwd
 from collections import Counter
@@ -19,7 +18,7 @@ from launcher.core import plan
 from launcher.core.errors import RdtlError, UsageError
 from launcher.core.plan import Plan, Stage
 from launcher.core.runs import RunDir
-from launcher.judges import LIVE, Here, Judge, Queue, Silent, State, Task
+from launcher.judges import LIVE, Here, Judge, Queue, Silent, State, Task, launcher_of
 from launcher.markers import Markers, Marks
 
 
@@ -178,7 +177,7 @@ class _Look:
         from launcher import sites
 
         try:
-            site = sites.load(self.plan.site)
+            site = sites.of_run(self.run, self.plan.site)
         except RdtlError as error:  # seen from a directory that has no such site
             self._judge, self._kind = Silent(error.problem.what), "unknown"
             return
@@ -235,19 +234,3 @@ def _stage(markers: Markers, stage: Stage, judge: Judge) -> StageStatus:
             tasks.append(judge.task(stage, index, attempt, mark, job, place))
     began = attempts[-1].submitted_at if attempts else 0.0
     return StageStatus(stage, tuple(tasks), attempts[-1].number if attempts else 0, began)
-
-
-def launcher_of(run: RunDir) -> int | None:
-    """Process id of the launcher that drives a run from this machine, 0 if it is not written
-    down, None when there is none."""
-    path = run.root / "launcher.lock"
-    try:
-        with path.open("r", encoding="utf-8") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                words = handle.read().split()
-                return int(words[1]) if len(words) == 2 and words[1].isdigit() else 0
-            return None
-    except FileNotFoundError:
-        return None

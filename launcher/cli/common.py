@@ -79,6 +79,10 @@ def prepare(
 
 def backend_for(run: RunDir, site: Site, jobs: int | None) -> Backend:
     """The backend of a site; takes the run's lock where this process does the work."""
+    from launcher import config
+    from launcher.core import files
+
+    files.write_text(run.site, config.to_yaml(site))
     if site.kind == "slurm":
         from launcher.submit.slurm import SlurmBackend
 

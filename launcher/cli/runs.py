@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from launcher.cli import common
+from launcher.cli import common, runs_text
 
 if TYPE_CHECKING:
     from launcher.core.runs import RunDir
-    from launcher.judges import State
-    from launcher.status import RunStatus, StageStatus
 
 app = typer.Typer(
     help="Look at runs, continue them, end them.", no_args_is_help=True, rich_markup_mode=None
@@ -27,7 +24,6 @@ OfSiteOption = Annotated[
         "--site", help="Only runs of this site; of a cluster over ssh the runs that lie there."
     ),
 ]
-ORDER: tuple[State, ...] = ("running", "waiting", "failed", "gone", "unknown", "unsubmitted")
 
 
 def find_run(name: str, runs_dir: Path, site: str | None) -> RunDir:
@@ -67,11 +63,17 @@ def list_runs(
         output.say(f"no runs in {runs_dir.resolve()}; `rdtl demo` makes one")
     else:
         rows = [
-            [one.run.root.name, one.word, _tasks(one), _age(one.run.plan.stat().st_mtime), _at(one)]
+            [
+                one.run.root.name,
+                one.word,
+                runs_text.done(one),
+                runs_text.age(one.run.plan.stat().st_mtime),
+                runs_text.current_stage(one),
+            ]
             for one in found
         ]
         output.table(str(runs_dir), ["run", "state", "tasks done", "made", "stage"], rows)
-    output.result([facts(one) for one in found])
+    output.result([runs_text.facts(one) for one in found])
 
 
 @app.command("show")
@@ -89,15 +91,20 @@ def show(
 
     output = common.start_output(as_json)
     one = status.of(find_run(run, runs_dir, site))
-    document = facts(one)
+    document = runs_text.facts(one)
     rows = [
-        [s.stage.name, f"{s.counts.get('done', 0)}/{s.stage.array}", str(s.attempts), _words(s)]
+        [
+            s.stage.name,
+            f"{s.counts.get('done', 0)}/{s.stage.array}",
+            str(s.attempts),
+            runs_text.others(s),
+        ]
         for s in one.stages
     ]
     title = f"{one.run.root.name}: {one.word}"
     output.table(title, ["stage", "tasks done", "attempts", "others"], rows)
     output.text()
-    for line in remarks(one):
+    for line in runs_text.remarks(one):
         output.text(f"  {line}")
     if diff:
         from launcher import diff as differences
@@ -107,52 +114,6 @@ def show(
         for line in found.lines():
             output.text(line)
     output.result(document)
-
-
-def remarks(one: RunStatus) -> list[str]:
-    """What a person should know beside the table."""
-    said = [
-        f"{s.stage.name}: {s.counts[state]} {state}: {s.why(state)}"
-        for s in one.stages
-        for state in ORDER
-        if s.why(state)
-    ]
-    for s in one.stages:
-        again = [task.restart for task in s.tasks if task.restart]
-        if again:
-            said.append(f"{s.stage.name}: {len(again)} started again, up to {max(again)} times")
-    said += [f"{s.stage.name}: job {', '.join(s.jobs())}" for s in one.stages if s.jobs()]
-    if one.note:
-        said.append(f"the scheduler does not answer: {one.note}")
-    elif one.asked_at:
-        said.append(f"the queue was asked {_age(one.asked_at)} ago")
-    if one.word in ("failed", "stopped"):
-        said.append(f"next: rdtl runs resume {one.run.root.name}, after the cause is gone")
-    said.append(f"logs: rdtl runs logs {one.run.root.name}, files in {one.run.root / 'logs'}")
-    return said
-
-
-def facts(one: RunStatus) -> dict[str, Any]:
-    """JSON form of a run's state."""
-    return {
-        "name": one.run.root.name,
-        "run": str(one.run.root),
-        "site": one.plan.site,
-        "state": one.word,
-        "note": one.note,
-        "stages": [
-            {
-                "stage": s.stage.name,
-                "tasks": s.stage.array,
-                "done": s.counts.get("done", 0),
-                "counts": s.counts,
-                "attempts": s.attempts,
-                "why": {state: s.why(state) for state in ORDER if s.why(state)},
-                "jobs": s.jobs(),
-            }
-            for s in one.stages
-        ],
-    }
 
 
 @app.command("logs")
@@ -232,27 +193,3 @@ def fetch(
         copied = fetching.fetch(find_run(run, runs_dir, site), target)
     output.say(f"{destination}: {', '.join(copied)}")
     output.result({"destination": str(target), "copied": copied})
-
-
-def _words(stage: StageStatus) -> str:
-    others = [f"{stage.counts[s]} {s}" for s in ORDER if stage.counts.get(s)]
-    return ", ".join(others) or "–"
-
-
-def _tasks(one: RunStatus) -> str:
-    return f"{one.counts['done']}/{sum(one.counts.values())}"
-
-
-def _at(one: RunStatus) -> str:
-    """The first stage that is not done."""
-    open_ = [s for s in one.stages if s.counts.get("done", 0) < s.stage.array]
-    return open_[0].stage.name if open_ else "–"
-
-
-def _age(at: float) -> str:
-    """Time since ``at`` (seconds since 1970) in its largest unit."""
-    seconds = max(0.0, time.time() - at)
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"

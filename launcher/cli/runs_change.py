@@ -82,7 +82,7 @@ def resubmit(
     which = "missing" if missing and not failed else which
     child.require_own(run_dir, "continue")
     the_plan = status.open_run(run_dir)
-    backend = common.backend_for(run_dir, sites.load(the_plan.site), jobs)
+    backend = common.backend_for(run_dir, sites.of_run(run_dir, the_plan.site), jobs)
     done, early = again.resubmit(run_dir, backend, which)
     for part in done:
         jobs_ = f"job {', '.join(part.ids)}" if part.ids else "not sent yet: rdtl runs resume does"
@@ -101,7 +101,7 @@ def _drive(output: Output, run: RunDir, plan: Plan, jobs: int | None) -> None:
     from launcher import config, sites, summary
     from launcher.schema import RunConfig
 
-    backend = common.backend_for(run, sites.load(plan.site), jobs)
+    backend = common.backend_for(run, sites.of_run(run, plan.site), jobs)
     length = None
     if "command" not in plan.config:
         data = config.read_yaml(run.config)

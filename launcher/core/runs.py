@@ -5,6 +5,7 @@
     RUN/run.yaml            resolved configuration, as a person would write it
     RUN/plan.json           the plan: stages, argv, resources, dependencies, config
     RUN/lock.json           code digest, versions
+    RUN/site.yaml           the site as it was configured when the run was driven last
     RUN/code/               snapshot: the only source of launcher, jobs, rdt in a job
     RUN/events/NAME.json    the ledger: one small file per event, published once
     RUN/progress/           last progress of each stage task (may be overwritten)
@@ -14,9 +15,9 @@
 Event names: ``claim.STAGE.aN`` (indices, before anything is submitted), ``sending.…``
 and ``submitted.STAGE.aN`` (scheduler ids; see :mod:`launcher.arrays`),
 ``started.STAGE.iINDEX.aN.rR`` (by node 0) and ``finished.STAGE.iINDEX.nNODE.aN.rR``
-(exit code and, for a failure, the error). N counts what the launcher submitted, R
-how often the scheduler started that submission again (requeue). A stage index is done
-when some round has exit code 0 on all its nodes.
+(exit code and, for a failure, the error). N counts what the launcher submitted, R how
+often the scheduler started that submission again (requeue). A stage index is done when
+some round has exit code 0 on all its nodes.
 """
 
 from __future__ import annotations
@@ -47,6 +48,10 @@ class RunDir:
     @property
     def lock(self) -> Path:
         return self.root / "lock.json"
+
+    @property
+    def site(self) -> Path:
+        return self.root / "site.yaml"
 
     @property
     def code(self) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import time
 from pathlib import Path
 from typing import IO
@@ -33,6 +34,8 @@ class LocalBackend:
         self._wanted = jobs
         self._jobs: dict[str, core.Job[int]] = {}
         self._lock = lock_run(run)
+        # Asked to end (`rdtl runs cancel`, a shutdown): as Ctrl-C, so that tasks can save.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
     def part_size(self, stage: Stage) -> int | None:
         """No limit: the executor has a queue of its own."""

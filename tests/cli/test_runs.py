@@ -86,6 +86,23 @@ def test_cancel_ends_the_launcher_and_its_tasks(tmp_path: Path) -> None:
     assert "nothing of this run is alive" in again.stderr
 
 
+def test_cancel_ends_no_process_that_does_not_drive_the_run(tmp_path: Path) -> None:
+    """The process id in the lock may be one of another machine."""
+    run = make(tmp_path / "runs" / "a-local", "local", COUNT + "sleep 60", tasks=1)
+    with start("runs", "resume", "a-local", cwd=tmp_path) as launcher:
+        wait_until(lambda: ran(run) == ["0"])
+        with subprocess.Popen(["sleep", "60"]) as other:
+            (run.root / "launcher.lock").write_text(f"process {other.pid}\n")
+            done = rdtl("runs", "cancel", "a-local", cwd=tmp_path)
+            assert done.returncode == 3
+            assert "RDTL-S039" in done.stderr
+            assert other.poll() is None
+            assert launcher.poll() is None
+            other.kill()
+        launcher.terminate()
+        assert launcher.wait(timeout=20) == 130
+
+
 def test_only_what_failed_is_submitted_again(tmp_path: Path) -> None:
     script = (
         COUNT + 'test -e "$RDTL_RUN_DIR/mended" || test $RDTL_INDEX != 1 || { echo hm; exit 4; }'
@@ -95,7 +112,7 @@ def test_only_what_failed_is_submitted_again(tmp_path: Path) -> None:
     assert first.returncode == 1
     assert counts(run, tmp_path) == {"done": 2, "failed": 1}
     shown = rdtl("runs", "show", "a-local", cwd=tmp_path).stdout
-    assert "work: 1 failed: exit code 4" in shown
+    assert "work: 1 failed (1): exit code 4" in shown
     assert rdtl("runs", "logs", "a-local", cwd=tmp_path).stdout == "hm\n"
     nothing = rdtl("runs", "resubmit", "a-local", "--missing", cwd=tmp_path)
     assert "nothing to submit" in nothing.stderr

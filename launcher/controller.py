@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import json
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -78,7 +79,9 @@ class Controller:
         self.environment = {**environment, "SLURM_BITSTR_LEN": "0"}
         self._user = user
         self._clock = clock
-        cluster = f"{environment.get('SLURM_CONF', '')}|{user}|{os.geteuid()}"
+        # One home may serve several clusters, where SLURM_CONF is the same path or not set at all.
+        named = sorted(f"{k}={v}" for k, v in environment.items() if k.startswith("SLURM_"))
+        cluster = "|".join([*named, socket.gethostname(), user, str(os.geteuid())])
         self.key = hashlib.sha256(cluster.encode()).hexdigest()[:12]
         """The same for two controllers that get the same answer."""
         self._file = folder / f"queue-{self.key}.json"

@@ -12,50 +12,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
+from launcher import failures
 from launcher.arrays import Part, Submissions
-from launcher.core import errors
+from launcher.backend import Backend
 from launcher.core.errors import RdtlError
 from launcher.core.plan import Plan, Stage
 from launcher.core.runs import RunDir
 from launcher.markers import Markers
+from launcher.sending import Sender
 
 State = Literal["waiting", "active", "unknown", "done", "failed"]
 GONE_LOOKS = 3
 """Markers may reach a shared file system a moment after the job has left the queue."""
-
-
-class Backend(Protocol):
-    """What driving needs of a site. None always means: cannot be known now, ask again."""
-
-    poll_s: float
-    submits_ahead: bool
-    """Whether stages are submitted before their parents ended (the scheduler keeps the order)."""
-
-    def part_size(self, stage: Stage) -> int | None:
-        """Most tasks that may be sent at once; None: any number; 0: not known now."""
-
-    def room(self, tasks: int) -> bool:
-        """Whether ``tasks`` more may be sent now."""
-
-    def submit(self, stage: Stage, part: Part, after: list[str]) -> list[str] | None:
-        """Send a part; its ids. [] : certainly not taken now. None: unclear, look it up."""
-
-    def find(self, part: Part, began: float) -> list[str] | None:
-        """Ids of a part that was perhaps sent at ``began``; [] when it certainly was not."""
-
-    def alive(self, ids: list[str]) -> set[str] | None:
-        """Those that wait or run."""
-
-    def ended(self, ids: list[str], since: float) -> str:
-        """How they ended, in the scheduler's words; "" when it does not say."""
-
-    def wait_for(self, ids: list[str], parents: list[str]) -> bool:
-        """Let jobs that wait for the end of others wait for ``parents``; False: too late."""
-
-    def cancel(self, ids: list[str]) -> None:
-        """End them."""
 
 
 @dataclass
@@ -81,9 +51,9 @@ class Driver:
         self._ledger = run.ledger
         self._record = Submissions(run.ledger)
         self._markers = Markers(run)
+        self._sender = Sender(self._record, self._markers, backend)
         self._attempt: dict[str, int] = {}
         self._parts: dict[str, list[Part]] = {}
-        self._not_in: dict[Part, int] = {}
         self._gone: dict[str, int] = {}
 
     def adopt(self) -> None:
@@ -100,11 +70,11 @@ class Driver:
             missing = set(self._missing(stage))
             parts = self._parts_of(stage, missing)
             for part in parts:
-                self._settle(part)
+                self._sender.settle(part)
             ids = self._ids(parts)
             while (alive := self._backend.alive(ids)) is None:
                 time.sleep(self._backend.poll_s)
-            if alive or any(self._is_open(part, missing) for part in parts):
+            if alive or any(self._sender.is_open(part, missing) for part in parts):
                 self._parts[name] = parts
 
     def _parts_of(self, stage: Stage, missing: set[int]) -> list[Part]:
@@ -120,43 +90,6 @@ class Driver:
     def _ids(self, parts: list[Part]) -> list[str]:
         return [id_ for part in parts for id_ in self._record.ids(part) or []]
 
-    def _settle(self, part: Part) -> None:
-        """Wait until it is known whether a try that was given up went in."""
-        while self._known_out(part) is None and self._record.ids(part) is None:
-            if self._record.newest(part).state == "busy":
-                return
-            time.sleep(self._backend.poll_s)
-
-    def _is_open(self, part: Part, missing: set[int]) -> bool:
-        return (
-            self._record.ids(part) is None
-            and not missing.isdisjoint(part.indices)
-            and not self._record.is_cancelled(part)
-        )
-
-    def _known_out(self, part: Part) -> int | None:
-        """The newest try of a part that is certainly not in; None when it is, or nobody knows.
-
-        A try that was given up is looked up; what is found is recorded.
-        """
-        newest = self._record.newest(part)
-        if self._record.ids(part) is not None or newest.state == "busy":
-            return None
-        if newest.state == "unclear" and self._not_in.get(part) != newest.number:
-            found = self._backend.find(part, newest.at)
-            if found or (found is not None and self._ran(part)):
-                self._record.sent(part, found)
-            if found is None or self._record.ids(part) is not None:
-                return None
-            self._not_in[part] = newest.number
-        return newest.number
-
-    def _ran(self, part: Part) -> bool:
-        """Whether its tasks left traces: then it was in, although nobody lists it any more."""
-        self._markers.refresh()
-        marks = (self._markers.marks(part.stage, index) for index in part.indices)
-        return any(part.attempt in found for found in marks)
-
     def look(self) -> list[StageView]:
         """The state of every stage, one question to the scheduler for all of them."""
         self._markers.refresh()
@@ -168,7 +101,7 @@ class Driver:
     def _view(self, stage: Stage, missing: list[int], alive: set[str] | None) -> StageView:
         parts = self._parts.get(stage.name, [])
         lacking = set(missing)
-        still_open = [part for part in parts if self._is_open(part, lacking)]
+        still_open = [part for part in parts if self._sender.is_open(part, lacking)]
         ids = [id_ for id_ in self._ids(parts) if alive and id_ in alive]
         state: State = "waiting"
         if not missing:
@@ -247,19 +180,10 @@ class Driver:
 
     def _send(self, view: StageView, part: Part, after: list[str]) -> bool:
         """Send one part unless it is in already; False when the next part must wait too."""
-        tries = self._known_out(part)
-        if tries is not None and self._backend.room(len(part.indices)):
-            if not self._record.begin(part, tries):
-                return False
-            ids = self._backend.submit(view.stage, part, after)
-            if ids == []:
-                self._not_in[part] = tries + 1
-            elif ids:
-                self._record.sent(part, ids)
-        known = self._record.ids(part)
-        if known is None:
+        ids = self._sender.send(view.stage, part, after)
+        if ids is None:
             return False
-        view.ids += known
+        view.ids += ids
         view.open.remove(part)
         return True
 
@@ -275,42 +199,14 @@ class Driver:
         return None
 
     def _explain(self, view: StageView) -> RdtlError:
-        name, attempt = view.stage.name, self._attempt[view.stage.name]
-        index = self._failed_index(view, attempt)
-        event = self._ledger.failure(name, index, attempt) or {}
-        if event.get("error"):
-            return errors.from_dict(event["error"])
-        if event.get("exit_code") in (errors.EXIT_REQUEUE, errors.EXIT_SAVED):
-            return RdtlError(
-                "RDTL-S036",
-                f"stage {name} was ended from outside, task {index} of {view.stage.array}",
-                why="it was cancelled, or its time was over and it may not be started again",
-                fix="nothing is lost: run the same command again, and it continues",
-            )
-        log = self._run.log(name, attempt, index, 0)
-        tail = log.read_text(errors="replace").strip().splitlines()[-8:] if log.exists() else []
-        how = f"exit code {event['exit_code']}" if "exit_code" in event else self._ended(name)
-        return RdtlError(
-            "RDTL-S033",
-            f"stage {name} failed ({how}), task {index} of {view.stage.array}",
-            where=f"{log}" + "".join(f"\n          | {line}" for line in tail),
-            why="later stages need what it makes; what is finished is kept",
-            fix="correct the cause and run the same command again: it continues from here",
+        name = view.stage.name
+        attempt = self._attempt[name]
+        index = failures.telling_index(self._markers, name, view.missing, attempt)
+        claim = self._ledger.read(f"claim.{name}.a{attempt}") or {"at": time.time()}
+        ids = self.ids(name)
+        return failures.explain(
+            self._run, view.stage, index, attempt, lambda: self._backend.ended(ids, claim["at"])
         )
-
-    def _failed_index(self, view: StageView, attempt: int) -> int:
-        """A task that says why it failed, else the first that is missing."""
-        for index in view.missing:
-            marks = self._markers.marks(view.stage.name, index).get(attempt)
-            if marks and marks.failure():
-                return index
-        return view.missing[0]
-
-    def _ended(self, name: str) -> str:
-        """What the scheduler says of jobs that left no trace of their own."""
-        claim = self._ledger.read(f"claim.{name}.a{self._attempt[name]}") or {"at": time.time()}
-        words = self._backend.ended(self._ids(self._parts.get(name, [])), claim["at"])
-        return f"{words} according to Slurm" if words else "no trace of its end"
 
     def cancel(self) -> None:
         """End everything that this run still has alive."""

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from launcher import status
+from launcher.backend import Backend
 from launcher.core.errors import RemoteError
 from launcher.core.plan import Stage
 from launcher.core.runs import RunDir
-from launcher.drive import Backend, Driver
+from launcher.drive import Driver
 from launcher.judges import LIVE, State
 from launcher.markers import Markers
 from launcher.status import RunStatus

@@ -11,9 +11,10 @@ import typer
 from launcher.output import Output
 
 if TYPE_CHECKING:
+    from launcher.backend import Backend
     from launcher.core.plan import Plan, Stage
     from launcher.core.runs import RunDir
-    from launcher.drive import Backend, StageView
+    from launcher.drive import StageView
     from launcher.schema import RunConfig
     from launcher.sites import Site
 

@@ -26,10 +26,8 @@ from submitit.slurm.slurm import SlurmExecutor, SlurmJob
 
 from launcher.core import files
 from launcher.core.runs import RunDir
-from launcher.submit.clients import Clients, Reply
+from launcher.submit.clients import SBATCH_TIMEOUT_S, Clients, Reply
 from launcher.submit.script import Request, render
-
-SBATCH_TIMEOUT_S = 60
 
 
 class NotSentError(Exception):

@@ -18,6 +18,7 @@ from launcher.core.job import die_with_parent
 
 INHERITED = ("SLURM_", "SLURMD_", "SRUN_", "SBATCH_", "SUBMITIT_", "PMI", "SPANK_")
 KEPT = ("SLURM_CONF",)
+SBATCH_TIMEOUT_S = 60.0
 FIRST_PAUSE_S = 2.0
 LONGEST_PAUSE_S = 60.0
 PATIENCE_S = 30 * 60.0

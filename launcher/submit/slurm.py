@@ -20,7 +20,14 @@ from launcher.core.plan import Plan, Stage
 from launcher.core.runs import RunDir
 from launcher.sites import Site, require_scheduler
 from launcher.submit import fit, limits, parse
-from launcher.submit.clients import INHERITED, KEPT, Clients, Reply, clean_environment
+from launcher.submit.clients import (
+    INHERITED,
+    KEPT,
+    SBATCH_TIMEOUT_S,
+    Clients,
+    Reply,
+    clean_environment,
+)
 from launcher.submit.queue import Queue
 from launcher.submit.script import Request, render
 
@@ -97,6 +104,7 @@ class SlurmBackend:
         self.queue = Queue(self._clients, job_prefix(run), clock)
         self._limits: limits.Limits | None = None
         self._full_until = float("-inf")
+        self._asked: dict[str, float] = {}
 
     def limits(self) -> limits.Limits | None:
         """The cluster's limits, asked once; None while it does not answer."""
@@ -126,7 +134,14 @@ class SlurmBackend:
         if stage.array == 1:
             return None
         told = self.limits()
-        return told.part_size if told else 0
+        if told is None or told.queued_tasks is None or 2 * stage.array <= told.queued_tasks:
+            return told.part_size if told else 0
+        # Other jobs of the user may stay for days: a part should fit beside them.
+        queued = self.queue.tasks()
+        if queued is None:
+            return 0
+        free = max(told.queued_tasks - queued, told.queued_tasks // 2, 1)
+        return min(free, told.array_tasks or free)
 
     def script(self, stage: Stage, part: Part, after: list[str]) -> str:
         """The exact sbatch script of a part; for a pipeline the parents' ids are not known yet."""
@@ -188,7 +203,10 @@ class SlurmBackend:
             return None
         name = job_name(self._run, part.stage, part.tag)
         found = self.queue.find(name, began, told.accounting, told.remembers_s)
-        if found == [] and time.time() - began < told.settles_s:
+        # sbatch may have hung until just now, and its request be on its way since.
+        first = self._asked.setdefault(f"{name} {began}", self._clock())
+        recent = time.time() - began < SBATCH_TIMEOUT_S + told.settles_s
+        if found == [] and recent and self._clock() - first < told.settles_s:
             return None
         return found
 

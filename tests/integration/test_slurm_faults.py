@@ -103,12 +103,15 @@ def ends_badly(launcher: subprocess.Popen[str], seconds: float = 60) -> str:
 
 
 ONCE = {"a.0": 1, "a.1": 1, "b.0": 1}
-KILLS = ["before:1", "before:2", "after:2", "sbatch:1", "after:3"]
-SECOND_STAGE = ["after:4", "after:5", "sbatch:2", "after:6"]
+KILLS = ["before:1", "before:2", "after:2", "sbatch:1", "after:3", "sbatch:2"]
+MORE_KILLS = ["after:4", "after:5", "after:6"]
 """Events 1 to 3 are claim, sending, submitted of the first stage, 4 to 6 those of the second."""
 
 
-@pytest.mark.parametrize("moments", [KILLS, SECOND_STAGE], ids=["first stage", "second stage"])
+@pytest.mark.parametrize(
+    "moments",
+    [pytest.param(KILLS, id="most"), pytest.param(MORE_KILLS, id="rest", marks=pytest.mark.slow)],
+)
 def test_a_launcher_killed_between_any_two_events_sends_nothing_twice(
     cluster: Path, tmp_path: Path, moments: list[str]
 ) -> None:

@@ -83,7 +83,9 @@ def backend_for(run: RunDir, site: Site, jobs: int | None) -> Backend:
     from launcher import config
     from launcher.core import files
 
-    files.write_text(run.site, config.to_yaml(site))
+    text = config.to_yaml(site)
+    if not run.site.exists() or run.site.read_text(encoding="utf-8") != text:
+        files.write_text(run.site, text)
     if site.kind == "slurm":
         from launcher.submit.slurm import SlurmBackend
 

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,9 @@ from launcher.arrays import cut
 from launcher.core import files
 from launcher.core.plan import Plan, Stage
 from launcher.core.runs import RunDir
+from launcher.core.runtimes import Bind
 from launcher.submit.slurm import job_name, job_prefix
+from tests import inside
 from tests.cli.run_rdtl import rdtl
 from tests.cluster import daemons, layout, processes
 from tests.submit.test_slurm_script import NASTY
@@ -45,7 +48,10 @@ class Bench:
         self.site_file = folder / "site.yaml"
         self.site_file.write_text(yaml.safe_dump(settings))
         self.environment = {**os.environ, **settings["environment"]}
-        files.write_json(self.run.plan, Plan("faults", "minislurm", tuple(stages), {}).to_dict())
+        root = str(self.run.root)
+        image = inside.container(Bind(root, root, read_only=False))
+        placed = tuple(replace(stage, container=image) for stage in stages)
+        files.write_json(self.run.plan, Plan("faults", "minislurm", placed, {}).to_dict())
 
     def start(self, moment: str = "", path: str = "") -> subprocess.Popen[str]:
         """Start a launcher; ``path`` is searched first for programs."""

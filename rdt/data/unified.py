@@ -24,10 +24,10 @@ def quat_to_axis_angle(quat: ArrayLike) -> Float:
     arc cosine is off by up to a twentieth of a radian (and clips its argument in place).
     """
     quaternion = np.asarray(quat, dtype=np.float64)
-    sine = float(np.linalg.norm(quaternion[:3]))
+    sine = math.hypot(*quaternion[:3])  # squares of tiny parts would underflow
     if sine == 0.0:
         return np.zeros(3)
-    return quaternion[:3] * (2.0 * math.atan2(sine, quaternion[3]) / sine)
+    return quaternion[:3] / sine * (2.0 * math.atan2(sine, quaternion[3]))
 
 
 def rotation_6d(axis_angle: ArrayLike) -> Float:

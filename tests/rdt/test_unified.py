@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -62,6 +62,8 @@ def matrix(q: np.ndarray) -> np.ndarray:
 
 
 @given(quaternions)
+@example(np.array([0.0, 0.0, 8.75934351e-160, 1.0]))
+@example(np.array([5e-324, 0.0, 0.0, -1.0]))
 def test_a_quaternion_reaches_the_slots_as_its_matrix(q: np.ndarray) -> None:
     """Evaluation's road: xyzw → axis-angle → two columns; q and -q are one rotation."""
     q = q / np.linalg.norm(q)

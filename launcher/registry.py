@@ -53,6 +53,12 @@ CHECKS = (
         "the site's scheduler answers",
     ),
     CheckSpec(
+        "cluster",
+        "launcher.submit.checks.cluster",
+        ("RDTL-S002", "RDTL-S021"),
+        "what the cluster tells: version, limits, sizes of nodes, against the site file",
+    ),
+    CheckSpec(
         "containers",
         "launcher.runtime_checks.containers",
         ("RDTL-C001", "RDTL-C016", "RDTL-C017", "RDTL-C018"),

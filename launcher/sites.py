@@ -50,6 +50,8 @@ class Site(Section):
     """Nodes that one job may use."""
     gpus_per_node: int = 0
     """GPUs of one node."""
+    gpu_type: str | None = None
+    """Kind of GPU to ask for where a cluster has several, as Slurm calls it (a100, h100)."""
     runtime: Literal["none", "apptainer", "docker", "pyxis"] = "none"
     """What jobs run in; none: the environment of this installation, or `activate`."""
     image: str | None = None

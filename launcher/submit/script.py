@@ -33,6 +33,7 @@ class Request:
     memory_mb: int
     minutes: int
     gpus_per_node: int = 0
+    gpu_type: str | None = None
     partition: str | None = None
     account: str | None = None
     qos: str | None = None
@@ -95,7 +96,9 @@ def _place(request: Request) -> list[tuple[str, str]]:
 
 
 def _resources(request: Request) -> list[tuple[str, str]]:
-    gpus = [("gpus-per-node", str(request.gpus_per_node))] if request.gpus_per_node else []
+    kind = f"{request.gpu_type}:" if request.gpu_type else ""
+    count = f"{kind}{request.gpus_per_node}"
+    gpus = [("gpus-per-node", count)] if request.gpus_per_node else []
     return [
         ("nodes", str(request.nodes)),
         ("ntasks-per-node", "1"),

@@ -72,6 +72,7 @@ def request(run: RunDir, site: Site, stage: Stage, part: Part, after: list[str])
         memory_mb=stage.memory_mb,
         minutes=stage.minutes,
         gpus_per_node=stage.gpus_per_node,
+        gpu_type=site.gpu_type,
         partition=site.partition,
         account=site.account,
         qos=site.qos,

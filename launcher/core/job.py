@@ -8,6 +8,7 @@ status and leaves the structured error for the launcher.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import signal
@@ -16,7 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from launcher.core import files
 from launcher.core.errors import EXIT_OK, EXIT_REQUEUE, EXIT_SAVED, RdtlError, full_disk
@@ -143,7 +144,7 @@ def run_job(body: Callable[[Job], None]) -> None:
         body(job)
     except Stopped as stopped:
         print(f"stopped by {stopped}: what is finished is saved", file=sys.stderr, flush=True)
-        sys.exit(stopped.exit_status)
+        _end(stopped.exit_status)
     except RdtlError as error:
         _leave(error)
     except OSError as error:
@@ -151,7 +152,19 @@ def run_job(body: Callable[[Job], None]) -> None:
         if known is None:
             raise
         _leave(known)
-    sys.exit(EXIT_OK)
+    _end(EXIT_OK)
+
+
+def _end(status: int) -> NoReturn:
+    """Exit without tearing down native libraries: everything is published, nothing is left to do.
+
+    Threads of torch have aborted a finished rank while the interpreter was going away
+    (exit code 134), and that ended the whole job as failed.
+    """
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _leave(error: RdtlError) -> None:
@@ -162,4 +175,4 @@ def _leave(error: RdtlError) -> None:
             files.write_json(Path(path), error.to_dict())
         except OSError as second:  # the disk may be full: the log still holds the message
             print(f"could not write {path}: {second}", file=sys.stderr)
-    sys.exit(error.exit_status)
+    _end(error.exit_status)

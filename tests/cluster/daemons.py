@@ -57,10 +57,7 @@ def start(cluster: Cluster) -> None:
     _spawn(cluster, "slurmctld", ["slurmctld", "-D"])
     _wait(cluster, ["slurmctld"], lambda: run(cluster, "scontrol", "ping").returncode == 0)
     for node in cluster.node_names:
-        in_node = ["ip", "netns", "exec", cluster.namespace(node), "unshare", "--uts", "--"]
-        fuse = f"if [ -e /dev/fuse ]; then mount --bind {cluster.root}/dev/fuse /dev/fuse; fi"
-        script = f"hostname {node}; {fuse}; exec slurmd -D -N {node}"
-        _spawn(cluster, f"slurmd-{node}", [*in_node, "sh", "-c", script])
+        _spawn_node(cluster, node)
     every_node = set(cluster.node_names)
     daemons = [f"slurmd-{node}" for node in cluster.node_names]
     _wait(cluster, daemons, lambda: idle_nodes(cluster) == every_node)
@@ -171,6 +168,19 @@ def restart_controller(cluster: Cluster) -> None:
     """Start slurmctld again from its saved state; returns when it answers."""
     _spawn(cluster, "slurmctld", ["slurmctld", "-D"])
     _wait(cluster, ["slurmctld"], lambda: run(cluster, "scontrol", "ping").returncode == 0)
+
+
+def restart_node(cluster: Cluster, node: str) -> None:
+    """Start slurmd of a node that was killed; returns when the node takes jobs again."""
+    _spawn_node(cluster, node)
+    _wait(cluster, [f"slurmd-{node}"], lambda: node in idle_nodes(cluster))
+
+
+def _spawn_node(cluster: Cluster, node: str) -> None:
+    in_node = ["ip", "netns", "exec", cluster.namespace(node), "unshare", "--uts", "--"]
+    fuse = f"if [ -e /dev/fuse ]; then mount --bind {cluster.root}/dev/fuse /dev/fuse; fi"
+    script = f"hostname {node}; {fuse}; exec slurmd -D -N {node}"
+    _spawn(cluster, f"slurmd-{node}", [*in_node, "sh", "-c", script])
 
 
 def stop(cluster: Cluster) -> None:

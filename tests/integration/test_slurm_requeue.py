@@ -14,7 +14,9 @@ import pytest
 import yaml
 
 from launcher.core.runs import RunDir
+from rdt.spec.record import read_folder
 from tests.cli.run_rdtl import rdtl
+from tests.cluster import daemons, layout
 
 pytestmark = [
     pytest.mark.slurm,
@@ -144,5 +146,51 @@ def test_a_job_of_a_dead_node_goes_on_elsewhere(cluster: Path) -> None:
     running.wait(lambda: running.run.ledger.names("started.run.i0.a1.r1"), seconds=120)
     _, err = running.launcher.communicate(timeout=120)
     assert running.launcher.returncode == 0, err
+    found = layout.load(root)
+    assert found is not None
+    daemons.restart_node(found[0], node)
     started = [running.run.ledger.read(f"started.run.i0.a1.r{r}") or {} for r in (0, 1)]
     assert started[0]["host"] != started[1]["host"]
+
+
+@pytest.mark.slow
+def test_a_job_whose_slurmd_died_is_fenced_off_when_slurm_starts_it_elsewhere(
+    cluster: Path,
+) -> None:
+    """Only slurmd dies: the job lives on while Slurm gives its node up and starts it again."""
+    folder = cluster / "fence"
+    shutil.copytree(cluster / "configs", folder / "configs")
+    config = {
+        "name": "fence",
+        "evaluate": {"policies": ["zero"], "init_states": [30, 50], "shards": 1, "videos": 0},
+    }
+    (folder / "fence.yaml").write_text(yaml.safe_dump(config))
+    words = ["evaluate", "fence.yaml", "--site", "minislurm", "--runtime", "apptainer"]
+    run = RunDir(folder / "runs" / "fence-minislurm")
+    site = yaml.safe_load((cluster / "configs/sites/minislurm.yaml").read_text())
+    found = layout.load(Path(site["environment"]["SLURM_CONF"]).parents[1])
+    assert found is not None
+    with subprocess.Popen(
+        [sys.executable, "-P", "-m", "launcher", *words], cwd=folder, text=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    ) as launcher:  # fmt: skip
+        end = time.monotonic() + 120
+        while not list(run.records.glob("part-a1-*")):
+            assert launcher.poll() is None, launcher.communicate()
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        first = (run.ledger.read("started.evaluate.i0.a1.r0") or {})["host"]
+        daemons.kill(found[0], f"slurmd-{first}")
+        while not run.ledger.names("started.evaluate.i0.a1.r1"):
+            assert time.monotonic() < end + 120, "Slurm never gave the node up"
+            time.sleep(0.1)
+        _, err = launcher.communicate(timeout=400)
+    assert launcher.returncode == 0, err
+    second = (run.ledger.read("started.evaluate.i0.a1.r1") or {})["host"]
+    assert second != first
+    written = read_folder(run.records)
+    assert len(written.records) == 20
+    assert written.duplicates == 0, "two rounds recorded one episode"
+    daemons.restart_node(found[0], first)
+    ended = (run.ledger.read("finished.evaluate.i0.n0.a1.r0") or {}).get("error") or {}
+    assert ended.get("code") == "RDTL-S034", "the old round was not stopped"

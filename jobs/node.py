@@ -116,8 +116,7 @@ class NodeTask:
         A requeue after TERM would bring a cancelled job back to life.
         """
         if code == EXIT_REQUEUE and place.node == 0:
-            restart = requeue.restart_count()
-            requeue.after(run, self.stage, self.index, self.attempt, restart, place.nodes)
+            requeue.ask(run, self.stage, self.index, self.attempt, place.nodes)
         requeue.wait_for_the_end()
 
     def _run(self, run: RunDir, stage: plan.Stage, place: Place) -> int:

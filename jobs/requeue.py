@@ -13,7 +13,7 @@ import subprocess
 import time
 from dataclasses import dataclass
 
-from launcher.core.errors import EXIT_REQUEUE, EXIT_SAVED, RdtlError
+from launcher.core.errors import RdtlError
 from launcher.core.runs import RunDir, read_progress
 
 IDLE_ROUNDS = 3
@@ -86,15 +86,14 @@ def _progress(run: RunDir, stage: str, index: int) -> float:
     return float(found[0]) if found else 0.0
 
 
-def after(run: RunDir, stage: str, index: int, attempt: int, restart: int, nodes: int) -> None:
-    """Ask Slurm to start this job again once all nodes have saved; then wait for the end."""
+def ask(run: RunDir, stage: str, index: int, attempt: int, nodes: int) -> None:
+    """Ask Slurm to start this job again, once all nodes have saved."""
     deadline = time.monotonic() + 60
     while len(run.ledger.exit_codes(stage, index, attempt)) < nodes:
         if time.monotonic() > deadline:
             break  # a node died meanwhile: what the others saved is whole all the same
         time.sleep(0.2)
     subprocess.run(["scontrol", "requeue", job_id(dict(os.environ))], check=True, timeout=60)
-    wait_for_the_end()
 
 
 def job_id(environment: dict[str, str]) -> str:
@@ -111,8 +110,3 @@ def wait_for_the_end() -> None:
     job that does so is not started again by Slurm: its work would be lost.
     """
     time.sleep(KILL_WAIT_S)
-
-
-def waits_for_the_scheduler(code: int) -> bool:
-    """Whether a task with this exit code must not return under Slurm."""
-    return code in (EXIT_REQUEUE, EXIT_SAVED)

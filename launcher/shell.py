@@ -13,8 +13,11 @@ from launcher.sites import Site
 from launcher.submit.slurm import clean_environment
 
 
-def find_stage(runs_dir: Path, into: str) -> tuple[RunDir, str, list[str]]:
-    """(run, stage, scheduler ids) of a run directory, a run's name, or a job id."""
+def find_stages(runs_dir: Path, into: str) -> tuple[RunDir, dict[str, str]]:
+    """The run that ``into`` names (directory, name, job id), and the stage of each of its jobs.
+
+    The newest submission comes first; a job id leaves only its own stage.
+    """
     named = [path for path in (Path(into), runs_dir / into) if (path / "plan.json").exists()]
     candidates = named[:1] or [path.parent for path in sorted(runs_dir.glob("*/plan.json"))]
     for path in candidates:
@@ -24,10 +27,16 @@ def find_stage(runs_dir: Path, into: str) -> tuple[RunDir, str, list[str]]:
             key=lambda item: item[0].get("at", 0),
             reverse=True,
         )
-        for event, name in events:
-            ids = [str(id_) for id_ in event.get("ids", [])]
-            if named or into.split("_")[0] in ids:
-                return run, name.removeprefix("submitted.").rpartition(".a")[0], ids
+        stages = {
+            str(id_): name.removeprefix("submitted.").rpartition(".a")[0]
+            for event, name in events
+            for id_ in event.get("ids", [])
+        }
+        wanted = into.split("_")[0]
+        if wanted in stages:
+            return run, {wanted: stages[wanted]}
+        if named and stages:
+            return run, stages
     raise UsageError(
         "RDTL-U017",
         f"no run and no submitted job called {into}",
@@ -36,16 +45,19 @@ def find_stage(runs_dir: Path, into: str) -> tuple[RunDir, str, list[str]]:
     )
 
 
-def running_job(site: Site, ids: list[str]) -> str:
-    """The first of ``ids`` that runs now (array tasks count singly); UsageError when none does."""
+def running_job(site: Site, ids: list[str]) -> tuple[str, str]:
+    """The first of ``ids`` that runs now, and the id of its task to enter; UsageError RDTL-U018.
+
+    Stages of a pipeline are submitted together, so the newest job seldom is the one that runs.
+    """
     done = subprocess.run(
-        ["squeue", "--noheader", "--states=RUNNING", f"--jobs={','.join(ids)}", "--format=%A"],
+        ["squeue", "--noheader", "--states=RUNNING", f"--jobs={','.join(ids)}", "--format=%F %A"],
         env=clean_environment(os.environ, site.environment),
         capture_output=True,
         text=True,
         check=False,
     )
-    running = done.stdout.split()
+    running = dict(line.split() for line in done.stdout.splitlines())
     if not running:
         raise UsageError(
             "RDTL-U018",
@@ -53,7 +65,8 @@ def running_job(site: Site, ids: list[str]) -> str:
             why="a shell goes into a running job, beside its program",
             fix="wait until it runs; rdtl shell without --into asks for a job of its own",
         )
-    return running[0]
+    job = next(id_ for id_ in ids if id_ in running)
+    return job, running[job]
 
 
 def inner_command(run: RunDir, stage: str, command: list[str]) -> list[str]:

@@ -42,11 +42,12 @@ def shell(
     words = command or []
     terminal = sys.stdin.isatty()
     if into:
-        run, stage, ids = shells.find_stage(runs_dir, into)
-        inner = shells.inner_command(run, stage, words)
-        options = ["--overlap"]
+        run, stages = shells.find_stages(runs_dir, into)
+        job, options = next(iter(stages)), ["--overlap"]
         if the_site.kind == "slurm":
-            options.append(f"--jobid={shells.running_job(the_site, ids)}")
+            job, task = shells.running_job(the_site, list(stages))
+            options.append(f"--jobid={task}")
+        inner = shells.inner_command(run, stages[job], words)
     else:
         run = own_run(the_site, site, runtime, image, runs_dir, minutes, memory_gb)
         inner = shells.inner_command(run, "run", words)

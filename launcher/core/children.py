@@ -45,10 +45,14 @@ def wait_for(
 
     One dead child ends the others (SIGTERM): they would hang in a rendezvous. A child
     that saved its state (an exit code of ``resumable``) ends nobody: all do the same.
-    A child killed by signal N counts as 128 + N. SIGUSR2 in ``seen`` is repeated: a
+    A child killed by signal N counts as 128 + N. What is in ``seen`` already came before
+    the children were there and is passed on first; SIGUSR2 is repeated, because a
     program that was still starting has not heard it.
     """
     pending = list(children)
+    for number in set(seen):
+        for child in pending:
+            child.send_signal(number)
     saved, failed = 0, 0
     repeated = time.monotonic()
     while pending:

@@ -49,7 +49,7 @@ class NodeFacts:
 
 def probe(apptainer: str = "apptainer", docker: str = "docker") -> NodeFacts:
     """Look at this machine; asks Docker's engine and srun only when they are installed."""
-    program = shutil.which(apptainer) or shutil.which("singularity")
+    program = shutil.which(apptainer)
     return NodeFacts(
         architecture=architecture(),
         root=os.geteuid() == 0,

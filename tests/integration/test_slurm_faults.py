@@ -393,3 +393,16 @@ def test_a_database_that_is_down_stops_neither_submission_nor_looking(
     daemons.kill(controller_of(accounting), "slurmdbd")
     ends_well(bench.start(), 120)
     assert bench.ran() == ONCE and len(bench.jobs()) == 2
+
+
+def test_a_shell_goes_into_the_stage_that_runs(cluster: Path, tmp_path: Path) -> None:
+    """Not into the one that was submitted last: it still waits."""
+    wait = "touch begun; while ! test -e end; do sleep 0.1; done"
+    bench = Bench(tmp_path, cluster, [stage("a", then=wait), stage("b", needs="a")])
+    launcher = bench.start()
+    bench.wait(lambda: (bench.run.root / "begun").exists())
+    bench.wait(lambda: bench.run.ledger.read("submitted.b.a1"))
+    joined = rdtl("shell", "--site", "minislurm", "--into", str(bench.run.root), "--",
+                  "sh", "-c", "echo in $RDTL_STAGE; touch end", cwd=cluster)  # fmt: skip
+    assert joined.stdout == "in a\n", joined.stderr
+    ends_well(launcher)

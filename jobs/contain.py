@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from launcher.core import runtime_errors, runtimes
-from launcher.core.node_facts import architecture, container_facts
+from launcher.core.node_facts import architecture, mount_facts
 from launcher.core.plan import Stage
 from launcher.core.runs import RunDir
 from launcher.core.runtimes import Container, Launch
@@ -53,7 +53,7 @@ def launch(
             argv,
             runtimes.inside(outer, variables, stage.container.passed),
             outer,
-            container_facts(stage.container.program),
+            mount_facts(stage.container.program),
             working_directory=stage.working_directory or str(run.root),
             scratch=scratch,
             tag=full_tag,

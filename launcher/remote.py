@@ -105,7 +105,11 @@ def require(argv: list[str]) -> int | None:
     found = site_of(argv)
     if found is None:
         if "--reuse-only" in argv:
-            raise UsageError("RDTL-U021", "--reuse-only is for sites that are reached over ssh")
+            raise UsageError(
+                "RDTL-U021",
+                "--reuse-only is for sites that are reached over ssh",
+                fix="leave it out, or set `ssh` in the site file",
+            )
         return None
     try:
         return forward(argv, *found)

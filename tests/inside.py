@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from launcher.core.errors import RdtlError
-from launcher.core.node_facts import container_facts
+from launcher.core.node_facts import mount_facts
 from launcher.core.runtimes import IMAGE_PYTHON, Bind, Container, Launch, inside, wrap
 from launcher.images import builder
 from launcher.images.resolve import resolve
@@ -51,7 +51,7 @@ def python(arguments: list[str], folder: Path, variables: Mapping[str, str]) -> 
         (IMAGE_PYTHON, *arguments),
         inside(os.environ, {**own, **variables}),
         os.environ,
-        container_facts("apptainer"),
+        mount_facts("apptainer"),
         working_directory=str(folder),
         scratch=str(folder / "scratch"),
         tag="rdtl-test",

@@ -130,7 +130,7 @@ def node_command(run: RunDir, stage: Stage) -> str:
         stage.argv,
         stage.environment,
         {"SLURMD_NODENAME": "NODE"},
-        node_facts.container_facts(stage.container.program),
+        node_facts.mount_facts(stage.container.program),
         working_directory=stage.working_directory or str(run.root),
         scratch="SCRATCH",
         tag=f"rdtl-{stage.name}",

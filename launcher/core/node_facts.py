@@ -26,58 +26,53 @@ def architecture() -> str:
 
 
 @dataclass(frozen=True)
-class NodeFacts:
-    """One machine as the current user sees it.
+class MountFacts:
+    """What decides how Apptainer can open an image, as the current user sees it.
 
     ``can_raise_limits`` is CAP_SYS_RESOURCE, which Apptainer asks for as root.
     ``fuse`` means that /dev/fuse can be opened, ``setuid`` that Apptainer's
-    starter is setuid root (the kernel then mounts images, no FUSE needed),
-    ``docker`` that a Docker engine answers this user.
+    starter is setuid root (the kernel then mounts images, no FUSE needed).
     """
 
-    architecture: str
+    apptainer: str | None
     root: bool
     can_raise_limits: bool
     fuse: bool
+    setuid: bool
+
+
+@dataclass(frozen=True)
+class NodeFacts(MountFacts):
+    """All of one machine; ``docker`` means that a Docker engine answers this user."""
+
+    architecture: str
     user_namespaces: bool
     subuid: bool
-    apptainer: str | None
-    setuid: bool
     docker: bool
     pyxis: bool
 
 
-def probe(apptainer: str = "apptainer", docker: str = "docker") -> NodeFacts:
-    """Look at this machine; asks Docker's engine and srun only when they are installed."""
+def mount_facts(apptainer: str) -> MountFacts:
+    """Starts no process, so every task can afford it."""
     program = shutil.which(apptainer)
-    return NodeFacts(
-        architecture=architecture(),
+    return MountFacts(
+        apptainer=program,
         root=os.geteuid() == 0,
         can_raise_limits=bool(_capabilities() >> CAP_SYS_RESOURCE & 1),
         fuse=os.access("/dev/fuse", os.R_OK | os.W_OK),
-        user_namespaces=_user_namespaces(),
-        subuid=_has_subuid(),
-        apptainer=program,
         setuid=program is not None and _has_setuid_starter(Path(program)),
-        docker=_answers([docker, "version", "--format", "{{.Server.Version}}"]),
-        pyxis=_mentions(["srun", "--help"], "container-image"),
     )
 
 
-def container_facts(apptainer: str) -> NodeFacts:
-    """The part that starting Apptainer needs; starts no process, so every task can afford it."""
-    program = shutil.which(apptainer)
+def probe(apptainer: str = "apptainer", docker: str = "docker") -> NodeFacts:
+    """Look at this machine; asks Docker's engine and srun only when they are installed."""
     return NodeFacts(
+        **asdict(mount_facts(apptainer)),
         architecture=architecture(),
-        root=os.geteuid() == 0,
-        can_raise_limits=bool(_capabilities() >> CAP_SYS_RESOURCE & 1),
-        fuse=os.access("/dev/fuse", os.R_OK | os.W_OK),
-        user_namespaces=True,
-        subuid=True,
-        apptainer=program,
-        setuid=program is not None and _has_setuid_starter(Path(program)),
-        docker=False,
-        pyxis=False,
+        user_namespaces=_user_namespaces(),
+        subuid=_has_subuid(),
+        docker=_answers([docker, "version", "--format", "{{.Server.Version}}"]),
+        pyxis=_mentions(["srun", "--help"], "container-image"),
     )
 
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from launcher.core.node_facts import NodeFacts
+from launcher.core.node_facts import MountFacts
 
 Runtime = Literal["none", "apptainer", "docker", "pyxis"]
 
@@ -103,7 +103,7 @@ def wrap(
     argv: tuple[str, ...],
     variables: Mapping[str, str],
     outer: Mapping[str, str],
-    facts: NodeFacts,
+    facts: MountFacts,
     *,
     working_directory: str,
     scratch: str,
@@ -139,7 +139,7 @@ def patient(argv: tuple[str, ...]) -> tuple[str, ...]:
     return ("sh", "-c", 'trap "" USR2; exec "$@"', "rdtl", *argv)
 
 
-def mount_options(facts: NodeFacts) -> tuple[str, ...]:
+def mount_options(facts: MountFacts) -> tuple[str, ...]:
     """How Apptainer can open an image here, when its default way cannot work."""
     if facts.root and not facts.can_raise_limits:
         return ("--no-privs",)  # by default root asks for every capability, and that is refused
@@ -163,7 +163,7 @@ def _apptainer(
     argv: tuple[str, ...],
     variables: Mapping[str, str],
     outer: Mapping[str, str],
-    facts: NodeFacts,
+    facts: MountFacts,
     working_directory: str,
     scratch: str,
 ) -> Launch:

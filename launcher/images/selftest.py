@@ -35,7 +35,7 @@ def run(image: BuiltImage, wanted: Definition, builder: Builder) -> list[str]:
             argv,
             VARIABLES,
             os.environ,
-            node_facts.container_facts(builder.apptainer),
+            node_facts.mount_facts(builder.apptainer),
             working_directory="/",
             scratch=scratch,
             tag=f"rdtl-test-{os.getpid()}",

@@ -22,7 +22,14 @@ def cluster(site: Site, runs_dir: Path) -> list[Finding]:
     clients = Clients(clean_environment(os.environ, site.environment), lambda text: None)
     found, printed = limits.read(clients, site), clients.ask(SINFO)
     if found is None or printed is None:
-        return [Finding("RDTL-S032", "error", "the controller does not answer", fix="sinfo")]
+        return [
+            Finding(
+                "RDTL-S032",
+                "error",
+                "the controller does not answer, so its limits are unknown",
+                fix="look at the cluster (sinfo), then run rdtl doctor again",
+            )
+        ]
     return [tell(found), *compare(site, parse.nodes(printed))]
 
 

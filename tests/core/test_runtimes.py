@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher.core import runtime_errors, runtimes
-from launcher.core.node_facts import NodeFacts
+from launcher.core.node_facts import MountFacts
 from launcher.core.runtimes import Bind, Container
 
-USER = NodeFacts("amd64", False, False, True, True, True, "/usr/bin/apptainer", False, False, False)
+USER = MountFacts("/usr/bin/apptainer", False, False, True, False)
 SIF = Container(
     "apptainer", "/images/a.sif", "all-cpu", "c0ffee", "1", "amd64",
     binds=(Bind("/runs/r", "/runs/r", read_only=False), Bind("/runs/r/code", "/runs/r/code")),
@@ -23,7 +23,7 @@ OUTER = {"PATH": "/bin", "LD_PRELOAD": "x.so", "PYTHONPATH": "/evil", "SLURM_PRO
          "SINGULARITYENV_X": "y", "SLURMD_NODENAME": "n2", "MINE": "m"}  # fmt: skip
 
 
-def wrapped(container: Container, facts: NodeFacts = USER) -> runtimes.Launch:
+def wrapped(container: Container, facts: MountFacts = USER) -> runtimes.Launch:
     variables = runtimes.inside(OUTER, {"RANK": "0", "TOKEN": "s3cret"}, ("MINE",))
     return runtimes.wrap(container, ("python", "-m", "jobs.train"), variables, OUTER, facts,
                          working_directory="/runs/r", scratch="/tmp/s", tag="rdtl-t")  # fmt: skip
@@ -88,7 +88,7 @@ def test_no_value_of_the_environment_is_in_an_argv(runtime: str) -> None:
         (replace(USER, root=True, can_raise_limits=True), ()),
     ],
 )
-def test_a_node_gets_the_way_that_works_there(facts: NodeFacts, options: tuple[str, ...]) -> None:
+def test_a_node_gets_the_way_that_works_there(facts: MountFacts, options: tuple[str, ...]) -> None:
     assert runtimes.mount_options(facts) == options
 
 

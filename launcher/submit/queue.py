@@ -33,6 +33,7 @@ class Queue:
         self._seen_at = float("-inf")
         self._keep = FIRST_LOOK_S
         self._sent: dict[str, tuple[float, int]] = {}
+        self._heard: dict[str, float] = {}
 
     def sent(self, job: str, tasks: int) -> None:
         """sbatch has just accepted ``job``: an older look at the queue does not know it."""
@@ -44,14 +45,22 @@ class Queue:
 
         A controller that lost its newest seconds in a crash gives a job id a second
         time: so the name counts too. A job whose dependency can never be satisfied
-        counts as ended.
+        counts as ended. A job that another launcher sent after our last look lives
+        until a look that is newer.
         """
         if not ids:
             return set()
+        for id_ in set(ids) - self._heard.keys():
+            self._heard[id_] = self._clock()
+            self._keep = FIRST_LOOK_S
         if not self._look():
             return None
         listed = {row.job for row in self._ours() if row.reason != "DependencyNeverSatisfied"}
-        return {id_ for id_ in ids if id_ in listed or self._is_newer(id_)}
+        return {
+            id_
+            for id_ in ids
+            if id_ in listed or self._is_newer(id_) or self._heard[id_] > self._seen_at
+        }
 
     def hopeless(self, ids: list[str]) -> set[str]:
         """Those of ``ids`` that wait for a job that failed; they would wait for ever."""

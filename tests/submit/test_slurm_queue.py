@@ -85,6 +85,20 @@ def test_a_job_that_went_in_after_the_last_look_is_not_called_gone() -> None:
     assert queue.alive(["7"]) == set()
 
 
+def test_a_job_that_another_launcher_sent_after_the_last_look_is_not_called_gone() -> None:
+    clock = Clock()
+    clients = Scripted(clock, rows("7|N/A|RUNNING|None|rdtl-x-a"))
+    queue = Queue(clients, "rdtl-x-", clock)
+    watch(queue, clock, ["7"], 60)  # by now an answer is kept for half a minute
+    clients.answer = rows("7|N/A|RUNNING|None|rdtl-x-a", "8|N/A|PENDING|None|rdtl-x-b")
+    for _ in range(10):
+        assert queue.alive(["7", "8"]) == {"7", "8"}
+        clock.now += 0.3
+    clients.answer = rows("7|N/A|RUNNING|None|rdtl-x-a")
+    clock.now += 31
+    assert queue.alive(["7", "8"]) == {"7"}
+
+
 def test_silence_is_neither_running_nor_gone_and_is_met_with_patience() -> None:
     clock = Clock()
     clients = Scripted(clock, silent)

@@ -218,8 +218,9 @@ def test_a_state_is_not_kept_for_ten_minutes_submitit_1759(
     found._start_time, found._last_status_check = time.time() - 7200, time.time() - 500
     assert found.get_state("7") == "RUNNING" and updates == []
     clients = Said("")
-    queue = Queue(clients, "rdtl-x-", lambda: float(moments.pop(0)))
-    moments = [0, 31]
+    now = 0.0
+    queue = Queue(clients, "rdtl-x-", lambda: now)
     queue.alive(["7"])
+    now = 31.0
     queue.alive(["7"])
     assert queue._seen_at == 31

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from launcher.core.checks import Finding
-from rdt.data import unified
+from rdt.data import rotations
 from rdt.data.demonstrations import Demonstrations, Episode
 from rdt.data.statistics import Statistics, compute
 
@@ -99,9 +99,9 @@ def rotation_form(data: Demonstrations) -> list[Finding]:
 
 def _rotation_difference(episode: Episode) -> float:
     assert episode.quaternion is not None
-    converted = np.stack([unified.quat_to_axis_angle(q) for q in episode.quaternion])
-    recorded = unified.rotation_6d(episode.axis_angle)
-    return float(np.abs(unified.rotation_6d(converted) - recorded).max())
+    converted = np.stack([rotations.quat_to_axis_angle(q) for q in episode.quaternion])
+    recorded = rotations.axis_angle_to_6d(episode.axis_angle)
+    return float(np.abs(rotations.axis_angle_to_6d(converted) - recorded).max())
 
 
 def windows_complete(data: Demonstrations) -> list[Finding]:

@@ -76,9 +76,11 @@ class Demonstrations:
         demo, shift = group[name], self._shift
         actions = _array(demo, "actions", self.path)[shift:]
         T = len(actions)
-        position, rotation, fingers = (
-            _array(demo, f"obs/{part}", self.path)[:T]
-            for part in ("ee_pos", "ee_ori", "gripper_states")
+        robot = unified.RobotState(
+            *(
+                _array(demo, f"obs/{part}", self.path)[:T]
+                for part in ("ee_pos", "ee_ori", "gripper_states", "joint_states")
+            )
         )
         sampled = np.arange(T)
         if "obs/frame_step" in demo:
@@ -86,11 +88,11 @@ class Demonstrations:
         recorded = demo["robot_states"][:T, 5:9] if "robot_states" in demo else None
         return Episode(
             name=name,
-            state=unified.encode_state(position, rotation, fingers, self.contract),
+            state=unified.encode_state(robot, self.contract),
             actions=actions,
             sampled=sampled,
-            axis_angle=rotation,
-            gripper_qpos=fingers,
+            axis_angle=np.asarray(robot.axis_angle),
+            gripper_qpos=np.asarray(robot.gripper_qpos),
             quaternion=None if recorded is None else recorded.astype(np.float64),
         )
 

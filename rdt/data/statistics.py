@@ -79,7 +79,7 @@ def compute(demonstrations: Demonstrations, suite: str, dataset: str) -> Statist
         steps=len(actions),
         windows=len(demonstrations.windows),
         state=summarise(np.concatenate([episode.state for episode in episodes])),
-        action=summarise(unified.encode_action(actions)),
+        action=summarise(unified.encode_action(actions, demonstrations.contract)),
     )
 
 

@@ -18,6 +18,8 @@ from rdt.model.config import NOISE_SCHEDULER, RdtConfig, parse
 from rdt.model.rdt import Rdt
 from rdt.spec.contract import UNIFIED_SIZE, Contract
 
+PICTURE_HISTORY = 1  # a network trained from scratch sees the present pictures only
+
 
 class Batch(NamedTuple):
     """One micro batch of one rank; ``draws`` noise draws per picture pair.
@@ -53,7 +55,7 @@ class PolicyNetwork(Rdt):
         super().__init__(config)
         self.vision = VisionTower(vision)
         mask = torch.zeros(1, 1, UNIFIED_SIZE)
-        mask[..., list(contract.used_slots)] = 1.0
+        mask[..., list(contract.mask_slots)] = 1.0
         # Constants, not weights: buffers only to follow the module to its device.
         self.register_buffer("mask", mask, persistent=False)
         self.register_buffer("freq", torch.tensor([float(contract.control_hz)]), persistent=False)
@@ -95,7 +97,7 @@ def config_from_run(model: dict[str, Any], camera_size: int, contract: Contract)
         image_size=camera_size,
         patch_size=model["patch"],
     )
-    grid = [contract.picture_history, len(contract.cameras), -vision.tokens]
+    grid = [PICTURE_HISTORY, len(contract.cameras), -vision.tokens]
     rdt = RdtConfig(
         action_dim=UNIFIED_SIZE,
         pred_horizon=model["horizon"],

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from launcher.core.errors import RdtlError, RefusedError
-from rdt.data import unified
+from rdt.data import rotations, unified
 from rdt.encoders import language_tokens
 from rdt.model.policy_network import PolicyNetwork, build
 from rdt.policy.policy import Observation
@@ -62,10 +62,13 @@ class RdtPolicy:
         return unified.decode_action(actions[0].numpy(), self.contract)
 
     def _state(self, observation: Observation) -> torch.Tensor:
-        axis_angle = unified.quat_to_axis_angle(observation.eef_quat)
-        state = unified.encode_state(
-            observation.eef_pos, axis_angle, observation.gripper_qpos, self.contract
+        robot = unified.RobotState(
+            observation.eef_pos,
+            rotations.quat_to_axis_angle(observation.eef_quat),
+            observation.gripper_qpos,
+            observation.joint_pos,
         )
+        state = unified.encode_state(robot, self.contract)
         scores = unified.normalise_state(
             state, self.card.state_mean, self.card.state_std, self.contract
         )

@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 
 from launcher.core.errors import RdtlError
-from rdt.data.unified import quat_to_axis_angle
+from rdt.data.rotations import quat_to_axis_angle
 from rdt.policy.policy import Observation
 from rdt.sim.demonstration import Frame, Run
 from rdt.sim.libero import Simulator

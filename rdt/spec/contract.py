@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from launcher.core.errors import RefusedError
@@ -20,14 +20,20 @@ UNIFIED_SIZE = 128
 
 @dataclass(frozen=True)
 class Part:
-    """One group of neighbouring slots: ``first`` … ``first + size - 1``."""
+    """One group of neighbouring slots: ``first`` … ``first + size - 1``.
+
+    A slot holds ``value * scale + offset`` of its ``source``, a name of
+    :mod:`rdt.data.unified`; ``unit`` and ``frame`` are those of the slot.
+    """
 
     name: str
+    source: str
     first: int
     size: int
     unit: str
     frame: str
-    form: str
+    scale: float = 1.0
+    offset: float = 0.0
     low: float | None = None
     high: float | None = None
 
@@ -38,19 +44,23 @@ class Part:
 
 @dataclass(frozen=True)
 class Contract:
-    """Meaning of states, actions and pictures; `digest` covers every field."""
+    """Meaning of states, actions and pictures; `digest` covers every field.
+
+    ``cameras`` stand in the order of a network's picture slots, "" for a camera that
+    the robot lacks. ``mask`` says of which slots the network is told that they are in
+    use: "union" of state and action, or "action".
+    """
 
     name: str
     state: tuple[Part, ...]
     action: tuple[Part, ...]
+    mask: str
     state_normalisation: str
     state_std_floor: float
     action_normalisation: str
-    gripper_width_m: float
     simulator_gripper: str
     cameras: tuple[str, ...]
     camera_rotation: str
-    picture_history: int
     control_hz: int
     obs_action_alignment: str
 
@@ -65,9 +75,17 @@ class Contract:
         return tuple(slot for part in self.action for slot in part.slots)
 
     @property
-    def used_slots(self) -> tuple[int, ...]:
-        """State and action slots together: the one mask of RDT (a union, see RDTL-D018)."""
-        return tuple(sorted({*self.state_slots, *self.action_slots}))
+    def mask_slots(self) -> tuple[int, ...]:
+        """The one mask of RDT, sorted. It must hold all action slots (RDTL-D018)."""
+        state = self.state_slots if self.mask == "union" else ()
+        return tuple(sorted({*state, *self.action_slots}))
+
+    def slot_name(self, slot: int) -> str:
+        """What stands in a state's slot, e.g. "end-effector position 2 (m)"."""
+        for part in self.state:
+            if slot in part.slots:
+                return f"{part.name} {slot - part.first} ({part.unit})"
+        return "unused"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -82,46 +100,114 @@ class Contract:
 LIBERO_VELOCITY = Contract(
     name="libero-velocity",
     state=(
-        Part("gripper opening", 10, 1, "share of gripper_width_m", "fingers", "1 = open", 0.0, 1.0),
-        Part("end-effector position", 30, 3, "m", "world", "xyz"),
         Part(
-            "end-effector rotation",
-            33,
-            6,
-            "none",
-            "world",
-            "first two columns of the rotation matrix, one after the other",
-            -1.0,
-            1.0,
+            "gripper opening, 1 = open",
+            "distance of the fingers",
+            10,
+            1,
+            "share of 0.08 m",
+            "fingers",
+            scale=12.5,
+            low=0.0,
+            high=1.0,
         ),
+        Part("end-effector position", "eef_pos", 30, 3, "m", "world"),
+        Part("end-effector rotation", "axis_angle as 6d", 33, 6, "none", "world"),
     ),
     action=(
-        Part("gripper", 10, 1, "none", "fingers", "1 = open, 0 = close", 0.0, 1.0),
-        Part("end-effector linear velocity", 39, 3, "0.05 m goal shift", "world", "xyz", -1.0, 1.0),
         Part(
-            "end-effector angular velocity",
+            "gripper, 1 = open", "gripper", 10, 1, "none", "fingers", -0.5, 0.5, low=0.0, high=1.0
+        ),
+        Part("end-effector linear velocity", "translation", 39, 3, "0.05 m goal shift", "world"),
+        Part(
+            "end-effector angular velocity, rotation vector",
+            "rotation",
             42,
             3,
             "0.5 rad goal shift",
             "world",
-            "rotation vector",
-            -1.0,
-            1.0,
         ),
     ),
+    mask="union",
     state_normalisation="zscore",
     state_std_floor=0.01,
     action_normalisation="none",
-    gripper_width_m=0.08,
     simulator_gripper="-1 = open, +1 = close",
     cameras=("agentview", "eye_in_hand"),
     camera_rotation="raw",
-    picture_history=1,
     control_hz=20,
     obs_action_alignment="before",
 )
 
-CONTRACTS = {contract.name: contract for contract in (LIBERO_VELOCITY,)}
+_JOINTS = Part("joint position", "joint_pos", 0, 7, "rad", "joints")
+
+# The conventions of two public fine-tunes, for their checkpoints only. Both feed upstream's
+# pictures as they are and observations as upstream's files hold them, one step late.
+LIBERO_RAW_VELOCITY = replace(
+    LIBERO_VELOCITY,
+    name="libero-raw-velocity",
+    state=(
+        _JOINTS,
+        Part(
+            "finger position",
+            "fingers",
+            10,
+            2,
+            "share of -0.04245 … 0.05185 m",
+            "fingers",
+            1 / 0.0943,
+            0.04245 / 0.0943,
+        ),
+    ),
+    action=(
+        Part("gripper, 1 = close", "gripper sign", 10, 1, "none", "fingers"),
+        *LIBERO_VELOCITY.action[1:],
+    ),
+    # Its training used the state's slots, in which no arm action lies; its evaluation these.
+    mask="action",
+    state_normalisation="none",
+    cameras=("agentview", "eye_in_hand", ""),
+    obs_action_alignment="after",
+)
+
+LIBERO_EEF6D = replace(
+    LIBERO_RAW_VELOCITY,
+    name="libero-eef6d",
+    state=(
+        _JOINTS,
+        Part("first finger's position", "first finger", 10, 1, "m", "fingers"),
+        Part("end-effector position", "eef_pos", 30, 3, "m", "world"),
+        Part(
+            "end-effector rotation, misread",
+            "axis_angle read as euler, as 6d",
+            33,
+            6,
+            "none",
+            "world",
+        ),
+    ),
+    action=(
+        Part("gripper, 1 = close", "gripper", 10, 1, "none", "fingers", 0.5, 0.5, 0.0, 1.0),
+        Part("end-effector shift", "translation", 30, 3, "1.2 cm at |a| = 1", "world", scale=1.2),
+        Part("end-effector turn", "rotation as 6d of euler", 33, 6, "none", "world"),
+    ),
+    mask="union",
+)
+
+LIBERO_EEF6D_METRES = replace(
+    LIBERO_EEF6D,
+    name="libero-eef6d-metres",
+    action=(
+        LIBERO_EEF6D.action[0],
+        replace(LIBERO_EEF6D.action[1], unit="0.012 m at |a| = 1", scale=0.012),
+        LIBERO_EEF6D.action[2],
+    ),
+)
+
+CONTRACTS = {
+    contract.name: contract
+    for contract in (LIBERO_VELOCITY, LIBERO_RAW_VELOCITY, LIBERO_EEF6D, LIBERO_EEF6D_METRES)
+}
 
 
 def require_same(found: dict[str, Any], where: str) -> Contract:

@@ -9,7 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from rdt.data.unified import quat_to_axis_angle
+from rdt.data.rotations import quat_to_axis_angle
 
 TASK = "pick_up_the_test_cube"
 INSTRUCTION = "pick up the test cube"

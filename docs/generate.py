@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from docs import figure
 from launcher.images.builder import Builder
 from launcher.images.definition import Definition
 from launcher.schema import RunConfig
@@ -53,7 +54,10 @@ def _model_of(annotation: object) -> type[BaseModel] | None:
 
 def main(check: bool) -> int:
     """Write the pages, or compare them."""
-    pages = {HERE / "configuration.md": configuration()}
+    pages = {
+        HERE / "configuration.md": configuration(),
+        HERE / "images" / "rdt.svg": figure.svg(),
+    }
     stale = [path for path, text in pages.items() if not path.exists() or path.read_text() != text]
     if check:
         for path in stale:

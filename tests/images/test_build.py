@@ -163,7 +163,8 @@ def unpacked(place: Place, image: BuiltImage, folder: Path) -> Path:
         ).stdout
     )
     argv = ["unsquashfs", "-q", "-n", "-d", str(folder / "root"), str(folder / "fs")]
-    subprocess.run(argv, check=True, capture_output=True)
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     return folder / "root"
 
 

@@ -1,18 +1,21 @@
 """The noise schedule and the sampler of RDT: squared cosine, DPM-Solver++ 2M.
 
-The network predicts the clean actions (target `sample`). All schedule numbers
-are float32; samples are (B, H, D) in the dtype of the model.
+The network predicts the clean actions (target `sample`, all published models) or
+the noise (`epsilon`). All schedule numbers are float32; samples are (B, H, D) in the
+dtype of the model.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 TRAIN_STEPS = 1000
+Target = Literal["sample", "epsilon"]
 
 
 def cosine_betas() -> Tensor:
@@ -42,6 +45,11 @@ def add_noise(alphas: Tensor, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor
     return alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
 
 
+def target(kind: Target, clean: Tensor, noise: Tensor) -> Tensor:
+    """What the network is trained to say."""
+    return clean if kind == "sample" else noise
+
+
 def sampling_timesteps(steps: int) -> Tensor:
     """Training timesteps at which the network is asked, descending, (steps,) int64."""
     spaced = torch.linspace(0, TRAIN_STEPS - 1, steps + 1, dtype=torch.float64)
@@ -51,12 +59,14 @@ def sampling_timesteps(steps: int) -> Tensor:
 class DpmSolver:
     """DPM-Solver++ of second order (midpoint) over ``steps`` evaluations of the network.
 
-    One instance serves one chunk: it remembers the previous estimate.
+    One instance serves one chunk: it remembers the previous estimate. Its numbers stay
+    on the CPU, whatever device the samples are on.
     """
 
-    def __init__(self, alphas: Tensor, steps: int) -> None:
+    def __init__(self, alphas: Tensor, steps: int, kind: Target = "sample") -> None:
         self.timesteps = sampling_timesteps(steps)
-        alpha_bar = alphas[self.timesteps]
+        self.kind = kind
+        alpha_bar = alphas.cpu()[self.timesteps]
         zero = torch.zeros(1, dtype=alphas.dtype)
         self.sigmas = torch.cat([((1 - alpha_bar) / alpha_bar).sqrt(), zero])
         self._alpha = 1 / (self.sigmas**2 + 1).sqrt()
@@ -64,12 +74,15 @@ class DpmSolver:
         self._lambda = self._alpha.log() - self._sigma.log()  # +inf at the end, never divided by
         self._previous: Tensor | None = None
 
-    def step(self, index: int, clean: Tensor, x: Tensor) -> Tensor:
-        """The sample after evaluation ``index``, whose estimate of the clean actions is ``clean``.
+    def step(self, index: int, said: Tensor, x: Tensor) -> Tensor:
+        """The sample after evaluation ``index``, in which the network said ``said`` of ``x``.
 
         The first step is of first order for want of history, the last one because
         its noise is zero: it returns the last estimate.
         """
+        clean = said
+        if self.kind == "epsilon":
+            clean = (x - self._sigma[index] * said) / self._alpha[index]
         width = self._lambda[index + 1] - self._lambda[index]
         estimate = clean
         if self._previous is not None and index + 1 < len(self.timesteps):
@@ -82,13 +95,18 @@ class DpmSolver:
 
 
 def sample(
-    denoise: Callable[[Tensor, Tensor], Tensor], noise: Tensor, alphas: Tensor, steps: int
+    denoise: Callable[[Tensor, Tensor], Tensor],
+    noise: Tensor,
+    alphas: Tensor,
+    steps: int,
+    kind: Target = "sample",
 ) -> Tensor:
     """Clean actions (B, H, D) from ``noise`` of that shape.
 
-    ``denoise(x, t)`` estimates the clean actions; t is (1,) int64.
+    ``denoise(x, t)`` estimates the clean actions, or the noise if ``kind`` says so; t is
+    (1,) int64.
     """
-    solver = DpmSolver(alphas, steps)
+    solver = DpmSolver(alphas, steps, kind)
     x = noise
     for index, t in enumerate(solver.timesteps):
         x = solver.step(index, denoise(x, t[None].to(noise.device)), x)

@@ -6,10 +6,12 @@ training configuration: sizes that do not match load half of a network or none.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from launcher.core.errors import RefusedError
+from rdt.diffusion import Target
 
 NOISE_SCHEDULER = {
     "type": "ddpm",
@@ -19,6 +21,7 @@ NOISE_SCHEDULER = {
     "prediction_type": "sample",
     "clip_sample": False,
 }
+CHOICES = {"prediction_type": get_args(Target)}
 EMA = {
     "update_after_step": 0,
     "inv_gamma": 1.0,
@@ -68,6 +71,25 @@ class RdtConfig:
     def sampling_steps(self) -> int:
         return int(self.noise_scheduler["num_inference_timesteps"])
 
+    @property
+    def prediction_type(self) -> Target:
+        """What the network says: the clean actions or the noise."""
+        kind: Target = self.noise_scheduler["prediction_type"]
+        return kind
+
+    @property
+    def picture_slots(self) -> int:
+        """Pictures that the network looks at: moments times cameras, 1 without such a grid."""
+        grids = [axes for _, axes in self.img_pos_embed_config or []]
+        if len(grids) != 1 or isinstance(grids[0], int):
+            return 1
+        return math.prod(abs(length) for length in grids[0][:-1])
+
+    @property
+    def picture_tokens(self) -> int:
+        """Tokens of one picture."""
+        return self.img_cond_len // self.picture_slots
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON form; :func:`parse` is its inverse."""
         return asdict(self)
@@ -85,8 +107,9 @@ def parse(data: dict[str, Any], where: str) -> RdtConfig:
     config = RdtConfig(**data)
     for name, value in NOISE_SCHEDULER.items():
         found = config.noise_scheduler.get(name)
-        if name != "num_inference_timesteps" and found != value:
-            _refuse(where, f"noise_scheduler.{name}", found, repr(value))
+        choices = CHOICES.get(name, (value,))
+        if name != "num_inference_timesteps" and found not in choices:
+            _refuse(where, f"noise_scheduler.{name}", found, " or ".join(map(repr, choices)))
     return config
 
 

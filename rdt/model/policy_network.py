@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rdt import diffusion
 from rdt.encoders import MAX_WORDS, WORD_WIDTH, VisionConfig, VisionTower
-from rdt.model.blocks import Keys
+from rdt.model.blocks import Attended
 from rdt.model.config import NOISE_SCHEDULER, RdtConfig, parse
 from rdt.model.rdt import Rdt
 from rdt.spec.contract import UNIFIED_SIZE, Contract
@@ -61,7 +61,7 @@ class PolicyNetwork(Rdt):
         self.register_buffer("freq", torch.tensor([float(contract.control_hz)]), persistent=False)
         self.register_buffer("alphas", diffusion.alphas_cumprod(), persistent=False)
 
-    def condition(self, pictures: Tensor, words: Tensor, word_valid: Tensor) -> list[Keys]:
+    def condition(self, pictures: Tensor, words: Tensor, word_valid: Tensor) -> list[Attended]:
         """Attention keys of (B, cameras, S, S, 3) uint8 pictures and (1, L, 64) words."""
         tokens = self.vision(pictures.flatten(0, 1))
         return self.keys(words, word_valid, tokens.reshape(len(pictures), -1, tokens.shape[-1]))
@@ -78,10 +78,11 @@ class PolicyNetwork(Rdt):
         state = batch.state.repeat_interleave(draws, dim=0)
         mask = self.mask.expand(len(noisy), -1, -1)
         predicted = self.denoise(state, noisy, mask, self.freq, batch.t, keys)
-        error = (predicted - clean).square().mean(dim=-1)
+        wanted = diffusion.target(self.config.prediction_type, clean, batch.noise)
+        error = (predicted - wanted).square().mean(dim=-1)
         return (error * batch.weight.repeat_interleave(draws, dim=0)).sum() / draws
 
-    def act(self, state: Tensor, keys: list[Keys], noise: Tensor) -> Tensor:
+    def act(self, state: Tensor, keys: list[Attended], noise: Tensor) -> Tensor:
         """A chunk (B, H, 128), zero in unused slots, for state (B, 1, 128) z-scored."""
         mask = self.mask.expand(len(state), -1, -1)
         return self.sample(state, mask, self.freq, keys, noise, self.alphas)

@@ -7,20 +7,28 @@ reference's, so its checkpoints load strictly.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from rdt.model.blocks import Block, FinalLayer, Keys
+from rdt.model.blocks import Attended, Block, Condition, FinalLayer, require_bool
 from rdt.model.config import RdtConfig
 from rdt.model.embeddings import NumberEmbedder, condition_table, token_table
 
 
 class Transformer(nn.Module):
-    """`model.*` of a checkpoint; :class:`rdt.model.rdt.Rdt` puts the adaptors around it."""
+    """`model.*` of a checkpoint; :class:`rdt.model.rdt.Rdt` puts the adaptors around it.
+
+    ``checkpointing``: while gradients are wanted, keep of each block its input only
+    and compute it again in the backward pass, keys included.
+    """
 
     def __init__(self, config: RdtConfig) -> None:
         super().__init__()
         h, heads = config.hidden_size, config.num_heads
+        self.checkpointing = False
         self.horizon = config.pred_horizon
         self.t_embedder = NumberEmbedder(h)
         self.freq_embedder = NumberEmbedder(h)
@@ -46,21 +54,28 @@ class Transformer(nn.Module):
         # A fresh model predicts 0, the mean of the actions it will be asked for.
         nn.init.zeros_(self.final_layer.ffn_final.fc2.weight)
 
-    def keys(
-        self, lang: Tensor, img: Tensor, lang_valid: Tensor | None, img_valid: Tensor | None = None
-    ) -> list[Keys]:
-        """Keys of every block from adapted conditions (B, L, h) and (B, I, h).
-
-        Masks are bool, True = valid. Position embeddings are added here.
-        """
+    def lang_keys(self, lang: Tensor, valid: Tensor | None) -> list[Attended]:
+        """For the even blocks, of adapted language (B, L, h); ``valid`` (B, L) bool or None."""
+        require_bool(valid, "language")
         lang = lang + self.lang_cond_pos_embed[:, : lang.shape[1]]
-        img = img + self.img_cond_pos_embed
-        conditions = ((lang, lang_valid), (img, img_valid))
-        return [
-            block.cross_attn.keys(*conditions[index % 2]) for index, block in enumerate(self.blocks)
-        ]
+        return self._keys(Condition(lang, valid), self.blocks[::2])
 
-    def forward(self, x: Tensor, freq: Tensor, t: Tensor, keys: list[Keys]) -> Tensor:
+    def img_keys(self, img: Tensor, slots: Sequence[int], valid: Tensor | None) -> list[Attended]:
+        """For the odd blocks, of adapted pictures (B, slots, tokens, h) in those ``slots``.
+
+        ``valid`` (B, slots * tokens) bool or None.
+        """
+        require_bool(valid, "picture")
+        tokens, h = img.shape[2:]
+        table = self.img_cond_pos_embed.view(-1, tokens, h)[list(slots)]
+        return self._keys(Condition((img + table).flatten(1, 2), valid), self.blocks[1::2])
+
+    def _keys(self, condition: Condition, blocks: Iterable[Block]) -> list[Attended]:
+        if self.checkpointing and torch.is_grad_enabled():
+            return [condition for _ in blocks]
+        return [block.cross_attn.keys(*condition) for block in blocks]
+
+    def forward(self, x: Tensor, freq: Tensor, t: Tensor, keys: Sequence[Attended]) -> Tensor:
         """State and action tokens (B, 1 + H, h), freq (B,) Hz, t (B,) or (1,) → (B, H, action).
 
         B may be a multiple of the batch of ``keys``.
@@ -68,6 +83,7 @@ class Transformer(nn.Module):
         step = self.t_embedder(t)[:, None].expand(x.shape[0], -1, -1)
         rate = self.freq_embedder(freq)[:, None].expand(x.shape[0], -1, -1)
         x = torch.cat([step, rate, x], dim=1) + self.x_pos_embed
-        for block, block_keys in zip(self.blocks, keys, strict=True):
-            x = block(x, block_keys)
+        again = self.checkpointing and torch.is_grad_enabled()
+        for block, attended in zip(self.blocks, keys, strict=True):
+            x = checkpoint(block, x, attended, use_reentrant=False) if again else block(x, attended)
         return self.final_layer(x)[:, -self.horizon :]

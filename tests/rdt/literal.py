@@ -167,7 +167,9 @@ def sample(
     sigma_hat = [math.sqrt((1 - bars[t]) / bars[t]) for t in asked] + [0.0]
     alpha = [1 / math.sqrt(s * s + 1) for s in sigma_hat]
     sigma = [s * a for s, a in zip(sigma_hat, alpha, strict=True)]
-    level = [math.log(a) - math.log(s) if s else math.inf for a, s in zip(alpha, sigma, strict=True)]
+    level = [
+        math.log(a) - math.log(s) if s else math.inf for a, s in zip(alpha, sigma, strict=True)
+    ]
     x, before = noise, noise
     for i, t in enumerate(asked):
         said = forward(W, heads, inputs, adapted, x, torch.tensor([t]))

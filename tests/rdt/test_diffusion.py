@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 
@@ -33,17 +35,25 @@ def test_add_noise(recorded: dict[str, torch.Tensor], dtype: torch.dtype, out: s
     assert torch.equal(noisy, recorded[f"add_noise.{out}"])
 
 
+def says(kind: diffusion.Target, x: torch.Tensor, index: int) -> torch.Tensor:
+    """What the recorded "network" says."""
+    return torch.tanh(0.7 * x + 0.1 * index) if kind == "sample" else 0.9 * x / (1 + x.abs())
+
+
+@pytest.mark.parametrize("kind", get_args(diffusion.Target))
 @pytest.mark.parametrize("steps", [1, 2, 3, 5, 10, 20, 50])
-def test_solver(recorded: dict[str, torch.Tensor], steps: int) -> None:
+def test_solver(recorded: dict[str, torch.Tensor], steps: int, kind: diffusion.Target) -> None:
     """Every intermediate sample, with the network replaced by the recorded function."""
-    solver = diffusion.DpmSolver(diffusion.alphas_cumprod(), steps)
+    solver = diffusion.DpmSolver(diffusion.alphas_cumprod(), steps, kind)
     assert torch.equal(solver.timesteps, recorded[f"n{steps}.timesteps"])
     assert golden.distance(solver.sigmas, recorded[f"n{steps}.sigmas"]) <= 1e-6
     x = recorded[f"n{steps}.x_init"]
     for index in range(steps):
-        clean = torch.tanh(0.7 * x + 0.1 * index)
-        x = solver.step(index, clean, x)
-        assert golden.distance(x, recorded[f"sample.n{steps}.x"][index]) <= 5e-6, index
+        said = says(kind, x, index)
+        expected = recorded[f"{kind}.n{steps}.model_output"][index]
+        assert golden.distance(said, expected) <= 5e-6, index
+        x = solver.step(index, said, x)
+        assert golden.distance(x, recorded[f"{kind}.n{steps}.x"][index]) <= 5e-6, index
 
 
 def test_sample_asks_at_the_solver_s_timesteps_and_returns_the_last_estimate() -> None:

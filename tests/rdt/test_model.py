@@ -1,154 +1,103 @@
-"""The network against tensors recorded from the reference, and its key names."""
+"""The network's parts: norm, keys by picture slot, what is refused, memory and compilation."""
 
 from __future__ import annotations
 
-import csv
+import json
+from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from launcher.core.errors import RefusedError
 from rdt import diffusion
+from rdt.encoders import VisionConfig
 from rdt.model.blocks import RmsNorm
-from rdt.model.config import NOISE_SCHEDULER, parse
-from rdt.model.rdt import Rdt, adaptor
-from tests.rdt import golden
+from rdt.model.config import NOISE_SCHEDULER, RdtConfig, parse
+from rdt.model.policy_network import Batch, PolicyNetwork
+from rdt.model.presets import PRESETS
+from rdt.model.rdt import Rdt, adaptor, empty
+from rdt.spec.contract import CONTRACTS
+from tests.rdt import golden, small_rdt
+from tests.rdt.storage import LiveStorage
 
 pytestmark = pytest.mark.train
 
 
 @pytest.fixture(scope="module")
-def recorded() -> dict[str, torch.Tensor]:
-    return golden.tensors("rdt_A")
+def network() -> Rdt:
+    return small_rdt.network(small_rdt.CONFIG)
 
 
-@pytest.fixture(scope="module")
-def network(recorded: dict[str, torch.Tensor]) -> Rdt:
-    network = Rdt(parse(golden.config("rdt_A"), "rdt_A.config.json"))
-    weights = {key[3:]: value for key, value in recorded.items() if key.startswith("sd.")}
-    network.load_state_dict(weights, strict=True)
-    return network
+@pytest.fixture
+def inputs() -> small_rdt.Inputs:
+    return small_rdt.inputs(small_rdt.CONFIG, rows=2, language=7)
 
 
-def keys(network: Rdt, tensors: dict[str, torch.Tensor], images: bool = False) -> list:
-    return network.keys(
-        tensors["in.lang_tokens"],
-        tensors["in.lang_attn_mask"],
-        tensors["in.img_tokens"],
-        tensors["in.img_mask"] if images else None,
-    )
-
-
-def predict(network: Rdt, tensors: dict[str, torch.Tensor], images: bool = False) -> torch.Tensor:
-    return network.denoise(
-        tensors["in.state_tokens"],
-        tensors["out.noisy_action"],
-        tensors["in.action_mask"],
-        tensors["in.ctrl_freqs"],
-        tensors["in.timesteps"],
-        keys(network, tensors, images),
-    )
-
-
-def test_position_tables_start_as_the_reference(recorded: dict[str, torch.Tensor]) -> None:
-    fresh = Rdt(parse(golden.config("rdt_A"), "rdt_A")).state_dict()
-    for name in ("x_pos_embed", "lang_cond_pos_embed", "img_cond_pos_embed"):
-        assert torch.equal(fresh[f"model.{name}"], recorded[f"init.{name}"]), name
-
-
-def test_a_fresh_network_predicts_zero(recorded: dict[str, torch.Tensor]) -> None:
-    fresh = Rdt(parse(golden.config("rdt_A"), "rdt_A"))
-    assert predict(fresh, recorded).abs().max() == 0
-
-
-def test_prediction_and_loss(network: Rdt, recorded: dict[str, torch.Tensor]) -> None:
-    prediction = predict(network, recorded)
-    assert golden.distance(prediction, recorded["out.pred"]) <= 1e-6
-    loss = (prediction - recorded["in.action_gt"]).square().mean()
-    assert golden.distance(loss, recorded["out.loss"]) <= 1e-6
-    assert golden.distance(predict(network, recorded, True), recorded["out.pred_imgmask"]) <= 1e-6
-
-
-def test_gradients(network: Rdt, recorded: dict[str, torch.Tensor]) -> None:
-    network.zero_grad()
-    (predict(network, recorded) - recorded["in.action_gt"]).square().mean().backward()
-    named = dict(network.named_parameters())
-    for key in (key for key in recorded if key.startswith("grad.")):
-        assert golden.distance(named[key[5:]].grad, recorded[key]) <= 1e-5, key
-    norm = torch.stack([p.grad.norm() for p in network.parameters()]).norm()
-    assert golden.distance(norm, recorded["out.grad_norm"]) <= 1e-5
-
-
-@torch.no_grad()
-def sampled(network: Rdt, tensors: dict[str, torch.Tensor], noise: torch.Tensor) -> torch.Tensor:
-    return network.sample(
-        tensors["in.state_tokens"],
-        tensors["in.action_mask"],
-        tensors["in.ctrl_freqs"],
-        keys(network, tensors),
-        noise,
-        diffusion.alphas_cumprod(),
-    )
-
-
-def test_sampled_action(network: Rdt, recorded: dict[str, torch.Tensor]) -> None:
-    action = sampled(network, recorded, recorded["in.init_noise"])
-    assert golden.distance(action, recorded["out.action"]) <= 5e-6
-    torch.manual_seed(1234)
-    drawn = sampled(network, recorded, torch.randn(recorded["in.init_noise"].shape))
-    assert golden.distance(drawn, recorded["out.action_seed1234"]) <= 5e-6
-
-
-def test_the_golden_test_notices_a_true_rms_norm(
-    network: Rdt, recorded: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def mean_square(self, x: torch.Tensor) -> torch.Tensor:
-        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6) * self.weight
-
-    monkeypatch.setattr("rdt.model.blocks.RmsNorm.forward", mean_square)
-    assert golden.distance(predict(network, recorded), recorded["out.pred"]) > 1e-2
+def refused(code: str, call: Callable[[], object]) -> str:
+    """Where the refusal of ``call`` with ``code`` points to."""
+    with pytest.raises(RefusedError) as caught:
+        call()
+    assert caught.value.problem.code == code
+    return caught.value.problem.where
 
 
 def test_the_written_out_norm_equals_the_plain_formula() -> None:
     x = torch.randn(3, 5, 24, dtype=torch.float64, generator=golden.seeded()) + 2
     norm = RmsNorm(24).double()
-    torch.nn.init.normal_(norm.weight, generator=golden.seeded())
+    nn.init.normal_(norm.weight, generator=golden.seeded())
     plain = x * torch.rsqrt(x.var(-1, keepdim=True) + 1e-6) * norm.weight
     assert golden.distance(norm(x), plain) <= 1e-12
     x.requires_grad_()
     assert torch.autograd.gradcheck(norm, x)
 
 
-def test_several_draws_of_one_condition_equal_repeated_conditions(
-    network: Rdt, recorded: dict[str, torch.Tensor]
+@pytest.mark.parametrize(("shift", "limit"), [(0.0, 1e-6), (30.0, 1e-6), (-1000.0, 2e-5)])
+def test_the_norm_of_numbers_far_from_zero(shift: float, limit: float) -> None:
+    """The fused kernel sums up moments: a mean of a thousand spreads costs a digit."""
+    x = torch.randn(64, 32, generator=golden.seeded()) + shift
+    plain = x.double() * torch.rsqrt(x.double().var(-1, keepdim=True) + 1e-6)
+    assert golden.distance(RmsNorm(32)(x), plain) <= limit
+
+
+def test_a_fresh_network_predicts_zero(inputs: small_rdt.Inputs) -> None:
+    torch.manual_seed(0)
+    assert small_rdt.predict(Rdt(small_rdt.CONFIG), inputs).abs().max() == 0
+
+
+@torch.no_grad()
+def test_keys_of_picture_slots_are_those_of_all_pictures(
+    network: Rdt, inputs: small_rdt.Inputs
 ) -> None:
-    """Rows that share keys give what they give when each row has its own."""
-    draws = 3
-    many = {
-        key: value.repeat_interleave(draws, 0)
-        for key, value in recorded.items()
-        if key in ("in.state_tokens", "in.action_mask", "in.ctrl_freqs", "in.timesteps")
-    }
-    noisy = torch.randn(2 * draws, 16, 24, generator=golden.seeded())
-    arguments = (
-        many["in.state_tokens"],
-        noisy,
-        many["in.action_mask"],
-        many["in.ctrl_freqs"],
-        many["in.timesteps"],
-    )
-    repeated = {
-        key: value.repeat_interleave(draws, 0)
-        for key, value in recorded.items()
-        if key.startswith("in.")
-    }
-    shared = network.denoise(*arguments, keys(network, recorded))
-    own = network.denoise(*arguments, keys(network, repeated))
-    assert golden.distance(shared, own) <= 1e-6
+    """A slot alone, in any order, gives its rows of the keys of all."""
+    whole = network.keys(inputs.lang, inputs.lang_valid, inputs.img)
+    assert (network.picture_slots, network.picture_tokens) == (6, 5)
+    adapted = network.adapt_pictures(inputs.img.unflatten(1, (6, 5)))
+    for slots in ([0], [4, 1], [2, 5, 3]):
+        some = network.img_keys(adapted[:, slots], slots)
+        for keys, all_keys in zip(some, whole[1::2], strict=True):
+            for found, everything in ((keys.k, all_keys.k), (keys.v, all_keys.v)):
+                expected = everything.unflatten(2, (6, 5))[:, :, slots].flatten(2, 3)
+                assert golden.distance(found, expected) <= 1e-6
+    language = network.lang_keys(inputs.lang, inputs.lang_valid)
+    assert len(language) == 2 and len(some) == 1
+    for keys, all_keys in zip(language, whole[::2], strict=True):
+        assert torch.equal(keys.k, all_keys.k) and torch.equal(keys.v, all_keys.v)
+
+
+@torch.inference_mode()
+def test_keys_take_the_documented_memory_and_hold_nothing_else(
+    network: Rdt, inputs: small_rdt.Inputs
+) -> None:
+    config = network.config
+    for index, keys in enumerate(network.keys(inputs.lang, None, inputs.img)):
+        tokens = config.img_cond_len if index % 2 else 7
+        held = sum(part.untyped_storage().nbytes() for part in (keys.k, keys.v))
+        assert held == 4 * 2 * len(inputs.lang) * tokens * config.hidden_size
 
 
 def test_keys_are_computed_once_per_chunk(
-    network: Rdt, recorded: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+    network: Rdt, inputs: small_rdt.Inputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
     for block in network.model.blocks:
@@ -156,41 +105,49 @@ def test_keys_are_computed_once_per_chunk(
         monkeypatch.setattr(
             layer, "forward", lambda x, f=layer.forward, n=layer: (calls.append(n), f(x))[1]
         )
-    sampled(network, recorded, recorded["in.init_noise"])
+    small_rdt.sample(network, inputs)
     assert len(calls) == network.config.depth
 
 
-def test_a_float_language_mask_is_refused(network: Rdt, recorded: dict[str, torch.Tensor]) -> None:
-    mask = recorded["in.lang_attn_mask"].float()
-    with pytest.raises(TypeError, match="RDTL-D022"):
-        network.keys(recorded["in.lang_tokens"], mask, recorded["in.img_tokens"])
+@torch.no_grad()
+def test_several_draws_of_one_condition_equal_repeated_conditions(
+    network: Rdt, inputs: small_rdt.Inputs
+) -> None:
+    """Rows that share keys give what they give when each row has its own."""
+    many = inputs.repeated(3)
+    own = small_rdt.predict(network, many)
+    shared = network.keys(inputs.lang, inputs.lang_valid, inputs.img)
+    assert golden.distance(small_rdt.predict(network, many, shared), own) <= 1e-6
 
 
-def test_keys_and_shapes_of_the_170m_model() -> None:
-    data = {
-        "action_dim": 128,
-        "pred_horizon": 64,
-        "rdt": {"hidden_size": 1024, "depth": 14, "num_heads": 32},
-        "lang_token_dim": 4096,
-        "img_token_dim": 1152,
-        "state_token_dim": 128,
-        "max_lang_cond_len": 1024,
-        "img_cond_len": 4374,
-        "lang_pos_embed_config": [["lang", -1024]],
-        "img_pos_embed_config": [["image", [2, 3, -729]]],
-        "lang_adaptor": "mlp2x_gelu",
-        "img_adaptor": "mlp2x_gelu",
-        "state_adaptor": "mlp3x_gelu",
-        "noise_scheduler": dict(NOISE_SCHEDULER),
-        "ema": {},
-    }
-    with torch.device("meta"):
-        network = Rdt(parse(data, "170m"))
-    found = {key: ",".join(map(str, value.shape)) for key, value in network.state_dict().items()}
-    with (golden.DATA / "keys_rdt-170m.tsv").open() as file:
-        expected = {row["key"]: row["shape"] for row in csv.DictReader(file, delimiter="\t")}
-    assert found == expected
-    assert sum(p.numel() for p in network.parameters()) == 166_229_888
+def test_masks_that_are_not_bool_are_refused(network: Rdt, inputs: small_rdt.Inputs) -> None:
+    for mask in (inputs.lang_valid.float(), inputs.lang_valid.long()):
+        where = refused("RDTL-D022", lambda mask=mask: network.lang_keys(inputs.lang, mask))
+        assert str(mask.dtype) in where
+    seen = torch.ones(inputs.img.shape[:2])
+    refused("RDTL-D022", lambda: network.keys(inputs.lang, None, inputs.img, seen))
+
+
+def test_too_many_language_tokens_are_refused_with_both_numbers(network: Rdt) -> None:
+    width = network.config.lang_token_dim
+    where = refused("RDTL-D043", lambda: network.lang_keys(torch.zeros(1, 12, width), None))
+    assert where.startswith("12 tokens") and "max_lang_cond_len = 11" in where
+    network.lang_keys(torch.zeros(1, 11, width), None)
+
+
+def test_tokens_of_other_encoders_and_other_picture_counts_are_refused(
+    network: Rdt, inputs: small_rdt.Inputs
+) -> None:
+    wide = torch.zeros(1, 3, network.config.lang_token_dim + 1)
+    where = refused("RDTL-D021", lambda: network.lang_keys(wide, None))
+    assert "width 14" in where and "lang_token_dim = 13" in where
+    where = refused("RDTL-T021", lambda: network.adapt_pictures(inputs.img[..., 1:]))
+    assert "img_token_dim = 10" in where
+    where = refused("RDTL-T021", lambda: network.keys(inputs.lang, None, inputs.img[:, :25]))
+    assert "25 picture tokens, 30 expected" in where and "img_cond_len" in where
+    adapted = torch.zeros(1, 2, 4, network.config.hidden_size)
+    where = refused("RDTL-T021", lambda: network.img_keys(adapted, [0, 1]))
+    assert "8 picture tokens, 10 expected" in where
 
 
 @pytest.mark.parametrize("kind", ["mlp2x_relu", "conv", "mlpx_gelu"])
@@ -203,11 +160,139 @@ def test_unknown_adaptors_are_refused(kind: str) -> None:
     ("change", "field"),
     [
         ({"horizon": 3}, "horizon"),
-        ({"noise_scheduler": {**NOISE_SCHEDULER, "prediction_type": "epsilon"}}, "prediction_type"),
+        ({"noise_scheduler": {**NOISE_SCHEDULER, "prediction_type": "v"}}, "prediction_type"),
+        ({"noise_scheduler": {**NOISE_SCHEDULER, "beta_schedule": "linear"}}, "beta_schedule"),
     ],
 )
 def test_a_foreign_config_is_refused_by_name(change: dict, field: str) -> None:
-    with pytest.raises(RefusedError, match=field) as caught:
-        parse({**golden.config("rdt_A"), **change}, "some/config.json")
-    assert caught.value.problem.code == "RDTL-T021"
-    assert "some/config.json" in caught.value.problem.where
+    data = {**golden.config("rdt_A"), **change}
+    where = refused("RDTL-T021", lambda: parse(data, "some/config.json"))
+    assert "some/config.json" in where and field in where
+
+
+def test_the_form_that_the_reference_saves_is_read_and_written() -> None:
+    text = (golden.DATA / "config_saved_by_reference_tiny.json").read_text()
+    config = parse(json.loads(text), "tiny")
+    assert json.dumps(config.to_dict(), indent=2, sort_keys=True) == text
+    assert (config.depth, config.picture_slots, config.picture_tokens) == (1, 6, 729)
+
+
+def test_the_other_prediction_target_is_read() -> None:
+    scheduler = {**NOISE_SCHEDULER, "prediction_type": "epsilon"}
+    config = parse({**golden.config("rdt_A"), "noise_scheduler": scheduler}, "x")
+    assert config.prediction_type == "epsilon"
+
+
+@pytest.mark.parametrize(
+    ("positions", "slots"), [(None, 1), ([["image", -30]], 1), ([["image", [5, -6]]], 5)]
+)
+def test_picture_slots_of_other_grids(positions: list | None, slots: int) -> None:
+    config = small_rdt.changed(img_pos_embed_config=positions)
+    assert (config.picture_slots, config.picture_tokens) == (slots, 30 // slots)
+
+
+def test_an_empty_network_has_nothing_outside_its_state_dict() -> None:
+    config = PRESETS["tiny"]
+    full, hollow = Rdt(config), empty(config)
+    assert all(tensor.is_meta for tensor in hollow.state_dict().values())
+    hollow.load_state_dict(full.state_dict(), strict=True, assign=True)
+    assert not any(tensor.is_meta for tensor in [*hollow.parameters(), *hollow.buffers()])
+    small = small_rdt.inputs(config, rows=1, language=3)
+    with torch.no_grad():
+        for network in (full, hollow):
+            network.model.final_layer.ffn_final.fc2.weight.fill_(0.01)
+    expected = small_rdt.predict(full, small)
+    assert expected.abs().max() > 0
+    assert torch.equal(small_rdt.predict(hollow, small), expected)
+
+
+def policy_network(config: RdtConfig) -> PolicyNetwork:
+    """One that is trained from pictures, with weights that are nowhere zero."""
+    torch.manual_seed(0)
+    vision = VisionConfig(config.img_token_dim, 1, 2, 32, image_size=32, patch_size=8)
+    network = PolicyNetwork(config, vision, CONTRACTS["libero-velocity"])
+    small_rdt.randomise(network)
+    return network
+
+
+def training_batch(config: RdtConfig, rows: int, draws: int) -> Batch:
+    random = golden.seeded()
+
+    def numbers(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=random)
+
+    return Batch(
+        pictures=torch.randint(0, 256, (rows, 2, 32, 32, 3), generator=random, dtype=torch.uint8),
+        words=numbers(1, 6, config.lang_token_dim),
+        word_valid=torch.ones(1, 6, dtype=torch.bool),
+        state=numbers(rows, 1, 128),
+        actions=numbers(rows, config.pred_horizon, 128),
+        weight=torch.full((rows, config.pred_horizon), 1 / (rows * config.pred_horizon)),
+        noise=numbers(rows * draws, config.pred_horizon, 128),
+        t=torch.randint(0, 1000, (rows * draws,), generator=random),
+    )
+
+
+TRAINED = small_rdt.changed(
+    action_dim=128,
+    state_token_dim=128,
+    img_token_dim=16,
+    img_cond_len=32,
+    img_pos_embed_config=[["image", [1, 2, -16]]],
+    rdt={**small_rdt.CONFIG.rdt, "depth": 6},
+)
+
+
+def test_gradient_checkpointing_of_the_training_loss() -> None:
+    """The same loss and gradients, bit for bit, from a third of the memory."""
+    batch = training_batch(TRAINED, rows=4, draws=2)
+    results = {}
+    for on in (False, True):
+        network = policy_network(TRAINED)
+        network.checkpointing = on
+        with LiveStorage() as live:
+            loss = network(batch)
+            held = live.bytes()
+        loss.backward()
+        results[on] = (loss.detach(), [p.grad for p in network.parameters()], held)
+    (loss, gradients, everything), (again, others, little) = results[False], results[True]
+    assert torch.equal(loss, again)
+    assert all(torch.equal(a, b) for a, b in zip(gradients, others, strict=True))
+    assert little < everything / 3, f"{little} of {everything} bytes"
+
+
+def test_checkpointing_changes_nothing_without_gradients(
+    network: Rdt, inputs: small_rdt.Inputs
+) -> None:
+    expected = small_rdt.sample(network, inputs)
+    network.checkpointing = True
+    try:
+        assert torch.equal(small_rdt.sample(network, inputs), expected)
+    finally:
+        network.checkpointing = False
+
+
+@pytest.mark.parametrize("kind", ["sample", "epsilon"])
+@torch.no_grad()
+def test_the_training_loss_has_the_target_of_the_config(kind: diffusion.Target) -> None:
+    scheduler = {**NOISE_SCHEDULER, "prediction_type": kind}
+    config = small_rdt.changed(**{**TRAINED.to_dict(), "noise_scheduler": scheduler})
+    network, batch = policy_network(config), training_batch(config, rows=2, draws=1)
+    keys = network.condition(batch.pictures, batch.words, batch.word_valid)
+    noisy = diffusion.add_noise(network.alphas, batch.actions, batch.noise, batch.t)
+    mask = network.mask.expand(2, -1, -1)
+    said = network.denoise(batch.state, noisy, mask, network.freq, batch.t, keys)
+    wanted = batch.noise if kind == "epsilon" else batch.actions
+    assert golden.distance(network(batch), (said - wanted).square().mean()) <= 1e-6
+
+
+@pytest.mark.slow
+def test_compiled_sampling_gives_the_same_chunk(network: Rdt, inputs: small_rdt.Inputs) -> None:
+    """With torch's compiler of this machine; CUDA graphs need a GPU."""
+    expected = small_rdt.sample(network, inputs)
+    network.compiled = True
+    try:
+        for _ in range(3):
+            assert golden.distance(small_rdt.sample(network, inputs), expected) <= 5e-6
+    finally:
+        network.compiled = False

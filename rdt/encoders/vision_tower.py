@@ -1,29 +1,18 @@
-"""What turns pictures and words into condition tokens.
+"""A SigLIP vision tower of any size, small enough to be trained with its policy.
 
-Pictures: a SigLIP vision tower of any size with the parameter names of
-``transformers.SiglipVisionModel`` (a test holds both equal). It is written here
-because importing that package costs more than twice as much as importing torch,
-in every process of every array task. Words: fixed random vectors drawn from a
-hash of the word, enough to tell instructions apart and the same on every
-machine; a real text encoder is not trained here.
+Parameter names are those of ``transformers.SiglipVisionModel`` (a test holds both
+equal). It is written here because importing that package costs more than twice as
+much as importing torch, in every process of every array task.
 """
 
 from __future__ import annotations
 
-import hashlib
-import math
-import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
-
-WORD_WIDTH = 64
-MAX_WORDS = 32
 
 
 @dataclass(frozen=True)
@@ -134,30 +123,3 @@ class VisionTower(nn.Module):
         return functional.linear(
             x.reshape(n, self.config.tokens, -1), layer.weight.flatten(1), layer.bias
         )
-
-
-def word_vector(word: str) -> NDArray[np.float32]:
-    """(64,) standard normal numbers that depend on the lower-case word only.
-
-    Box–Muller over SHAKE-256 bits: NumPy does not promise that its own normal
-    numbers stay the same from version to version.
-    """
-    bits = hashlib.shake_256(word.lower().encode()).digest(8 * WORD_WIDTH)
-    uniform = (np.frombuffer(bits, "<u8").astype(np.float64) + 0.5) / 2.0**64
-    radius = np.sqrt(-2 * np.log(uniform[::2]))
-    angle = 2 * math.pi * uniform[1::2]
-    return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)]).astype(np.float32)
-
-
-def language_tokens(instruction: str) -> tuple[Tensor, Tensor]:
-    """Tokens (1, L, 64) float32 of the L words and which are valid, (1, L) bool (all).
-
-    Raises ValueError for an instruction without words or with more than 32.
-    """
-    words = re.findall(r"[^\W_]+", instruction)
-    if not 0 < len(words) <= MAX_WORDS:
-        raise ValueError(
-            f"instruction {instruction!r} has {len(words)} words, 1 to {MAX_WORDS} fit"
-        )
-    tokens = torch.from_numpy(np.stack([word_vector(word) for word in words]))
-    return tokens[None], torch.ones(1, len(words), dtype=torch.bool)

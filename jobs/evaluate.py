@@ -108,8 +108,11 @@ def checkpoint_digest(folder: Path) -> str:
 def load_policy(job: Job, name: str) -> Policy:
     """The policy of that name; raises RdtlError when its files are missing or foreign."""
     if name == NETWORK:
-        from rdt.policy.rdt import load  # torch; an evaluation of references runs without it
+        import torch  # an evaluation of references runs without it
 
+        from rdt.policy.loading import load
+
+        torch.set_num_threads(1)  # one process per core; sums then do not depend on their number
         return load(policy_folder(job), job.config["evaluate"]["policy_seed"])
     if name == "replay":
         return Replay(first_demonstration(_demonstrations(job)))

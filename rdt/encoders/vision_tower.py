@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -94,6 +93,7 @@ class VisionTower(nn.Module):
             {"layers": nn.ModuleList(VisionLayer(config) for _ in range(config.num_hidden_layers))}
         )
         self.post_layernorm = nn.LayerNorm(h, eps=1e-6)
+        self.size = config.image_size
         self._initialise()
 
     def _initialise(self) -> None:

@@ -22,7 +22,8 @@ class Observation:
     raw, that is bottom row first; empty when nothing was rendered. ``eef_pos`` (3,)
     metres in the world frame; ``eef_quat`` (4,) xyzw of the hand body;
     ``gripper_qpos`` (2,) metres, opposite signs, open about +0.04/-0.04;
-    ``joint_pos`` (7,) radians.
+    ``joint_pos`` (7,) radians. ``previous`` holds the pictures of the control step
+    before; None when there was none, or when it was not rendered.
     """
 
     pictures: dict[str, NDArray[np.uint8]]
@@ -31,6 +32,7 @@ class Observation:
     gripper_qpos: NDArray[np.float64]
     joint_pos: NDArray[np.float64]
     instruction: str
+    previous: dict[str, NDArray[np.uint8]] | None = None
 
 
 class Policy(Protocol):
@@ -38,6 +40,8 @@ class Policy(Protocol):
 
     sees: bool
     """Whether it needs rendered pictures at query steps."""
+    sees_previous: bool
+    """Whether it also needs those of the control step before."""
 
     def begin(self, simulator: Simulator, key: EpisodeKey) -> None:
         """Called once per episode after settling; only references may read the simulator."""

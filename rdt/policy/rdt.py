@@ -1,141 +1,225 @@
-"""The trained policy under evaluation: pictures, state and words to a chunk of actions.
+"""A trained policy: observations to chunks of actions, one at a time or many at once.
 
 States, slots and clipping are those of :mod:`rdt.data.unified`, the same code that
-made the training data. The noise of a chunk depends on (seed, episode, query)
-alone, so a result does not depend on who shares a process or in which order.
+made the training data. The noise of a chunk depends on (seed, episode, query) alone.
+Two ways to batch: "fixed" gives every request the answer that it would get alone,
+bit for bit on one machine, because pictures and keys are computed row by row and
+the network always samples the same number of rows of a length that the request's
+own instruction decides. "free" computes whatever is there in one go.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from torch import Tensor
 
-from launcher.core.errors import RdtlError, RefusedError
+from launcher.core.errors import RefusedError
+from rdt import diffusion
 from rdt.data import rotations, unified
-from rdt.encoders import language_tokens
-from rdt.model.policy_network import PolicyNetwork, build
+from rdt.encoders.language import Language
+from rdt.model.rdt import Rdt
+from rdt.policy import slots
+from rdt.policy.condition import Conditions
+from rdt.policy.memory import Memory
 from rdt.policy.policy import Observation
-from rdt.spec import card as cards
+from rdt.policy.sight import Sight, Vision
 from rdt.spec.card import Card
-from rdt.spec.contract import UNIFIED_SIZE, Contract, require_same
+from rdt.spec.contract import UNIFIED_SIZE, Contract
 from rdt.spec.record import EpisodeKey
 
 if TYPE_CHECKING:
     from rdt.sim.libero import Simulator
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+Batching = Literal["fixed", "free"]
+SENTENCES = 256
+SHORTEST = 32
+"""Language tokens of the shortest shape in fixed batches; longer ones double."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One query: what is seen, in which episode, how many queries the episode had before."""
+
+    observation: Observation
+    episode: str
+    query: int
+
+
+class Chunks(NamedTuple):
+    """Answers in the order of the requests.
+
+    actions (B, H, 7) float32 in [-1, 1]; unified (B, H, 128) float32, as the network
+    gave them.
+    """
+
+    actions: NDArray[np.float32]
+    unified: NDArray[np.float32]
 
 
 class RdtPolicy:
-    """A policy of :func:`load`; sees pictures, keeps no state but the episode's key."""
+    """A network with its encoders under a contract; see :mod:`rdt.policy.loading`."""
 
     sees = True
 
-    def __init__(self, network: PolicyNetwork, card: Card, contract: Contract, seed: int) -> None:
-        self.network = network.eval()
-        self.card = card
-        self.contract = contract
-        self.seed = seed
+    def __init__(
+        self,
+        network: Rdt,
+        vision: Vision,
+        language: Language,
+        card: Card,
+        contract: Contract,
+        seed: int,
+        batching: Batching = "fixed",
+        rows: int = 1,
+    ) -> None:
+        """``rows`` is the size of fixed batches; more requests are several batches."""
+        self.network = network.eval().requires_grad_(False)
+        self.card, self.contract, self.seed = card, contract, seed
+        self.batching, self.rows = batching, rows
+        self.language = language
+        self._sentences: Memory[Tensor] = Memory(SENTENCES)
+        self._slots = slots.of(network.config, contract, card.camera_size)
+        together = batching == "free"
+        self.sight = Sight(network, vision, contract.camera_rotation, together)
+        self._conditions = Conditions(network, self.sight, self._slots.absent, together)
+        like = next(network.parameters())
+        self._mask = like.new_zeros(1, 1, UNIFIED_SIZE)
+        self._mask[..., list(contract.mask_slots)] = 1.0
+        self._freq = torch.tensor([float(contract.control_hz)], device=like.device)
+        self._alphas = diffusion.alphas_cumprod()
+        self._like = like
         self._episode = ""
+
+    @property
+    def sees_previous(self) -> bool:
+        """Whether the network has slots for the control step before."""
+        return self._slots.moments == 2
 
     def begin(self, simulator: Simulator, key: EpisodeKey) -> None:
         """Note the episode; its key seeds the noise. The simulator is not looked at."""
         self._episode = key.text()
 
-    @torch.inference_mode()
     def chunk(self, observation: Observation, query: int) -> NDArray[np.float32]:
-        """Actions (horizon, 7) in [-1, 1] for one observation with pictures of all cameras.
+        """Actions (horizon, 7) in [-1, 1]; errors are those of :meth:`chunks`."""
+        return self.chunks([Request(observation, self._episode, query)]).actions[0]
 
-        Raises RefusedError RDTL-T012 for pictures of another size than in training.
+    @torch.inference_mode()
+    def chunks(self, requests: Sequence[Request]) -> Chunks:
+        """A chunk for every request; instructions may differ.
+
+        Raises RefusedError RDTL-E031 (a picture is missing), RDTL-E043 (a number of the
+        state is not finite), RDTL-T012 (pictures of another size), RDTL-D020 (unknown
+        instruction), RDTL-D021 (embedding of another width), RDTL-D043 (too long).
         """
-        words, valid = language_tokens(observation.instruction)
-        keys = self.network.condition(self._pictures(observation), words, valid)
-        actions = self.network.act(self._state(observation), keys, self._noise(query))
-        return unified.decode_action(actions[0].numpy(), self.contract)
+        states = np.stack([self._state(request.observation) for request in requests])
+        shown = [self._slots.shown(r.observation, r.query) for r in requests]
+        sentences = [self._sentence(request.observation.instruction) for request in requests]
+        seen = self.sight.tokens(shown)
+        answers = np.empty((len(requests), self.card.horizon, UNIFIED_SIZE), np.float32)
+        for length, chosen in self._batches([len(tokens) for tokens in sentences]):
+            rows = self.rows if self.batching == "fixed" else len(chosen)
+            keys = self._conditions.keys(
+                rows, length, [sentences[i] for i in chosen], [seen[i] for i in chosen]
+            )
+            noise = [self._noise(requests[i]) for i in chosen]
+            answers[chosen] = self._sample(states[chosen], noise, rows, keys)
+        return Chunks(unified.decode_action(answers, self.contract), answers)
 
-    def _state(self, observation: Observation) -> torch.Tensor:
+    def _batches(self, lengths: list[int]) -> list[tuple[int, list[int]]]:
+        """Padded language length and indices of each call of the network."""
+        if self.batching == "free":
+            return [(max(lengths), list(range(len(lengths))))]
+        longest = self.network.config.max_lang_cond_len
+        shapes: dict[int, list[int]] = defaultdict(list)
+        for index, length in enumerate(lengths):
+            shape = max(SHORTEST, 1 << (length - 1).bit_length())
+            shapes[min(shape, longest)].append(index)
+        return [
+            (shape, indices[start : start + self.rows])
+            for shape, indices in sorted(shapes.items())
+            for start in range(0, len(indices), self.rows)
+        ]
+
+    def _sample(
+        self, states: NDArray[np.float32], noise: list[Tensor], rows: int, keys: list
+    ) -> NDArray[np.float32]:
+        """Chunks (n, H, 128) of the first n of ``rows`` rows; the others are padding."""
+        n, like = len(states), self._like
+        state = like.new_zeros(rows, 1, UNIFIED_SIZE)
+        state[:n, 0] = torch.from_numpy(states).to(state)
+        start = like.new_zeros(rows, self.card.horizon, UNIFIED_SIZE)
+        start[:n] = torch.stack(noise).to(start)
+        mask = self._mask.expand(rows, -1, -1)
+        chunk = self.network.sample(state, mask, self._freq, keys, start, self._alphas)
+        return chunk[:n].float().cpu().numpy()
+
+    def _state(self, observation: Observation) -> NDArray[np.float32]:
+        """What the network eats of the robot, (128,)."""
         robot = unified.RobotState(
-            observation.eef_pos,
-            rotations.quat_to_axis_angle(observation.eef_quat),
-            observation.gripper_qpos,
-            observation.joint_pos,
+            _marked(observation.eef_pos),
+            rotations.quat_to_axis_angle(_marked(observation.eef_quat)),
+            _marked(observation.gripper_qpos),
+            _marked(observation.joint_pos),
         )
         state = unified.encode_state(robot, self.contract)
-        scores = unified.normalise_state(
-            state, self.card.state_mean, self.card.state_std, self.contract
-        )
-        return torch.from_numpy(scores)[None, None]
+        if np.isnan(state).any():
+            slot = int(np.flatnonzero(np.isnan(state))[0])
+            raise RefusedError(
+                "RDTL-E043",
+                "the robot's state is not finite",
+                where=f"slot {slot}: {self.contract.slot_name(slot)}",
+                why="one such number makes every action of the chunk NaN",
+                fix="look at the simulator or the sensor that the number comes from",
+            )
+        card = self.card
+        return unified.normalise_state(state, card.state_mean, card.state_std, self.contract)
 
-    def _pictures(self, observation: Observation) -> torch.Tensor:
-        size = self.card.camera_size
-        pictures = [observation.pictures[camera] for camera in self.contract.cameras]
-        for camera, picture in zip(self.contract.cameras, pictures, strict=True):
-            if picture.shape != (size, size, 3):
-                raise RefusedError(
-                    "RDTL-T012",
-                    "the pictures have another size than those of the training",
-                    where=f"camera {camera}: {picture.shape[:2]}, the card says {size} x {size}",
-                    why="the policy would see something it has never seen",
-                    fix=f"set task.camera_size to {size}",
-                )
-        return torch.from_numpy(np.stack(pictures))[None]
+    def _sentence(self, instruction: str) -> Tensor:
+        """Tokens (L, width) in the network's dtype, encoded once."""
+        tokens = self._sentences.get(instruction)
+        if tokens is None:
+            tokens = self.language.tokens(instruction).to(self._like)
+            _require_fitting(tokens, instruction, self.network)
+            self._sentences.put(instruction, tokens)
+        return tokens
 
-    def _noise(self, query: int) -> torch.Tensor:
-        text = f"{self.seed}/{self._episode}/{query}"
+    def _noise(self, request: Request) -> Tensor:
+        """Normal numbers (H, 128) float32."""
+        text = f"{self.seed}/{request.episode}/{request.query}"
         seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
         random = torch.Generator().manual_seed(seed)
-        return torch.randn(1, self.card.horizon, UNIFIED_SIZE, generator=random)
+        return torch.randn(self.card.horizon, UNIFIED_SIZE, generator=random)
 
 
-def load(policy_dir: Path, seed: int) -> RdtPolicy:
-    """Load ``policy_dir`` (config.json, model.safetensors, card.json) for evaluation on the CPU.
-
-    Raises RdtlError or RefusedError with code RDTL-T012 (card, sizes), RDTL-T002
-    (weights that are no float32 average), RDTL-T020 (weights that do not fit).
-    """
-    torch.set_num_threads(1)  # one process per core; sums then do not depend on their number
-    card = cards.read(policy_dir)
-    contract = require_same(card.contract, str(policy_dir / cards.FILE))
-    _require_card(policy_dir, "training.weights", card.training.weights, "ema", "RDTL-T002")
-    _require_card(policy_dir, "training.dtype", card.training.dtype, "float32", "RDTL-T002")
-    network = _network(policy_dir, contract)
-    sizes = (network.config.pred_horizon, network.vision.config.image_size)
-    _require_card(policy_dir, "horizon", card.horizon, sizes[0], "RDTL-T012")
-    _require_card(policy_dir, "camera_size", card.camera_size, sizes[1], "RDTL-T012")
-    return RdtPolicy(network, card, contract, seed)
+def _marked(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+    """NaN for every number that is not finite: a clip would hide an infinite one."""
+    return np.where(np.isfinite(numbers), numbers, np.nan)
 
 
-def _network(policy_dir: Path, contract: Contract) -> PolicyNetwork:
-    path = policy_dir / CONFIG
-    try:
-        network = build(json.loads(path.read_text(encoding="utf-8")), contract, str(path))
-        weights = load_file(policy_dir / WEIGHTS)
-        network.load_state_dict(weights, strict=True)
-    except (OSError, ValueError, TypeError, SafetensorError, RuntimeError) as error:
-        raise RdtlError(
-            "RDTL-T020",
-            "the weights of a policy do not load",
-            where=f"{policy_dir}: {error}",
-            why="a network with missing or foreign weights would be evaluated as if it were yours",
-            fix="train again, or name a policy directory that is whole",
-        ) from error
-    return network
-
-
-def _require_card(policy_dir: Path, field: str, found: object, expected: object, code: str) -> None:
-    if found != expected:
+def _require_fitting(tokens: Tensor, instruction: str, network: Rdt) -> None:
+    width, longest = network.config.lang_token_dim, network.config.max_lang_cond_len
+    if tokens.shape[1] != width:
         raise RefusedError(
-            code,
-            f"the policy card and the policy disagree in {field}",
-            where=f"{policy_dir / cards.FILE}: {field} = {found!r}, expected {expected!r}",
-            why="the result would not be that of the trained policy",
-            fix="name a policy directory written by one training run",
+            "RDTL-D021",
+            "the text encoder is not the one of the network",
+            where=f"{instruction!r}: tokens of width {tokens.shape[1]}, "
+            f"config.json: lang_token_dim = {width}",
+            why="only the encoder that the network was trained with means anything to it",
+            fix="public checkpoints need T5-v1.1-XXL (4096 wide) or embeddings made with it",
+        )
+    if len(tokens) > longest:
+        raise RefusedError(
+            "RDTL-D043",
+            f"the instruction has {len(tokens)} language tokens, {longest} fit",
+            where=f"instruction {instruction[:60]!r}…, config.json: max_lang_cond_len = {longest}",
+            why="the network has no position for more, and cutting a sentence changes its meaning",
+            fix="say it shorter",
         )

@@ -26,6 +26,7 @@ class Expert:
     """The scripted expert, reading the simulator's ground truth."""
 
     sees = False
+    sees_previous = False
 
     def begin(self, simulator: Simulator, key: EpisodeKey) -> None:
         """Start over from the present state."""
@@ -40,6 +41,7 @@ class Zero:
     """Stands still with an open gripper."""
 
     sees = False
+    sees_previous = False
 
     def begin(self, simulator: Simulator, key: EpisodeKey) -> None:
         """Nothing to prepare."""
@@ -53,6 +55,7 @@ class Replay:
     """Executes recorded ``actions`` (T, 7) float32 whatever it sees, then stands still."""
 
     sees = False
+    sees_previous = False
 
     def __init__(self, actions: NDArray[np.float32]) -> None:
         self._actions = np.concatenate([actions, STILL[None]])

@@ -60,9 +60,10 @@ def run_episode(
     while not success and len(executed) < limit:
         chunk = asked.chunk(simulator.observation())[:execution_horizon]
         chunk = chunk[: limit - len(executed)]
+        ends = len(executed) + len(chunk) == limit  # then nobody looks at where it leads
         for left, action in zip(range(len(chunk) - 1, -1, -1), chunk, strict=True):
             executed.append(action)
-            looks = policy.sees and left == 0 and len(executed) < limit
+            looks = policy.sees and not ends and left <= int(policy.sees_previous)
             success = simulator.step(action, render=looks)
             if success:
                 break

@@ -78,6 +78,7 @@ class Simulator:
         self._lazy = LazyCameras(task["camera_size"])
         self._raw: dict[str, Any] = {}
         self._fresh = False
+        self._previous: dict[str, NDArray[np.uint8]] | None = None
         with backend.quiet(), backend.gl_errors():
             self.env = self._build()
         self._lazy.attach(self.env.env)
@@ -142,6 +143,7 @@ class Simulator:
 
     def _settle(self, state: NDArray[np.float64]) -> None:
         steps, seeing = self.task["settle_steps"], bool(self.cameras)
+        self._previous = None
         self._lazy.wanted = self._fresh = seeing and steps == 0
         # The solver starts from its last answer, which the state does not hold: building a
         # renderer changes it, and a blind episode would differ from a seeing one by 1e-14.
@@ -164,6 +166,7 @@ class Simulator:
         if render and not self.cameras:
             raise ValueError("a blind simulator has no pictures")
         before = self._lazy.rendered
+        self._previous = self._pictures() if self._fresh else None
         self._lazy.wanted = render
         self._raw, _, done, _ = self.env.step(np.asarray(action, np.float32).astype(np.float64))
         self._lazy.wanted = False
@@ -182,17 +185,20 @@ class Simulator:
             raise RuntimeError("the physics became unstable (a bad number in MuJoCo's state)")
 
     def observation(self) -> Observation:
-        """What is seen and felt now; pictures only when the last step rendered."""
+        """What is seen and felt now; pictures only of steps that were rendered."""
         raw = self._raw
-        names = self.cameras if self._fresh else ()
         return Observation(
-            pictures={name: raw[f"{SENSORS[name]}_image"].copy() for name in names},
+            pictures=self._pictures() if self._fresh else {},
             eef_pos=raw["robot0_eef_pos"].copy(),
             eef_quat=raw["robot0_eef_quat"].copy(),
             gripper_qpos=raw["robot0_gripper_qpos"].copy(),
             joint_pos=raw["robot0_joint_pos"].copy(),
             instruction=self.info.instruction,
+            previous=self._previous,
         )
+
+    def _pictures(self) -> dict[str, NDArray[np.uint8]]:
+        return {name: self._raw[f"{SENSORS[name]}_image"].copy() for name in self.cameras}
 
     def state(self) -> NDArray[np.float64]:
         """Flattened simulator state (n,): time, qpos, qvel."""

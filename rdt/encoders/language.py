@@ -74,11 +74,18 @@ def load_t5(source: str | Path, dtype: torch.dtype, device: str | torch.device) 
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError, ImportError) as error:
-        raise RdtlError(
-            "RDTL-T020",
-            "the tokenizer of a text encoder does not load",
-            where=f"{source}: {type(error).__name__}: {error}",
-            why="other token numbers are other words",
-            fix="name a folder that also holds spiece.model or tokenizer.json",
-        ) from error
+        raise _no_words(source, f"{type(error).__name__}: {error}") from error
+    # Without a vocabulary file transformers makes a tokenizer to which every word is unknown.
+    if tokenizer.unk_token_id in tokenizer("the")["input_ids"]:
+        raise _no_words(source, 'it does not know the word "the"')
     return T5(model.to(device), tokenizer)
+
+
+def _no_words(source: str | Path, reason: str) -> RdtlError:
+    return RdtlError(
+        "RDTL-T020",
+        "the tokenizer of a text encoder does not load",
+        where=f"{source}: {reason}",
+        why="other token numbers are other words",
+        fix="name a folder that also holds spiece.model or tokenizer.json",
+    )

@@ -44,7 +44,7 @@ def fitted(picture: Picture, size: int) -> Picture:
     picture = square(picture)
     if picture.shape[0] == size:
         return picture
-    channels_first = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None]
+    channels_first = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None]
     resized = functional.interpolate(
         channels_first, (size, size), mode="bicubic", antialias=True, align_corners=False
     )

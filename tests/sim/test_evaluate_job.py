@@ -219,6 +219,38 @@ def test_pictures_only_where_the_policy_looks(seeing: Simulator) -> None:
     assert (outcome.queries, outcome.renders, len(outcome.actions)) == (3, 6, 10)
 
 
+class LooksBack(Looker):
+    """Also sees the control step before; notes its pictures and the present ones."""
+
+    sees_previous = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frames: list[tuple[Any, Any]] = []
+
+    def chunk(self, observation: Any, query: int) -> Any:
+        before = observation.previous
+        self.frames.append((before and before["agentview"], observation.pictures["agentview"]))
+        return super().chunk(observation, query)
+
+
+def test_a_policy_that_looks_back_gets_the_step_before(seeing: Simulator) -> None:
+    """Each query but the first has two frames, one control step apart; no other is rendered."""
+    short = _lender(seeing)({**seeing.task, "max_steps": 10})
+    every, fourth = LooksBack(), LooksBack()
+    key = EpisodeKey("rdt", "s", 0, 30, 0)
+    stepwise = episode.run_episode(short, every, key, 1)
+    outcome = episode.run_episode(short, fourth, key, 4)
+    assert (stepwise.queries, stepwise.renders) == (10, 2 * 10)
+    assert (outcome.queries, outcome.renders) == (3, 2 * (1 + 2 + 2))
+    assert every.frames[0][0] is None and fourth.frames[0][0] is None
+    for step in range(1, 10):
+        np.testing.assert_array_equal(every.frames[step][0], every.frames[step - 1][1])
+    for query, step in ((1, 4), (2, 8)):
+        np.testing.assert_array_equal(fourth.frames[query][0], every.frames[step - 1][1])
+        np.testing.assert_array_equal(fourth.frames[query][1], every.frames[step][1])
+
+
 def test_the_expert_solves_what_its_replay_repeats(blind: Simulator) -> None:
     key = EpisodeKey("expert", "libero_object", 0, 31, 0)
     solved = episode.run_episode(blind, Expert(), key, 16)

@@ -228,3 +228,26 @@ def _assert_always_apart(wide: Simulator) -> None:
 def test_wide_refuses_other_suites(task: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="RDTL-U022"):
         Simulator({**task, "suite": "libero_spatial", "wide_mm": 30}, blind=True)
+
+
+def test_the_step_before_a_query_is_seen_where_the_policy_wants_it(seeing: Simulator) -> None:
+    """Two successive frames of one simulation; nothing stands before the first one."""
+    actions = np.random.default_rng(1).uniform(-1, 1, (4, 7)).astype(np.float32)
+    seeing.reset(1)
+    first = seeing.observation()
+    assert set(first.pictures) == set(SENSORS)
+    assert first.previous is None
+    seen = [first]
+    for action, render in zip(actions, (True, False, True, True), strict=True):
+        seeing.step(action, render=render)
+        seen.append(seeing.observation())
+    one, two, three, four = seen[1:]
+    assert one.previous is not None and four.previous is not None
+    for camera in SENSORS:
+        np.testing.assert_array_equal(one.previous[camera], first.pictures[camera])
+        np.testing.assert_array_equal(four.previous[camera], three.pictures[camera])
+        assert not np.array_equal(four.previous[camera], four.pictures[camera])
+    assert two.previous is not None and two.pictures == {}
+    assert three.previous is None  # it was not rendered
+    seeing.reset(1)
+    assert seeing.observation().previous is None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.harness import RESULTS
 
-NAMES = ("cli", "array_runner", "submission", "runs_show", "sif_exec")
+NAMES = ("cli", "array_runner", "submission", "runs_show", "sif_exec", "policy_call")
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 HEAD = """# Benchmarks
 

@@ -87,6 +87,7 @@ class RdtPolicy:
         self.language = language
         self._sentences: Memory[Tensor] = Memory(SENTENCES)
         self._slots = slots.of(network.config, contract, card.camera_size)
+        self.sees_previous = self._slots.moments == 2
         together = batching == "free"
         self.sight = Sight(network, vision, contract.camera_rotation, together)
         self._conditions = Conditions(network, self.sight, self._slots.absent, together)
@@ -97,11 +98,6 @@ class RdtPolicy:
         self._alphas = diffusion.alphas_cumprod()
         self._like = like
         self._episode = ""
-
-    @property
-    def sees_previous(self) -> bool:
-        """Whether the network has slots for the control step before."""
-        return self._slots.moments == 2
 
     def begin(self, simulator: Simulator, key: EpisodeKey) -> None:
         """Note the episode; its key seeds the noise. The simulator is not looked at."""

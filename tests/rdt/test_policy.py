@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from launcher.core.errors import RefusedError
 from rdt import diffusion
 from rdt.data import rotations, unified
 from rdt.encoders import pictures
+from rdt.policy.loading import Settings, assemble
 from rdt.policy.memory import Memory
 from rdt.policy.rdt import Request
 from rdt.policy.sight import REMEMBERED
@@ -76,6 +78,27 @@ def test_equals_the_plain_computation(seed: int, batching: Any) -> None:
     assert np.abs(found.actions[0] - decoded).max() <= 1e-4
     assert found.actions.shape == (1, small_policy.HORIZON, 7)
     assert found.actions.dtype == np.float32
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_encoders_from_disk_to_decoded_actions(tmp_path: Path, dtype: torch.dtype) -> None:
+    """SigLIP in a folder, sentences encoded beforehand, pictures of a camera: actions."""
+    small_policy.vision().model.save_pretrained(tmp_path / "siglip")
+    for text in small_policy.INSTRUCTIONS:
+        tokens = small_policy.Sentences().tokens(text)
+        small_policy.save_sentence(tmp_path / "sentences", text.replace(" ", "_"), tokens)
+    chosen = Settings(
+        dtype=dtype, vision=str(tmp_path / "siglip"), language=str(tmp_path / "sentences")
+    )
+    contract = LIBERO_RAW_VELOCITY
+    network = small_policy.network(small_policy.config())
+    policy = assemble(network, small_policy.card(contract), contract, 5, chosen)
+    requests = [small_policy.request(i) for i in range(3)]
+    found, expected = policy.chunks(requests), small_policy.policy(dtype).chunks(requests)
+    np.testing.assert_array_equal(found.unified, expected.unified)
+    assert found.actions.shape == (3, small_policy.HORIZON, 7)
+    assert np.abs(found.actions).max() <= 1
+    assert set(np.unique(found.actions[..., 6])) <= {-1, 1}
 
 
 @settings(max_examples=12, deadline=None)

@@ -31,13 +31,15 @@ class Settings:
 
     ``vision`` and ``language`` say where the encoders of a network without its own lie
     (folder or hub id; for language also a folder of embeddings); None: the public ones.
-    ``rows`` is the size of fixed batches.
+    ``rows`` is the size of fixed batches; ``compiled`` is the option of that name of
+    :class:`rdt.model.rdt.Rdt`, for GPUs.
     """
 
     dtype: torch.dtype = torch.float32
     device: str = "cpu"
     batching: Batching = "fixed"
     rows: int = 1
+    compiled: bool = False
     vision: str | None = None
     language: str | None = None
 
@@ -69,6 +71,7 @@ def assemble(
     """
     dtype, device = settings.dtype, settings.device
     network = network.to(device=device, dtype=dtype)
+    network.compiled = settings.compiled
     see: Vision
     say: Language
     if isinstance(network, PolicyNetwork):

@@ -136,8 +136,8 @@ class RdtPolicy:
         longest = self.network.config.max_lang_cond_len
         shapes: dict[int, list[int]] = defaultdict(list)
         for index, length in enumerate(lengths):
-            shape = max(SHORTEST, 1 << (length - 1).bit_length())
-            shapes[min(shape, longest)].append(index)
+            shape = min(longest, max(SHORTEST, 1 << (length - 1).bit_length()))
+            shapes[max(shape, length)].append(index)  # the network refuses what is too long
         return [
             (shape, indices[start : start + self.rows])
             for shape, indices in sorted(shapes.items())
@@ -183,7 +183,6 @@ class RdtPolicy:
         tokens = self._sentences.get(instruction)
         if tokens is None:
             tokens = self.language.tokens(instruction).to(self._like)
-            _require_fitting(tokens, instruction, self.network)
             self._sentences.put(instruction, tokens)
         return tokens
 
@@ -198,24 +197,3 @@ class RdtPolicy:
 def _marked(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
     """NaN for every number that is not finite: a clip would hide an infinite one."""
     return np.where(np.isfinite(numbers), numbers, np.nan)
-
-
-def _require_fitting(tokens: Tensor, instruction: str, network: Rdt) -> None:
-    width, longest = network.config.lang_token_dim, network.config.max_lang_cond_len
-    if tokens.shape[1] != width:
-        raise RefusedError(
-            "RDTL-D021",
-            "the text encoder is not the one of the network",
-            where=f"{instruction!r}: tokens of width {tokens.shape[1]}, "
-            f"config.json: lang_token_dim = {width}",
-            why="only the encoder that the network was trained with means anything to it",
-            fix="public checkpoints need T5-v1.1-XXL (4096 wide) or embeddings made with it",
-        )
-    if len(tokens) > longest:
-        raise RefusedError(
-            "RDTL-D043",
-            f"the instruction has {len(tokens)} language tokens, {longest} fit",
-            where=f"instruction {instruction[:60]!r}…, config.json: max_lang_cond_len = {longest}",
-            why="the network has no position for more, and cutting a sentence changes its meaning",
-            fix="say it shorter",
-        )

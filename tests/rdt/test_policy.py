@@ -289,7 +289,7 @@ class Speaks:
 @pytest.mark.parametrize(
     ("shape", "code", "words"),
     [
-        ((5, 768), "RDTL-D021", "width 768, config.json: lang_token_dim = 24"),
+        ((5, 768), "RDTL-D021", "width 768; config.json: lang_token_dim = 24"),
         ((65, 24), "RDTL-D043", "max_lang_cond_len = 64"),
     ],
 )
@@ -301,7 +301,7 @@ def test_language_that_does_not_fit(shape: tuple[int, int], code: str, words: st
     assert caught.value.problem.code == code
     assert words in caught.value.problem.where
     policy.language = Speaks(64, 24)
-    policy.chunks([small_policy.request(1)])
+    policy.chunks([small_policy.request(2)])
 
 
 @pytest.mark.parametrize(("history", "cameras", "code"), [(3, 2, "RDTL-T021"), (2, 1, "RDTL-T021")])

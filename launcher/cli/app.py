@@ -13,6 +13,7 @@ import sys
 import typer
 
 from launcher.cli import (
+    checkpoint,
     common,
     data,
     demo,
@@ -49,6 +50,7 @@ app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
+app.add_typer(checkpoint.app, name="checkpoint")
 app.add_typer(data.app, name="data")
 app.add_typer(image.app, name="image")
 runs_change.add_to(runs.app)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import uuid
 from collections.abc import Iterator
@@ -31,6 +32,25 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_file(path: Path) -> None:
+    """Force a file that a library wrote to disk."""
+    with path.open("rb") as handle:
+        os.fsync(handle.fileno())
+
+
+def rename_directory(temporary: Path, final: Path) -> None:
+    """Give a finished directory its name; one that has it already is kept and ours dropped.
+
+    For what is the same whoever made it, such as equal steps of one run.
+    """
+    sync_directory(temporary)
+    if final.is_dir():
+        shutil.rmtree(temporary)
+        return
+    temporary.rename(final)
+    sync_directory(final.parent)
 
 
 @contextmanager

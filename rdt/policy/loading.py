@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
-from launcher.core.errors import RdtlError, RefusedError
+from launcher.core.errors import RefusedError
+from rdt import checkpoint
 from rdt.encoders import language, siglip
 from rdt.encoders.language import Language
 from rdt.encoders.words import Words
-from rdt.model.policy_network import PolicyNetwork, build
+from rdt.model.policy_network import PolicyNetwork
 from rdt.model.rdt import Rdt
 from rdt.policy.rdt import Batching, RdtPolicy
 from rdt.policy.sight import Vision
 from rdt.spec import card as cards
 from rdt.spec.card import Card
 from rdt.spec.contract import Contract, require_same
-
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -44,21 +40,25 @@ class Settings:
     language: str | None = None
 
 
-def load(policy_dir: Path, seed: int, settings: Settings = Settings()) -> RdtPolicy:
-    """Load ``policy_dir`` (config.json, model.safetensors, card.json).
+def load(source: str | Path, seed: int, settings: Settings = Settings()) -> RdtPolicy:
+    """The policy of a checkpoint that has a card: a folder, a file in it or a hub id.
 
-    Raises RdtlError or RefusedError with code RDTL-T012 (card, sizes), RDTL-T002
-    (weights that are no float32 average), RDTL-T020 (weights that do not fit).
+    Raises what :func:`rdt.checkpoint.load` and :func:`assemble` raise, RdtlError or
+    RefusedError RDTL-T012 (no card, or one that does not fit the network) and RefusedError
+    RDTL-T002 (weights of a run of ours that are no float32 average).
     """
-    card = cards.read(policy_dir)
-    contract = require_same(card.contract, str(policy_dir / cards.FILE))
-    _require_card(policy_dir, "training.weights", card.training.weights, "ema", "RDTL-T002")
-    _require_card(policy_dir, "training.dtype", card.training.dtype, "float32", "RDTL-T002")
-    network = _network(policy_dir, contract)
-    sizes = (network.config.pred_horizon, network.vision.config.image_size)
-    _require_card(policy_dir, "horizon", card.horizon, sizes[0], "RDTL-T012")
-    _require_card(policy_dir, "camera_size", card.camera_size, sizes[1], "RDTL-T012")
-    return assemble(network, card, contract, seed, settings)
+    loaded = checkpoint.load(source, settings.dtype, settings.device)
+    card = loaded.card or cards.read(loaded.origin.path.parent)
+    where = loaded.origin.path.parent / cards.FILE
+    contract = require_same(card.contract, str(where))
+    if card.origin == "trained":
+        _require(where, "weights", card.weights, "ema", "RDTL-T002")
+        _require(where, "dtype", card.dtype, "float32", "RDTL-T002")
+    _require(where, "horizon", card.horizon, loaded.config.pred_horizon, "RDTL-T012")
+    if isinstance(loaded.network, PolicyNetwork):
+        size = loaded.network.vision.config.image_size
+        _require(where, "camera_size", card.camera_size, size, "RDTL-T012")
+    return assemble(loaded.network, card, contract, seed, settings)
 
 
 def assemble(
@@ -83,29 +83,12 @@ def assemble(
     return RdtPolicy(network, see, say, card, contract, seed, settings.batching, settings.rows)
 
 
-def _network(policy_dir: Path, contract: Contract) -> PolicyNetwork:
-    path = policy_dir / CONFIG
-    try:
-        network = build(json.loads(path.read_text(encoding="utf-8")), contract, str(path))
-        weights = load_file(policy_dir / WEIGHTS)
-        network.load_state_dict(weights, strict=True)
-    except (OSError, ValueError, TypeError, SafetensorError, RuntimeError) as error:
-        raise RdtlError(
-            "RDTL-T020",
-            "the weights of a policy do not load",
-            where=f"{policy_dir}: {error}",
-            why="a network with missing or foreign weights would be evaluated as if it were yours",
-            fix="train again, or name a policy directory that is whole",
-        ) from error
-    return network
-
-
-def _require_card(policy_dir: Path, field: str, found: object, expected: object, code: str) -> None:
+def _require(where: Path, field: str, found: object, expected: object, code: str) -> None:
     if found != expected:
         raise RefusedError(
             code,
             f"the policy card and the policy disagree in {field}",
-            where=f"{policy_dir / cards.FILE}: {field} = {found!r}, expected {expected!r}",
+            where=f"{where}: {field} = {found!r}, expected {expected!r}",
             why="the result would not be that of the trained policy",
             fix="name a policy directory written by one training run",
         )

@@ -1,8 +1,8 @@
 """The card of a policy: what it eats, what it emits and where it comes from.
 
-``card.json`` lies beside the weights. A reader refuses a card that lacks a field
-or has one that it does not know, because a guessed convention looks like a weak
-policy and not like an error.
+``card.json`` lies beside the weights and names them by their digest. A reader
+refuses a card that lacks a field or has one that it does not know, because a
+guessed convention looks like a weak policy and not like an error.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ from launcher.core.errors import RdtlError, RefusedError
 from rdt.spec.contract import UNIFIED_SIZE, require_same
 
 FILE = "card.json"
+FORMAT = 2
+
+SIGLIP, T5 = "google/siglip-so400m-patch14-384", "google/t5-v1_1-xxl"
 
 
 @dataclass(frozen=True)
 class Training:
-    """How the weights were made. ``weights`` and ``dtype`` say which copy lies in the file."""
+    """How this program made the weights."""
 
     steps: int
     seed: int
     effective_batch: int
-    weights: str
-    dtype: str
     dataset_digest: str
     suite: str
     task: str
@@ -40,23 +41,55 @@ class Training:
 class Card:
     """Everything that an evaluation must know besides the network's own config.json.
 
-    ``state_mean`` and ``state_std`` have 128 numbers in the units of the contract;
-    ``camera_size`` is in pixels, ``horizon`` in control steps.
+    ``encoders`` name the makers of condition tokens: "vision" (trained, or SigLIP) and
+    "language" (word-hash, or T5). ``weights`` is "ema" or "raw", ``dtype`` what the file
+    of weights holds, ``weights_sha256`` that file's digest. ``state_mean`` and
+    ``state_std`` have 128 numbers in the units of the contract (0 and 1 where it does not
+    normalise); ``horizon`` counts control steps; ``camera_size`` is in pixels, 0 where the
+    encoder resizes. ``origin`` is "trained" (then ``training`` is there) or "adopted".
     """
 
     contract: dict[str, Any]
+    encoders: dict[str, str]
+    weights: str
+    dtype: str
+    weights_sha256: str
     state_mean: tuple[float, ...]
     state_std: tuple[float, ...]
     statistics_digest: str
     horizon: int
     camera_size: int
-    training: Training
+    origin: str
+    training: Training | None
     versions: dict[str, str]
-    format: int = 1
+    format: int = FORMAT
 
     def write(self, folder: Path) -> None:
         """Write ``folder/card.json`` whole."""
         files.write_json(folder / FILE, asdict(self))
+
+    def require_weights(self, path: Path, where: Path) -> None:
+        """Refuse weights that are not those for which the card in ``where`` was written.
+
+        Raises RefusedError RDTL-T012 with both digests.
+        """
+        found = weights_sha256(path)
+        if found != self.weights_sha256:
+            raise RefusedError(
+                "RDTL-T012",
+                "the card belongs to other weights",
+                where=f"{path}: sha256 {found[:12]}…, {where / FILE} says "
+                f"{self.weights_sha256[:12]}…",
+                why="these weights may have been trained on other units, signs or statistics",
+                fix=f"restore the weights, or remove {where / FILE} and adopt them: "
+                f"rdtl checkpoint adopt {path} --contract NAME",
+            )
+
+
+def weights_sha256(path: Path) -> str:
+    """Digest of a file of weights, 64 hex digits."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def statistics_digest(mean: tuple[float, ...], std: tuple[float, ...]) -> str:
@@ -71,35 +104,58 @@ def read(folder: Path) -> Card:
     field is missing, unknown or at odds with this version's contract.
     """
     path = folder / FILE
-    try:
-        data: dict[str, Any] = files.read_json(path)
-    except (FileNotFoundError, json.JSONDecodeError) as error:
-        raise RdtlError(
-            "RDTL-T012",
-            "this directory holds no readable policy card",
-            where=f"{path}: {error}",
-            why="without its card a policy's units, signs and statistics are unknown",
-            fix="name a policy directory written by training (config.json, model.safetensors, "
-            "card.json)",
-        ) from error
+    data = _json(path)
+    found = data.get("format")
+    _require(found == FORMAT, path, "format", found, f"{FORMAT}: a card of this version")
     _require_fields(data, {field.name for field in fields(Card)}, str(path))
-    _require_fields(
-        data["training"], {field.name for field in fields(Training)}, f"{path}: training"
-    )
     require_same(data["contract"], str(path))
+    _require_choices(path, data)
     mean, std = tuple(data["state_mean"]), tuple(data["state_std"])
     _require(len(mean) == UNIFIED_SIZE, path, "state_mean", len(mean), f"{UNIFIED_SIZE} numbers")
     _require(len(std) == UNIFIED_SIZE, path, "state_std", len(std), f"{UNIFIED_SIZE} numbers")
-    expected = statistics_digest(mean, std)
-    _require(
-        data["statistics_digest"] == expected,
-        path,
-        "statistics_digest",
-        data["statistics_digest"],
-        expected,
-    )
-    training = Training(**data["training"])
+    digest, expected = data["statistics_digest"], statistics_digest(mean, std)
+    _require(digest == expected, path, "statistics_digest", digest, expected)
+    training = _training(path, data["training"])
     return Card(**{**data, "state_mean": mean, "state_std": std, "training": training})
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        data = files.read_json(path)
+        if isinstance(data, dict):
+            return data
+        problem = "no JSON object"
+    except (OSError, ValueError) as error:
+        problem = str(error)
+    raise RdtlError(
+        "RDTL-T012",
+        "this directory holds no readable policy card",
+        where=f"{path}: {problem}",
+        why="without its card a policy's units, signs and statistics are unknown",
+        fix="name a policy directory written by training (config.json, model.safetensors, "
+        "card.json), or give a foreign checkpoint a card: "
+        f"rdtl checkpoint adopt {path.parent} --contract NAME",
+    )
+
+
+def _training(path: Path, data: dict[str, Any] | None) -> Training | None:
+    if data is None:
+        return None
+    _require_fields(data, {field.name for field in fields(Training)}, f"{path}: training")
+    return Training(**data)
+
+
+def _require_choices(path: Path, data: dict[str, Any]) -> None:
+    encoders = data["encoders"]
+    for field, found, choices in (
+        ("weights", data["weights"], ("ema", "raw")),
+        ("origin", data["origin"], ("trained", "adopted")),
+        ("encoders.vision", encoders.get("vision"), ("trained", SIGLIP)),
+        ("encoders.language", encoders.get("language"), ("word-hash", T5)),
+    ):
+        _require(found in choices, path, field, found, " or ".join(choices))
+    trained = data["training"] is not None
+    _require(trained == (data["origin"] == "trained"), path, "training", trained, data["origin"])
 
 
 def _require_fields(data: dict[str, Any], expected: set[str], where: str) -> None:
@@ -118,8 +174,8 @@ def _require(holds: bool, path: Path, field: str, found: object, expected: str) 
     if not holds:
         raise RefusedError(
             "RDTL-T012",
-            f"the policy card contradicts itself in {field}",
+            f"the policy card is of another version or was changed: {field}",
             where=f"{path}: {field} = {found!r}, expected {expected}",
-            why="states would be normalised with other numbers than in training",
-            fix="the file was changed after training: take the original, or train again",
+            why="the policy would be fed other numbers than in training",
+            fix="take the card that was written with the weights, or train again",
         )

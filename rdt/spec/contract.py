@@ -41,6 +41,11 @@ class Part:
     def slots(self) -> tuple[int, ...]:
         return tuple(range(self.first, self.first + self.size))
 
+    @property
+    def slots_text(self) -> str:
+        """Its slots for a person: "10" or "30–32"."""
+        return str(self.first) + (f"–{self.slots[-1]}" if self.size > 1 else "")
+
 
 @dataclass(frozen=True)
 class Contract:

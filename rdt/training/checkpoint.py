@@ -9,7 +9,6 @@ What does not load is an error, never a silent fresh start (RDTL-T013).
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
 from pathlib import Path
@@ -80,30 +79,11 @@ def _publish(temporary: Path, final: Path, state: dict[str, Any]) -> None:
     listed = {str(path.relative_to(temporary)): _fingerprint(path) for path in paths}
     files.write_json(temporary / STATE, {**state, "files": listed})
     for path in paths:
-        sync_file(path)
+        files.sync_file(path)
     for path in temporary.rglob("*"):
         if path.is_dir():
             files.sync_directory(path)
-    rename_directory(temporary, final)
-
-
-def sync_file(path: Path) -> None:
-    """Force a file that a library wrote to disk."""
-    with path.open("rb") as handle:
-        os.fsync(handle.fileno())
-
-
-def rename_directory(temporary: Path, final: Path) -> None:
-    """Give a finished directory its name; one that has it already is kept and ours dropped.
-
-    Equal steps of one run hold equal numbers, so it does not matter whose they are.
-    """
-    files.sync_directory(temporary)
-    if final.is_dir():
-        shutil.rmtree(temporary)
-        return
-    temporary.rename(final)
-    files.sync_directory(final.parent)
+    files.rename_directory(temporary, final)
 
 
 def _prune(folder: Path, keep: int) -> None:

@@ -6,16 +6,13 @@ import shutil
 from importlib.metadata import version
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor
 
 from launcher.core import files
 from launcher.core.job import Job
+from rdt.checkpoint.saving import write_policy
 from rdt.data.statistics import Statistics
 from rdt.spec.card import Card, Training, statistics_digest
-from rdt.training.checkpoint import rename_directory, sync_file
-
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
 def publish_policy(
@@ -32,29 +29,32 @@ def publish_policy(
     temporary = job.run.root / f".policy-a{job.attempt}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    save_file(weights, temporary / WEIGHTS, metadata={"format": "pt"})
-    sync_file(temporary / WEIGHTS)
-    files.write_json(temporary / CONFIG, network)
-    card(job.config, statistics, steps).write(temporary)
-    rename_directory(temporary, job.run.policy)
+    write_policy(temporary, network, weights, card(job.config, statistics, steps))
+    files.rename_directory(temporary, job.run.policy)
 
 
 def card(config: dict[str, Any], statistics: Statistics, steps: int) -> Card:
-    """The card of the policy that a run's configuration and data give."""
+    """The card of the policy that a run's configuration and data give, but for the weights' file.
+
+    `write_policy` fills in their type and digest.
+    """
     mean, std = tuple(statistics.state.mean), tuple(statistics.state.std)
     return Card(
         contract=statistics.contract,
+        encoders={"vision": "trained", "language": "word-hash"},
+        weights="ema",
+        dtype="",
+        weights_sha256="",
         state_mean=mean,
         state_std=std,
         statistics_digest=statistics_digest(mean, std),
         horizon=config["train"]["model"]["horizon"],
         camera_size=statistics.camera_size,
+        origin="trained",
         training=Training(
             steps=steps,
             seed=config["seed"],
             effective_batch=config["train"]["effective_batch"],
-            weights="ema",
-            dtype="float32",
             dataset_digest=statistics.dataset_digest,
             suite=statistics.suite,
             task=statistics.task,

@@ -23,8 +23,8 @@ def test_help_lists_what_exists_and_nothing_else(tmp_path: Path) -> None:
     assert done.returncode == 0
     commands = {line.split()[0] for line in done.stdout.split("Commands:")[1].splitlines() if line}
     assert commands == {
-        "data", "demo", "doctor", "evaluate", "image", "pipeline", "report", "run", "runs", "shell",
-        "train",
+        "checkpoint", "data", "demo", "doctor", "evaluate", "image", "pipeline", "report", "run",
+        "runs", "shell", "train",
     }  # fmt: skip
 
 

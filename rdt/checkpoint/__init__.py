@@ -1,0 +1,6 @@
+"""Checkpoints: found in every layout that is met, read safely, loaded whole, saved whole."""
+
+from rdt.checkpoint.loading import Loaded, load
+from rdt.checkpoint.opening import Checkpoint, Origin, open_checkpoint
+
+__all__ = ["Checkpoint", "Loaded", "Origin", "load", "open_checkpoint"]

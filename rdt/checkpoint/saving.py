@@ -1,0 +1,80 @@
+"""Writing checkpoints: every folder appears whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from launcher.core import files
+from launcher.core.errors import UsageError
+from rdt.checkpoint.opening import VISION, dtype_text
+from rdt.checkpoint.places import CONFIG, WEIGHTS
+from rdt.checkpoint.tensors import Stored
+from rdt.model.rdt import Rdt
+from rdt.spec.card import Card, weights_sha256
+
+Result = TypeVar("Result")
+
+
+def save(folder: Path, network: Rdt, card: Card) -> Card:
+    """Write config.json, model.safetensors and card.json; the card as it was written.
+
+    Type and digest of the weights are filled in here. Raises UsageError RDTL-U027 when
+    ``folder`` exists.
+    """
+    data = network.config.to_dict()
+    if hasattr(network, VISION):
+        data[VISION] = network.vision.config.to_dict()
+    state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    return publish(folder, lambda inside: write_policy(inside, data, state, card))
+
+
+def write_policy(
+    folder: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor], card: Card
+) -> Card:
+    """Fill ``folder`` with config.json, model.safetensors and card.json; returns that card."""
+    save_file(dict(weights), folder / WEIGHTS, metadata={"format": "pt"})
+    files.sync_file(folder / WEIGHTS)
+    files.write_json(folder / CONFIG, dict(config))
+    stored = [Stored(tuple(tensor.shape), tensor.dtype) for tensor in weights.values()]
+    digest = weights_sha256(folder / WEIGHTS)
+    card = replace(card, dtype=dtype_text(stored), weights_sha256=digest)
+    card.write(folder)
+    return card
+
+
+def publish(folder: Path, write: Callable[[Path], Result]) -> Result:
+    """Let ``write`` fill a folder beside ``folder`` and give it that name when it is whole.
+
+    Raises UsageError RDTL-U027 when ``folder`` exists.
+    """
+    if folder.exists():
+        raise _exists(folder)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a process of that number that was killed
+    temporary.mkdir(parents=True)
+    try:
+        result = write(temporary)
+        files.sync_directory(temporary)
+        temporary.rename(folder)  # fails when somebody else has filled that name meanwhile
+        files.sync_directory(folder.parent)
+        return result
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _exists(folder: Path) -> UsageError:
+    return UsageError(
+        "RDTL-U027",
+        "the output folder exists already",
+        where=str(folder),
+        why="a checkpoint is never overwritten",
+        fix="name a folder that does not exist",
+    )

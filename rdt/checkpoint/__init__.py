@@ -2,5 +2,6 @@
 
 from rdt.checkpoint.loading import Loaded, load
 from rdt.checkpoint.opening import Checkpoint, Origin, open_checkpoint
+from rdt.checkpoint.saving import save
 
-__all__ = ["Checkpoint", "Loaded", "Origin", "load", "open_checkpoint"]
+__all__ = ["Checkpoint", "Loaded", "Origin", "load", "open_checkpoint", "save"]

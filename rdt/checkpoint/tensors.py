@@ -2,9 +2,9 @@
 
 A ``.bin`` or ``.pt`` file is a pickle, and a pickle is a program. It is read by
 torch's restricted reader only, which builds tensors and plain containers and
-nothing else; what asks for more is refused by name (RDTL-T032). Everything is
-mapped, not read: looking at names and shapes costs nothing, and the pages of a
-file leave the memory with the mapping.
+nothing else; what asks for more is refused by name (RDTL-T032). The weights that
+DeepSpeed saves need no more. Everything is mapped, not read: looking at names and
+shapes costs nothing, and the pages of a file leave the memory with the mapping.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from launcher.core.errors import RdtlError, RefusedError
 
 MODULE = "module"
 """Where DeepSpeed keeps the weights in its files."""
-WINDOW_BYTES = 256 * 2**20
+ARCHIVE = b"PK\x03\x04"
+"""How every file of torch.save begins."""
+WINDOW_BYTES = 64 * 2**20
 """How much of a file is mapped at once while its tensors are copied."""
 
 
@@ -91,10 +93,8 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
 def _archive(path: Path) -> dict[str, Tensor]:
     with path.open("rb") as file:
         start = file.read(4)
-    if start != b"PK\x03\x04":
-        if start.strip(b"\0"):
-            raise _unsafe(path, "it is no archive of torch.save, but a bare pickle or worse")
-        raise _damaged(path, "it is empty")
+    if not ARCHIVE.startswith(start):
+        raise _unsafe(path, "it is no archive of torch.save, but a bare pickle or worse")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
@@ -128,7 +128,7 @@ def _globals(path: Path) -> str:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except (ValueError, RuntimeError, pickle.UnpicklingError) as error:
         return f"what cannot be read ({error})"
-    return ", ".join(names) or "an operation that no state dict needs"
+    return ", ".join(sorted(names)) or "an operation that no state dict needs"
 
 
 def _unsafe(path: Path, found: str) -> RefusedError:
@@ -137,7 +137,7 @@ def _unsafe(path: Path, found: str) -> RefusedError:
         "a pickle that holds more than tensors is not read",
         where=f"{path}: {found}",
         why="reading it would run code of whoever wrote it",
-        fix="ask its author for model.safetensors; never load it by hand unless you trust them",
+        fix="name a file of weights; if it is one, ask its author for model.safetensors",
     )
 
 

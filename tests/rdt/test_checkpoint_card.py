@@ -1,0 +1,224 @@
+"""Cards bind weights to what their numbers mean; what is adopted and exported stays the same."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from launcher.core.errors import RdtlError, RefusedError, UsageError
+from rdt import checkpoint
+from rdt.checkpoint import adopting, describing, exporting
+from rdt.checkpoint.opening import open_checkpoint
+from rdt.model.policy_network import build, config_from_run
+from rdt.model.rdt import Rdt
+from rdt.spec import card as cards
+from rdt.spec.contract import CONTRACTS, LIBERO_VELOCITY
+from tests.rdt import checkpoints, golden, synthetic
+
+pytestmark = pytest.mark.train
+
+FOREIGN = sorted(name for name in CONTRACTS if name != LIBERO_VELOCITY.name)
+
+
+@pytest.fixture(scope="module")
+def made() -> Rdt:
+    return checkpoints.network(dtype=torch.bfloat16)
+
+
+@pytest.fixture
+def folder(made: Rdt, tmp_path: Path) -> Path:
+    return checkpoints.reference(tmp_path / "rdt", made, "pytorch_model.bin")
+
+
+def change_card(folder: Path, **fields: Any) -> None:
+    path = folder / "card.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_adopt_then_load(name: str, folder: Path) -> None:
+    card = adopting.adopt(open_checkpoint(folder), CONTRACTS[name])
+    loaded = checkpoint.load(folder)
+    assert loaded.card == card == cards.read(folder)
+    assert card.contract == CONTRACTS[name].to_dict()
+    assert (card.origin, card.training, card.weights) == ("adopted", None, "raw")
+    assert (card.dtype, card.horizon, card.camera_size) == ("bfloat16", 64, 0)
+    assert card.weights_sha256 == cards.weights_sha256(folder / "pytorch_model.bin")
+
+
+def test_another_card_is_not_overwritten(folder: Path) -> None:
+    adopting.adopt(open_checkpoint(folder), CONTRACTS["libero-eef6d"])
+    before = (folder / "card.json").read_bytes()
+    adopting.adopt(open_checkpoint(folder), CONTRACTS["libero-eef6d"])
+    with pytest.raises(RefusedError, match="another card") as caught:
+        adopting.adopt(open_checkpoint(folder), CONTRACTS["libero-raw-velocity"])
+    assert caught.value.problem.code == "RDTL-T012"
+    assert (folder / "card.json").read_bytes() == before
+
+
+def test_the_card_of_one_copy_decides_which_is_loaded(folder: Path) -> None:
+    average = checkpoints.network(seed=1)
+    checkpoints.write(folder / "ema/model.safetensors", average.state_dict())
+    assert checkpoint.load(folder).origin.weights == "ema"
+    adopting.adopt(open_checkpoint(folder, "raw"), CONTRACTS["libero-eef6d"])
+    assert checkpoint.load(folder).origin.weights == "raw"
+    adopting.adopt(open_checkpoint(folder, "ema"), CONTRACTS["libero-eef6d"])
+    assert cards.read(folder / "ema").weights == "ema"
+    assert checkpoint.load(folder).origin.weights == "ema"
+
+
+def test_a_contract_that_cannot_hold_is_refused(folder: Path) -> None:
+    opened = open_checkpoint(folder)
+    with pytest.raises(RefusedError, match="needs the statistics"):
+        adopting.adopt(opened, LIBERO_VELOCITY)
+    contract = CONTRACTS["libero-eef6d"]
+    for change, field in (
+        ({"action_dim": 24}, "action_dim = 24, expected 128"),
+        ({"lang_token_dim": 768}, "lang_token_dim = 768, expected 4096"),
+        ({"img_pos_embed_config": [["image", [2, 1, -729]]]}, "1 cameras, expected 3 cameras"),
+        ({"img_pos_embed_config": [["image", [2, 3, -256]]]}, "256 tokens a picture"),
+        ({"img_pos_embed_config": None}, "0 tokens a picture"),
+    ):
+        config = dataclasses.replace(opened.config, **change)
+        with pytest.raises(RefusedError, match="cannot be fed") as caught:
+            adopting.adopt(dataclasses.replace(opened, config=config), contract)
+        assert field in caught.value.problem.where
+    assert not (folder / "card.json").exists()
+
+
+def test_swapped_weights_are_refused(made: Rdt, folder: Path) -> None:
+    adopting.adopt(open_checkpoint(folder), CONTRACTS["libero-eef6d"])
+    other = checkpoints.network(seed=1, dtype=torch.bfloat16)
+    checkpoints.write(folder / "pytorch_model.bin", other.state_dict())
+    with pytest.raises(RefusedError, match="belongs to other weights") as caught:
+        checkpoint.load(folder)
+    assert caught.value.problem.code == "RDTL-T012"
+    assert str(folder / "card.json") in caught.value.problem.where
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"format": 1}, "format"),
+        ({"extra": 1}, "extra"),
+        ({"weights": "best"}, "weights"),
+        ({"origin": "trained"}, "training"),
+        ({"encoders": {"vision": "clip"}}, "encoders.vision"),
+        ({"state_std": [1.0] * 127}, "state_std"),
+        ({"state_mean": [0.5] * 128}, "statistics_digest"),
+        ({"contract": {"name": "libero-velocity"}}, "action"),
+        ({"training": {"steps": 3}}, "training"),
+    ],
+)
+def test_a_card_that_was_changed_is_refused(
+    change: dict[str, Any], field: str, folder: Path
+) -> None:
+    adopting.adopt(open_checkpoint(folder), CONTRACTS["libero-eef6d"])
+    change_card(folder, **change)
+    with pytest.raises(RefusedError) as caught:
+        checkpoint.load(folder)
+    assert caught.value.problem.code == "RDTL-T012"
+    assert field in caught.value.problem.where
+    (folder / "card.json").write_text("[]")
+    with pytest.raises(RdtlError, match="no readable policy card"):
+        checkpoint.load(folder)
+
+
+@pytest.mark.parametrize("with_card", [False, True])
+def test_export_is_what_the_reference_reads(
+    with_card: bool, made: Rdt, folder: Path, tmp_path: Path
+) -> None:
+    if with_card:
+        adopting.adopt(open_checkpoint(folder), CONTRACTS["libero-eef6d"])
+    out = tmp_path / "out"
+    exporting.export(open_checkpoint(folder), out)
+    state = torch.load(out / "pytorch_model.bin", weights_only=True)
+    assert type(state) is dict
+    assert checkpoints.equal(state, made.state_dict())
+    assert json.loads((out / "config.json").read_text()) == checkpoints.config()
+    assert (out / "pytorch_model.bin").stat().st_size < 1.1 * sum(t.nbytes for t in state.values())
+    again = checkpoint.load(out, dtype=torch.bfloat16)
+    assert checkpoints.equal(again.network.state_dict(), made.state_dict())
+    readme = (out / "README.md").read_text()
+    if with_card:
+        assert again.card is not None
+        assert again.card.contract["name"] == "libero-eef6d"
+        assert "| contract | libero-eef6d |" in readme
+        assert "| action | 30–32 | end-effector shift | 1.2 cm at \\|a\\| = 1 | world |" in readme
+    else:
+        assert again.card is None
+        assert "units, signs and cameras are unknown" in readme
+
+
+@pytest.mark.parametrize("source", ["safetensors", "bin"])
+def test_exported_names_are_the_reference_s(source: str, tmp_path: Path) -> None:
+    """Depth and widths of the public 170M model's list of keys, at a small hidden size."""
+    with (golden.DATA / "keys_rdt-170m.tsv").open() as file:
+        expected = [row["key"] for row in csv.DictReader(file, delimiter="\t")]
+    made = checkpoints.network(depth=14)
+    name = "model.safetensors" if source == "safetensors" else "pytorch_model.bin"
+    checkpoints.reference(tmp_path / "rdt", made, name)
+    exporting.export(open_checkpoint(tmp_path / "rdt"), tmp_path / "out")
+    state = torch.load(tmp_path / "out/pytorch_model.bin", weights_only=True)
+    assert sorted(state) == sorted(expected)
+    assert checkpoints.network(seed=1, depth=14).load_state_dict(state, strict=True)
+
+
+def test_outputs_are_whole_or_absent(
+    made: Rdt, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+
+    def fail(*_: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(exporting, "readme", fail)  # the last file that is written
+        with pytest.raises(OSError, match="No space"):
+            exporting.export(open_checkpoint(folder), out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["rdt"]
+    exporting.export(open_checkpoint(folder), out)
+    for write in (
+        lambda: exporting.export(open_checkpoint(folder), out),
+        lambda: checkpoint.save(out, made, checkpoints.card(LIBERO_VELOCITY)),
+    ):
+        with pytest.raises(UsageError) as caught:
+            write()
+        assert caught.value.problem.code == "RDTL-U027"
+
+
+def test_a_policy_with_its_own_vision_encoder_is_not_exported(tmp_path: Path) -> None:
+    synthetic.write_plan(tmp_path / "run")
+    plan = json.loads((tmp_path / "run/plan.json").read_text())
+    data = config_from_run(plan["config"]["train"]["model"], 64, LIBERO_VELOCITY)
+    network = build(data, LIBERO_VELOCITY, "test")
+    card = checkpoints.card(LIBERO_VELOCITY, vision="trained", language="word-hash")
+    checkpoint.save(tmp_path / "policy", network, card)
+    with pytest.raises(RefusedError, match="vision encoder of its own") as caught:
+        exporting.export(open_checkpoint(tmp_path / "policy"), tmp_path / "out")
+    assert caught.value.problem.code == "RDTL-T035"
+    assert not (tmp_path / "out").exists()
+
+
+def test_inspection_sees_what_is_wrong(made: Rdt, folder: Path) -> None:
+    sound = describing.describe(open_checkpoint(folder))
+    assert [(f["code"], f["severity"]) for f in sound["findings"]] == [
+        ("RDTL-T020", "ok"), ("RDTL-T018", "ok"), ("RDTL-T012", "warning"),
+    ]  # fmt: skip
+    state = {name: tensor.clone() for name, tensor in made.state_dict().items()}
+    state["model.blocks.0.ffn.fc1.weight"][3, 4] = float("nan")
+    state["img_adaptor.0.bias"][0] = float("inf")
+    del state["model.x_pos_embed"]
+    checkpoints.write(folder / "pytorch_model.bin", state)
+    found = describing.describe(open_checkpoint(folder))
+    assert found["not_finite"] == ["model.blocks.0.ffn.fc1.weight", "img_adaptor.0.bias"]
+    assert found["fit"]["missing"] == ["model.x_pos_embed"]
+    errors = [f["code"] for f in found["findings"] if f["severity"] == "error"]
+    assert errors == ["RDTL-T020", "RDTL-T018"]
+    json.dumps(found)

@@ -29,7 +29,8 @@ def test_help_lists_what_exists_and_nothing_else(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "run", "shell", "train", "evaluate", "report", "doctor"]
+    "command",
+    ["checkpoint", "demo", "run", "shell", "train", "evaluate", "report", "doctor"],
 )
 def test_every_command_explains_itself(command: str, tmp_path: Path) -> None:
     done = rdtl(command, "--help", cwd=tmp_path, env={"COLUMNS": "80"})

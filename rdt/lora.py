@@ -1,0 +1,235 @@
+"""LoRA through peft: small trainable factors beside frozen linear layers.
+
+An adapter is worth something on one base only. Its folder names that base by a
+digest of the weights and refuses another one. Which layers it sits on is decided
+here by whole names, because a name's end is not enough: `attn.proj` also ends
+`cross_attn.proj` (RDTL-T030).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from launcher.core import files
+from launcher.core.errors import RdtlError, RefusedError, UsageError
+from rdt.checkpoint import tensors
+from rdt.checkpoint.saving import publish
+from rdt.model.rdt import Rdt
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+WEIGHTS, CONFIG, BASE = "adapter_model.safetensors", "adapter_config.json", "base.json"
+TARGETS = (
+    "attn.qkv", "attn.proj", "cross_attn.q", "cross_attn.kv", "cross_attn.proj",
+    "ffn.fc1", "ffn.fc2", "lang_adaptor.0", "lang_adaptor.2", "img_adaptor.0", "img_adaptor.2",
+    "state_adaptor.0", "state_adaptor.2", "state_adaptor.4",
+)  # fmt: skip
+"""Every linear layer but those of the number embedders and of the final layer."""
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Sizes of an adapter; ``targets`` are ends of module names, whole components of them."""
+
+    rank: int = 32
+    alpha: int = 64
+    dropout: float = 0.1
+    targets: tuple[str, ...] = TARGETS
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A network with an adapter on it; ``network`` is the one that was given.
+
+    Only the factors train. They are float32 whatever the base is. ``model`` is peft's
+    wrapper, ``base`` the digest of the weights below, ``matched`` the names of the
+    adapted modules by target, ``layers`` the number of linear layers in all.
+    """
+
+    network: Rdt
+    model: PeftModel
+    base: str
+    matched: dict[str, list[str]]
+    layers: int
+
+    def lines(self) -> list[str]:
+        """What a log should say: how many modules of which kind, and types (RDTL-T022)."""
+        trained = [p for p in self.network.parameters() if p.requires_grad]
+        frozen = next(p for p in self.network.parameters() if not p.requires_grad)
+        return [
+            f"LoRA on {sum(map(len, self.matched.values()))} of {self.layers} linear layers: "
+            f"{sum(p.numel() for p in trained):,} parameters in {_dtype(trained[0])} "
+            f"over a base in {_dtype(frozen)}",
+            ", ".join(f"{target} {len(names)}" for target, names in self.matched.items()),
+        ]
+
+
+def add(network: Rdt, settings: Lora | None = None) -> Adapted:
+    """Freeze ``network`` and put a fresh adapter on it, which changes nothing yet.
+
+    Raises UsageError RDTL-T030 for a target that no linear layer has.
+    """
+    settings = settings or Lora()
+    matched = match(network, settings.targets)
+    from peft import LoraConfig  # seconds, and only LoRA needs it
+
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        bias="none",
+        target_modules=[name for names in matched.values() for name in names],
+    )
+    return _wrap(network, config, matched, digest(network))
+
+
+def match(network: Rdt, targets: tuple[str, ...]) -> dict[str, list[str]]:
+    """Full names of the linear layers that each target means."""
+    layers = linear_layers(network)
+    matched = {t: [name for name in layers if f".{name}".endswith(f".{t}")] for t in targets}
+    without = [target for target, names in matched.items() if not names]
+    if without or not targets:
+        raise UsageError(
+            "RDTL-T030",
+            f"no linear layer is called {', '.join(without) or 'nothing'}",
+            where=f"targets; there are: {', '.join(sorted({_kind(name) for name in layers}))}",
+            why="an adapter that sits on fewer layers than meant trains, and stays weak",
+            fix="name the layers by whole components, for example attn.qkv",
+        )
+    return matched
+
+
+def linear_layers(network: nn.Module) -> list[str]:
+    """Names of all linear layers."""
+    return [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+
+
+def digest(network: nn.Module) -> str:
+    """SHA-256 over names, shapes and weights rounded to bfloat16: the same in every type
+    in which a base is loaded, as both forks of it would be told apart by any training."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        total.update(f"{name} {list(tensor.shape)}\n".encode())
+        rounded = tensor.detach().to("cpu", torch.bfloat16).contiguous()
+        total.update(rounded.view(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def save(adapted: Adapted, folder: Path) -> None:
+    """Write the adapter as peft does, and base.json; whole or not at all.
+
+    Raises UsageError RDTL-U027 when ``folder`` exists.
+    """
+    publish(folder, lambda inside: _write(adapted, inside))
+
+
+def load(network: Rdt, folder: Path) -> Adapted:
+    """Put the adapter in ``folder`` on the base that it was trained on.
+
+    Raises RefusedError RDTL-T037 for another base, RdtlError RDTL-T031 for damaged files,
+    RDTL-T020 for tensors that do not fit.
+    """
+    made_for = _read(folder / BASE)
+    base = digest(network)
+    if made_for["base"] != base:
+        raise RefusedError(
+            "RDTL-T037",
+            "the adapter was trained on another base",
+            where=f"{folder / BASE}: base {made_for['base'][:12]}…, this network is {base[:12]}…",
+            why="its factors are corrections of weights that are not here",
+            fix="load the checkpoint from which the adapter was trained",
+        )
+    from peft import LoraConfig, set_peft_model_state_dict
+
+    _read(folder / CONFIG)  # so that a damaged file is ours to name
+    adapted = _wrap(network, LoraConfig.from_pretrained(folder), made_for["matched"], base)
+    state = tensors.mapped(folder / WEIGHTS)
+    _require_same(folder / WEIGHTS, state, _factors(adapted.model))
+    set_peft_model_state_dict(adapted.model, state)
+    return adapted
+
+
+def merge(adapted: Adapted) -> Rdt:
+    """Add the factors to the base, for good: a plain network of the base's type again.
+
+    A base in bfloat16 rounds the sum; merge over float32 where that matters.
+    """
+    adapted.model.merge_and_unload()
+    return adapted.network.requires_grad_(True)
+
+
+def _wrap(network: Rdt, config: Any, matched: dict[str, list[str]], base: str) -> Adapted:
+    from peft import get_peft_model
+
+    config.inference_mode = False  # peft writes True; then nothing would train after a load
+    layers, wanted = len(linear_layers(network)), {n for names in matched.values() for n in names}
+    model = get_peft_model(network, config)
+    if astray := sorted(wanted ^ set(model.targeted_module_names)):
+        raise RdtlError(
+            "RDTL-T030",
+            "peft put the adapter on other layers than were named",
+            where=f"named or adapted, but not both: {', '.join(astray)}",
+            why="its rules for names differ between versions",
+            fix="install the version of peft in constraints.txt",
+        )
+    return Adapted(network, model, base, matched, layers)
+
+
+def _factors(model: PeftModel) -> dict[str, Tensor]:
+    from peft import get_peft_model_state_dict
+
+    state: dict[str, Tensor] = get_peft_model_state_dict(model, save_embedding_layers=False)
+    return state
+
+
+def _write(adapted: Adapted, folder: Path) -> None:
+    save_file(_factors(adapted.model), folder / WEIGHTS, metadata={"format": "pt"})
+    files.sync_file(folder / WEIGHTS)
+    adapted.model.peft_config["default"].save_pretrained(folder)
+    files.sync_file(folder / CONFIG)
+    files.write_json(folder / BASE, {"base": adapted.base, "matched": adapted.matched})
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return dict(files.read_json(path))
+    except (OSError, ValueError, TypeError) as error:
+        raise RdtlError(
+            "RDTL-T031",
+            "a file of an adapter is missing or damaged",
+            where=f"{path}: {error}",
+            why="an adapter is of use only on the base that this file names",
+            fix=f"copy the whole folder again: {WEIGHTS}, {CONFIG}, {BASE}",
+        ) from error
+
+
+def _require_same(path: Path, found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    wrong = [
+        name
+        for name in sorted({*found, *expected})
+        if name not in found or name not in expected or found[name].shape != expected[name].shape
+    ]
+    if wrong:
+        raise RdtlError(
+            "RDTL-T020",
+            "the adapter's tensors do not fit its configuration",
+            where=f"{path}: {len(wrong)} missing, unexpected or of another shape: {wrong[0]}, …",
+            why="a part of the adapter would stay without effect",
+            fix="copy the whole folder again",
+        )
+
+
+def _kind(name: str) -> str:
+    return name.split(".", 3)[-1] if name.startswith("model.blocks.") else name
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

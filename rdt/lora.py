@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from launcher.core import files
 from launcher.core.errors import RdtlError, RefusedError, UsageError
 from rdt.checkpoint import tensors
-from rdt.checkpoint.saving import publish
+from rdt.checkpoint.saving import publish, write_tensors
 from rdt.model.rdt import Rdt
 
 if TYPE_CHECKING:
@@ -191,8 +190,7 @@ def _factors(model: PeftModel) -> dict[str, Tensor]:
 
 
 def _write(adapted: Adapted, folder: Path) -> None:
-    save_file(_factors(adapted.model), folder / WEIGHTS, metadata={"format": "pt"})
-    files.sync_file(folder / WEIGHTS)
+    write_tensors(folder / WEIGHTS, _factors(adapted.model))
     adapted.model.peft_config["default"].save_pretrained(folder)
     files.sync_file(folder / CONFIG)
     files.write_json(folder / BASE, {"base": adapted.base, "matched": adapted.matched})

@@ -11,14 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from launcher.core import files
 from launcher.core.errors import RefusedError
 from rdt.checkpoint import tensors
 from rdt.checkpoint.opening import VISION, Checkpoint
 from rdt.checkpoint.places import CONFIG, PICKLED
-from rdt.checkpoint.saving import publish
+from rdt.checkpoint.saving import publish, write_tensors
 from rdt.spec.card import Card, weights_sha256
 from rdt.spec.contract import Contract, require_same
 
@@ -41,8 +39,7 @@ def export(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 def _write(checkpoint: Checkpoint, folder: Path, name: str) -> None:
-    torch.save(tensors.mapped(checkpoint.origin.path), folder / PICKLED)
-    files.sync_file(folder / PICKLED)
+    write_tensors(folder / PICKLED, tensors.mapped(checkpoint.origin.path))
     files.write_json(folder / CONFIG, checkpoint.config.to_dict())
     if checkpoint.card is not None:
         replace(checkpoint.card, weights_sha256=weights_sha256(folder / PICKLED)).write(folder)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -40,14 +43,35 @@ def write_policy(
     folder: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor], card: Card
 ) -> Card:
     """Fill ``folder`` with config.json, model.safetensors and card.json; returns that card."""
-    save_file(dict(weights), folder / WEIGHTS, metadata={"format": "pt"})
-    files.sync_file(folder / WEIGHTS)
+    write_tensors(folder / WEIGHTS, weights)
     files.write_json(folder / CONFIG, dict(config))
     stored = [Stored(tuple(tensor.shape), tensor.dtype) for tensor in weights.values()]
     digest = weights_sha256(folder / WEIGHTS)
     card = replace(card, dtype=dtype_text(stored), weights_sha256=digest)
     card.write(folder)
     return card
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a .safetensors file, or any other name as `torch.save` does, and force it to disk.
+
+    Raises OSError where the file system failed; neither library does that by itself.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            save_file(dict(tensors), path, metadata={"format": "pt"})
+        else:
+            with path.open("wb") as file:
+                torch.save(dict(tensors), file)
+    except SafetensorError as error:
+        if number := re.search(r"os error (\d+)", str(error)):
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+        raise
+    except RuntimeError as error:  # torch hides what its file object raised
+        if isinstance(error.__context__, OSError):
+            raise OSError(*error.__context__.args, str(path)) from error
+        raise
+    files.sync_file(path)
 
 
 def publish(folder: Path, write: Callable[[Path], Result]) -> Result:

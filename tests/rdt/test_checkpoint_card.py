@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -170,24 +173,30 @@ def test_exported_names_are_the_reference_s(source: str, tmp_path: Path) -> None
     assert checkpoints.network(seed=1, depth=14).load_state_dict(state, strict=True)
 
 
-def test_outputs_are_whole_or_absent(
-    made: Rdt, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """The system refuses to let any file grow beyond ``size`` bytes, as a full disk would."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_outputs_are_whole_or_absent(made: Rdt, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-
-    def fail(*_: object) -> str:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(exporting, "readme", fail)  # the last file that is written
-        with pytest.raises(OSError, match="No space"):
-            exporting.export(open_checkpoint(folder), out)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["rdt"]
-    exporting.export(open_checkpoint(folder), out)
-    for write in (
+    writers = (
         lambda: exporting.export(open_checkpoint(folder), out),
         lambda: checkpoint.save(out, made, checkpoints.card(LIBERO_VELOCITY)),
-    ):
+    )
+    for write in writers:
+        with largest_file(200_000), pytest.raises(OSError, match="File too large") as failed:
+            write()
+        assert str(tmp_path) in str(failed.value.filename)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["rdt"]
+    writers[0]()
+    for write in writers:
         with pytest.raises(UsageError) as caught:
             write()
         assert caught.value.problem.code == "RDTL-U027"

@@ -161,23 +161,20 @@ def _show_groups(output: Output, report: dict[str, Any]) -> None:
 
 
 def _show_card(output: Output, card: dict[str, Any], contract: Contract) -> None:
-    training = card["training"]
-    made = (
-        f"{training['steps']} steps on {training['suite']} / {training['task']}"
-        if training
-        else "elsewhere"
-    )
     cameras = ", ".join(camera or "none" for camera in contract.cameras)
-    output.text("\nCard")
-    for name, text in (
-        ("contract", contract.name),
-        ("made", f"{card['origin']}: {made}"),
+    rows = [("contract", contract.name), ("origin", card["origin"])]
+    if training := card["training"]:
+        rows += [("trained", f"{training['steps']} steps on {training['suite']}")]
+        rows += [("task", training["task"])]
+    rows += [
         ("cameras", f"{cameras}; rotation {contract.camera_rotation}"),
         ("vision", card["encoders"]["vision"]),
         ("language", card["encoders"]["language"]),
         ("states", f"normalised: {contract.state_normalisation}; mask: {contract.mask}"),
         ("gripper", f"{contract.simulator_gripper} (simulator); {contract.control_hz} Hz"),
-    ):
+    ]
+    output.text("\nCard")
+    for name, text in rows:
         output.text(f"  {name:<9} {text}")
     _show_parts(output, "It eats (state)", contract.state)
     _show_parts(output, "It emits (action)", contract.action)

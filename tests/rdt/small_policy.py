@@ -15,8 +15,9 @@ from rdt.model.config import NOISE_SCHEDULER, RdtConfig
 from rdt.model.rdt import Rdt
 from rdt.policy.policy import Observation
 from rdt.policy.rdt import Batching, RdtPolicy, Request
-from rdt.spec.card import Card, Training, statistics_digest
+from rdt.spec.card import SIGLIP, T5, Card
 from rdt.spec.contract import LIBERO_RAW_VELOCITY, Contract
+from tests.rdt import checkpoints
 
 LANG, VISION_WIDTH, SIZE, PATCH, HORIZON = 24, 32, 42, 14, 8
 TOKENS = (SIZE // PATCH) ** 2
@@ -75,18 +76,10 @@ def network(settings: RdtConfig, dtype: torch.dtype = torch.float32) -> Rdt:
 
 
 def card(contract: Contract, camera_size: int = 0) -> Card:
-    """A card for networks that were not trained here."""
-    mean, std = (0.0,) * 128, (1.0,) * 128
-    return Card(
-        contract=contract.to_dict(),
-        state_mean=mean,
-        state_std=std,
-        statistics_digest=statistics_digest(mean, std),
-        horizon=HORIZON,
-        camera_size=camera_size,
-        training=Training(1, 0, 1, "ema", "float32", "", "", "", 0, 0),
-        versions={},
-    )
+    """A card for a network with random weights; with a camera size it sees by itself."""
+    own = camera_size > 0
+    made = checkpoints.card(contract, *(("trained", "word-hash") if own else (SIGLIP, T5)))
+    return replace(made, horizon=HORIZON, camera_size=camera_size)
 
 
 class Sentences:

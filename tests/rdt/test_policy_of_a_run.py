@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,11 +13,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from launcher.core.errors import RdtlError, RefusedError
+from rdt.checkpoint import save
 from rdt.data import rotations, unified
 from rdt.encoders import language_tokens
 from rdt.model.policy_network import PolicyNetwork, build, config_from_run
 from rdt.policy.loading import load
 from rdt.policy.rdt import Request
+from rdt.spec import card as cards
 from rdt.spec.contract import LIBERO_VELOCITY
 from tests.rdt import small_policy
 
@@ -45,10 +46,8 @@ def folder(tmp_path: Path) -> Path:
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    save_file(network.state_dict(), tmp_path / "model.safetensors")
-    small_policy.card(LIBERO_VELOCITY, SIZE).write(tmp_path)
-    return tmp_path
+    save(tmp_path / "policy", network, small_policy.card(LIBERO_VELOCITY, SIZE))
+    return tmp_path / "policy"
 
 
 def request(size: int = SIZE) -> Request:
@@ -94,8 +93,10 @@ def test_weights_that_are_not_those_of_the_network(folder: Path, change: str) ->
     weights = {k: v for k, v in weights.items() if k != name}
     if change == "other":
         weights[name] = torch.zeros(5)
-    save_file(weights, folder / "model.safetensors")
-    with pytest.raises(RdtlError, match="RDTL-T020"):
+    path = folder / "model.safetensors"
+    save_file(weights, path)
+    replace(cards.read(folder), weights_sha256=cards.weights_sha256(path)).write(folder)
+    with pytest.raises(RdtlError, match=r"RDTL-T02[01]"):
         load(folder, 5)
 
 

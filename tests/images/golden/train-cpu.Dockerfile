@@ -32,7 +32,8 @@ RUN \
     --mount=type=bind,source=steps/test.sh,target=/opt/rdtl/build/test.sh \
     --mount=type=bind,source=code,target=/opt/rdtl/build/code \
     sh /opt/rdtl/build/test.sh import:torch import:deepspeed import:transformers import:peft \
-    import:h5py import:safetensors import:wandb op:cpu_adam op:shm_comm gloo
+    import:h5py import:safetensors import:wandb import:pyarrow import:simplejpeg op:cpu_adam \
+    op:shm_comm gloo
 RUN rm -rf /opt/rdtl/build
 ARG ARCHITECTURE KEY
 LABEL org.opencontainers.image.title="RDT Launcher training on CPU" \

@@ -35,7 +35,8 @@ RUN \
     --mount=type=bind,source=steps/test.sh,target=/opt/rdtl/build/test.sh \
     --mount=type=bind,source=code,target=/opt/rdtl/build/code \
     sh /opt/rdtl/build/test.sh import:torch import:deepspeed import:transformers import:peft \
-    import:h5py import:safetensors import:wandb op:fused_adam op:cpu_adam gloo
+    import:h5py import:safetensors import:wandb import:pyarrow import:simplejpeg op:fused_adam \
+    op:cpu_adam gloo
 RUN rm -rf /opt/rdtl/build
 ARG ARCHITECTURE KEY
 LABEL org.opencontainers.image.title="RDT Launcher training on NVIDIA GPUs" \

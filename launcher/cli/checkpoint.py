@@ -139,7 +139,7 @@ def _show_files(output: Output, report: dict[str, Any]) -> None:
         ("network", f"hidden {sizes['hidden']}, depth {sizes['depth']}, heads {sizes['heads']}; "
                     f"predicts {sizes['horizon']} x {sizes['action']} ({sizes['predicts']}, "
                     f"{sizes['sampling_steps']} steps)"),
-        ("sees", f"{sizes['moments']} x {sizes['cameras']} pictures of {sizes['picture_tokens']} x "
+        ("sees", f"{sizes['pictures']} pictures of {sizes['picture_tokens']} x "
                  f"{sizes['picture_width']}"),
         ("reads", f"up to {sizes['language_tokens']} x {sizes['language_width']} of language, "
                   f"a state of {sizes['state']}"),

@@ -11,7 +11,7 @@ from importlib.metadata import version
 
 from launcher.core.errors import RefusedError
 from rdt.checkpoint.opening import VISION, Checkpoint
-from rdt.model.config import RdtConfig
+from rdt.policy import slots
 from rdt.spec import card as cards
 from rdt.spec.card import SIGLIP, T5, Card, statistics_digest, weights_sha256
 from rdt.spec.contract import UNIFIED_SIZE, Contract
@@ -22,7 +22,8 @@ T5_WIDTH, SIGLIP_WIDTH, SIGLIP_TOKENS = 4096, 1152, 729
 def adopt(checkpoint: Checkpoint, contract: Contract) -> Card:
     """Write card.json beside the weights and return it; an equal card may be there already.
 
-    Raises RefusedError RDTL-T012 for another card or a contract that cannot hold.
+    Raises RefusedError RDTL-T012 for another card or a contract that cannot hold, RDTL-T021
+    for a network with fewer cameras than the contract.
     """
     card = _card(checkpoint, contract)
     folder = checkpoint.origin.path.parent
@@ -76,16 +77,14 @@ def _require_statistics(checkpoint: Checkpoint, contract: Contract) -> None:
 
 def _require_sizes(checkpoint: Checkpoint, contract: Contract) -> None:
     config = checkpoint.config
-    _, cameras, tokens = picture_grid(config)
-    shortage = max(len(contract.cameras) - cameras, 0)
+    slots.of(config, contract, 0)
     for field, found, wanted in (
         (VISION, checkpoint.data.get(VISION), None),
         ("action_dim", config.action_dim, UNIFIED_SIZE),
         ("state_token_dim", config.state_token_dim, UNIFIED_SIZE),
         ("lang_token_dim", config.lang_token_dim, T5_WIDTH),
         ("img_token_dim", config.img_token_dim, SIGLIP_WIDTH),
-        ("img_pos_embed_config", f"{tokens} tokens a picture", f"{SIGLIP_TOKENS} tokens a picture"),
-        ("img_pos_embed_config", f"{cameras} cameras", f"{cameras + shortage} cameras"),
+        ("img_cond_len", f"{config.picture_tokens} a picture", f"{SIGLIP_TOKENS} a picture"),
     ):
         if found != wanted:
             raise RefusedError(
@@ -95,11 +94,3 @@ def _require_sizes(checkpoint: Checkpoint, contract: Contract) -> None:
                 why=f"adopted weights see pictures through {SIGLIP} and words through {T5}",
                 fix="name the contract under which it was trained",
             )
-
-
-def picture_grid(config: RdtConfig) -> tuple[int, int, int]:
-    """Moments, cameras and tokens a picture that the network sees; (0, 0, 0) without a grid."""
-    for _, axes in config.img_pos_embed_config or []:
-        if isinstance(axes, list) and len(axes) == 3:
-            return axes[0], axes[1], abs(axes[2])
-    return 0, 0, 0

@@ -11,7 +11,6 @@ import torch
 from launcher.core.checks import Finding
 from launcher.core.errors import RdtlError
 from rdt.checkpoint import fit, tensors
-from rdt.checkpoint.adopting import picture_grid
 from rdt.checkpoint.fit import Fit
 from rdt.checkpoint.opening import Checkpoint
 
@@ -47,7 +46,6 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
 def sizes(checkpoint: Checkpoint) -> dict[str, Any]:
     """The sizes in config.json by their names in the field; widths in numbers, times in steps."""
     config = checkpoint.config
-    moments, cameras, tokens = picture_grid(config)
     return {
         "hidden": config.hidden_size,
         "depth": config.depth,
@@ -57,12 +55,11 @@ def sizes(checkpoint: Checkpoint) -> dict[str, Any]:
         "state": config.state_token_dim,
         "language_tokens": config.max_lang_cond_len,
         "language_width": config.lang_token_dim,
-        "picture_tokens": tokens,
+        "pictures": config.picture_slots,
+        "picture_tokens": config.picture_tokens,
         "picture_width": config.img_token_dim,
-        "moments": moments,
-        "cameras": cameras,
         "sampling_steps": config.sampling_steps,
-        "predicts": config.noise_scheduler["prediction_type"],
+        "predicts": config.prediction_type,
     }
 
 

@@ -18,7 +18,7 @@ from launcher.core.errors import RdtlError
 from rdt.checkpoint import fit, tensors
 from rdt.checkpoint.opening import VISION, Checkpoint, Group, Origin, Wanted, open_checkpoint
 from rdt.model.config import RdtConfig
-from rdt.model.rdt import Rdt
+from rdt.model.rdt import Rdt, empty
 from rdt.spec.card import Card
 from rdt.spec.contract import require_same
 
@@ -78,8 +78,7 @@ def build(checkpoint: Checkpoint) -> Rdt:
     Raises RdtlError RDTL-T012 for a vision encoder of its own without a card.
     """
     if VISION not in checkpoint.data:
-        with torch.device("meta"):
-            return Rdt(checkpoint.config)
+        return empty(checkpoint.config)
     if checkpoint.card is None:
         raise RdtlError(
             "RDTL-T012",

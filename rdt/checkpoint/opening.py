@@ -23,7 +23,7 @@ from rdt.checkpoint.places import Copy
 from rdt.checkpoint.tensors import Stored
 from rdt.encoders import VisionConfig, VisionTower
 from rdt.model.config import RdtConfig, parse
-from rdt.model.rdt import Rdt
+from rdt.model.rdt import empty
 from rdt.spec import card as cards
 from rdt.spec.card import Card
 
@@ -74,11 +74,11 @@ class Checkpoint:
         Raises RefusedError RDTL-T021 when it contradicts itself.
         """
         try:
-            with torch.device("meta"):
-                state = Rdt(self.config).state_dict()
-                if VISION in self.data:
+            state = empty(self.config).state_dict()
+            if VISION in self.data:
+                with torch.device("meta"):
                     tower = VisionTower(VisionConfig(**self.data[VISION])).state_dict()
-                    state |= {f"{VISION}.{name}": tensor for name, tensor in tower.items()}
+                state |= {f"{VISION}.{name}": tensor for name, tensor in tower.items()}
         except (ValueError, TypeError, KeyError, RuntimeError, ArithmeticError) as error:
             raise RefusedError(
                 "RDTL-T021",

@@ -81,16 +81,17 @@ def test_a_contract_that_cannot_hold_is_refused(folder: Path) -> None:
     with pytest.raises(RefusedError, match="needs the statistics"):
         adopting.adopt(opened, LIBERO_VELOCITY)
     contract = CONTRACTS["libero-eef6d"]
-    for change, field in (
-        ({"action_dim": 24}, "action_dim = 24, expected 128"),
-        ({"lang_token_dim": 768}, "lang_token_dim = 768, expected 4096"),
-        ({"img_pos_embed_config": [["image", [2, 1, -729]]]}, "1 cameras, expected 3 cameras"),
-        ({"img_pos_embed_config": [["image", [2, 3, -256]]]}, "256 tokens a picture"),
-        ({"img_pos_embed_config": None}, "0 tokens a picture"),
+    for change, code, field in (
+        ({"action_dim": 24}, "RDTL-T012", "action_dim = 24, expected 128"),
+        ({"lang_token_dim": 768}, "RDTL-T012", "lang_token_dim = 768, expected 4096"),
+        ({"img_cond_len": 6 * 256}, "RDTL-T012", "256 a picture, expected 729 a picture"),
+        ({"img_pos_embed_config": [["image", [2, 1, -729]]]}, "RDTL-T021", "3 cameras"),
+        ({"img_pos_embed_config": None}, "RDTL-T021", "[1 or 2 moments, cameras, -tokens]"),
     ):
         config = dataclasses.replace(opened.config, **change)
-        with pytest.raises(RefusedError, match="cannot be fed") as caught:
+        with pytest.raises(RefusedError) as caught:
             adopting.adopt(dataclasses.replace(opened, config=config), contract)
+        assert caught.value.problem.code == code
         assert field in caught.value.problem.where
     assert not (folder / "card.json").exists()
 

@@ -8,7 +8,6 @@ killed continues with the first episode that is missing.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import socket
 import sys
@@ -28,13 +27,13 @@ from rdt.policy.references import Expert, Replay, Zero, first_demonstration
 from rdt.sim import backend
 from rdt.sim.episode import Outcome, PolicyError, run_episode
 from rdt.sim.libero import Simulator, find_task
+from rdt.spec import card as cards
 from rdt.spec import protocol as protocols
 from rdt.spec import record as records
 from rdt.spec.record import EpisodeKey, Record, Status
 
 TRIES = 2
 NETWORK = "rdt"
-WEIGHTS = "model.safetensors"
 
 
 def body(job: Job) -> None:
@@ -96,13 +95,15 @@ def policy_folder(job: Job) -> Path:
     return job.run.policy if named is None else Path(named)
 
 
-def checkpoint_digest(folder: Path) -> str:
-    """First twelve digits of the weights' sha256; empty when there are none."""
-    path = folder / WEIGHTS
-    if not path.is_file():
+def checkpoint_digest(source: Path) -> str:
+    """First twelve digits of the weights' sha256, from their card; empty when there is none.
+
+    Loading the policy refuses a card whose weights are others.
+    """
+    folder = source if source.is_dir() else source.parent
+    if not (folder / cards.FILE).is_file():
         return ""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()[:12]
+    return cards.read(folder).weights_sha256[:12]
 
 
 def load_policy(job: Job, name: str) -> Policy:

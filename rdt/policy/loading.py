@@ -48,6 +48,7 @@ def load(source: str | Path, seed: int, settings: Settings = Settings()) -> RdtP
     RDTL-T002 (weights of a run of ours that are no float32 average).
     """
     loaded = checkpoint.load(source, settings.dtype, settings.device)
+    print("\n".join(loaded.lines()), flush=True)  # into the job's log
     card = loaded.card or cards.read(loaded.origin.path.parent)
     where = loaded.origin.path.parent / cards.FILE
     contract = require_same(card.contract, str(where))

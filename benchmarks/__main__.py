@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.harness import RESULTS
 
-NAMES = ("cli", "array_runner", "submission", "runs_show", "sif_exec", "policy_call")
+NAMES = ("cli", "array_runner", "submission", "runs_show", "sif_exec", "sampler", "policy_call")
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 HEAD = """# Benchmarks
 
@@ -49,6 +49,13 @@ def write_page() -> None:
     foot = (
         "\nThe bars of `cli` (0.15 CPU s), `runs_show` (0.5 CPU s) and `sif_exec` (0.6 s) are "
         "absolute; their ratios are for orientation.\n"
+    )
+    sampler = json.loads((RESULTS / "sampler.json").read_text())
+    foot += (
+        f"\n`sampler` is {sampler['times_as_fast']} times as fast in float32 (the matrix products "
+        f"alone take {sampler['floor_s']} s here) and {sampler['bf16']['times_as_fast']} times in "
+        f"bfloat16 (bar 2.4, {sampler['bf16']['ours']['median']:.3g} CPU s, floor "
+        f"{sampler['bf16']['floor_s']} s).\n"
     )
     foot += f"\nMachine: {where['cpu']}, {where['cores']} cores, {where['memory_gb']} GB.\n"
     PAGE.write_text(HEAD + "\n".join(row(data) for data in results) + "\n" + foot)

@@ -43,6 +43,16 @@ class Inputs:
     noise: Tensor
     t: Tensor
 
+    def to(self, dtype: torch.dtype) -> Inputs:
+        """The same with tokens, state, mask and actions in ``dtype``; frequencies stay."""
+        return replace(
+            self,
+            **{
+                name: getattr(self, name).to(dtype)
+                for name in ("lang", "img", "state", "mask", "clean", "noise")
+            },
+        )
+
     def repeated(self, times: int) -> Inputs:
         """Every row several times; noise and step are others for each."""
         every = {f.name: getattr(self, f.name).repeat_interleave(times, 0) for f in fields(self)}

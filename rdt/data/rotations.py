@@ -19,8 +19,11 @@ def quat_to_axis_angle(quat: ArrayLike) -> Float:
 
     The arc tangent keeps small angles exact, where the widely copied formula with the
     arc cosine is off by up to a twentieth of a radian (and clips its argument in place).
+    What is no rotation, (0, 0, 0, 0) or a number that is not finite, gives NaN.
     """
     quaternion = np.asarray(quat, dtype=np.float64)
+    if not np.isfinite(quaternion).all() or not quaternion.any():
+        return np.full(3, np.nan)
     sine = math.hypot(*quaternion[:3])  # squares of tiny parts would underflow
     if sine == 0.0:
         return np.zeros(3)

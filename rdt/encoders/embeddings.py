@@ -20,17 +20,16 @@ from torch import Tensor
 
 from launcher.core.errors import RefusedError
 
-SCENE = re.compile(r"^[A-Z_]+_SCENE\d+_")
+SCENE = re.compile(r"^[a-z ]+ scene\d+ ")
 
 
 def plain(instruction: str) -> str:
-    """What instructions are compared by: lower case, single spaces, no full stop."""
-    return " ".join(instruction.replace("_", " ").lower().split()).rstrip(".")
+    """What instructions are compared by: lower case, single spaces, no scene, no full stop.
 
-
-def instruction_of(stem: str) -> str:
-    """Instruction in a file's name: ``KITCHEN_SCENE3_turn_on_the_stove`` → turn on the stove."""
-    return plain(SCENE.sub("", stem))
+    ``KITCHEN_SCENE3_turn_on_the_stove`` and ``Turn on the stove.`` are the same.
+    """
+    words = " ".join(instruction.replace("_", " ").lower().split())
+    return SCENE.sub("", words).rstrip(" .")
 
 
 class Embeddings:
@@ -81,7 +80,9 @@ def _read(path: Path, width: int) -> tuple[str, Tensor]:
         if isinstance(tokens, Tensor) and tokens.ndim == 3 and len(tokens) == 1:
             tokens = tokens[0]
     else:
-        instruction, tokens = instruction_of(path.stem), content
+        instruction, tokens = path.stem, content
+    if not plain(instruction):
+        raise _unfit(path, "it does not say of which instruction it is")
     if not isinstance(tokens, Tensor) or not tokens.is_floating_point():
         raise _unfit(path, f"it holds {type(tokens).__name__}, no tensor of numbers")
     if tokens.ndim != 2 or not len(tokens) or tokens.shape[1] != width:

@@ -60,7 +60,7 @@ class T5:
 def sentence(instruction: str) -> str:
     """The instruction as pre-training wrote it: a capital in front, a full stop at the end."""
     text = " ".join(instruction.replace("_", " ").split())
-    return text[:1].upper() + text[1:].rstrip(".") + "."
+    return text[:1].upper() + text[1:].rstrip(" .") + "."
 
 
 def load_t5(source: str | Path, dtype: torch.dtype, device: str | torch.device) -> T5:

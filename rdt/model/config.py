@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
 
 from launcher.core.errors import RefusedError
-from rdt.diffusion import Target
+from rdt.diffusion import TRAIN_STEPS, Target
 
 NOISE_SCHEDULER = {
     "type": "ddpm",
@@ -102,15 +102,31 @@ def parse(data: dict[str, Any], where: str) -> RdtConfig:
     schedule or another prediction target than the one implemented.
     """
     names = set(RdtConfig.__dataclass_fields__)
-    for name in sorted(names ^ set(data)):
-        _refuse(where, name, data.get(name, "absent"), "every field of the reference's config.json")
+    for name in sorted(names - set(data)):
+        _refuse(where, name, "absent", "every field of the reference's config.json")
+    for name in sorted(set(data) - names):
+        _refuse(where, name, data[name], "no such field: the reference's config.json has none")
+    for name in ("rdt", "noise_scheduler"):
+        if not isinstance(data[name], dict):
+            _refuse(where, name, data[name], "an object")
+    for name in ("hidden_size", "depth", "num_heads"):
+        if type(found := data["rdt"].get(name)) is not int or found < 1:
+            _refuse(where, f"rdt.{name}", found, "a whole number from 1")
     config = RdtConfig(**data)
-    for name, value in NOISE_SCHEDULER.items():
-        found = config.noise_scheduler.get(name)
-        choices = CHOICES.get(name, (value,))
-        if name != "num_inference_timesteps" and found not in choices:
-            _refuse(where, f"noise_scheduler.{name}", found, " or ".join(map(repr, choices)))
+    _require_schedule(config.noise_scheduler, where)
     return config
+
+
+def _require_schedule(schedule: dict[str, Any], where: str) -> None:
+    for name, value in NOISE_SCHEDULER.items():
+        found = schedule.get(name)
+        choices = CHOICES.get(name, (value,))
+        if name == "num_inference_timesteps":
+            if type(found) is not int or not 1 <= found < TRAIN_STEPS:
+                expected = f"a whole number from 1 to {TRAIN_STEPS - 1}"
+                _refuse(where, f"noise_scheduler.{name}", found, expected)
+        elif found not in choices:
+            _refuse(where, f"noise_scheduler.{name}", found, " or ".join(map(repr, choices)))
 
 
 def _refuse(where: str, name: str, found: object, expected: str) -> None:

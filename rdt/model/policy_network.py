@@ -82,11 +82,6 @@ class PolicyNetwork(Rdt):
         error = (predicted - wanted).square().mean(dim=-1)
         return (error * batch.weight.repeat_interleave(draws, dim=0)).sum() / draws
 
-    def act(self, state: Tensor, keys: list[Attended], noise: Tensor) -> Tensor:
-        """A chunk (B, H, 128), zero in unused slots, for state (B, 1, 128) z-scored."""
-        mask = self.mask.expand(len(state), -1, -1)
-        return self.sample(state, mask, self.freq, keys, noise, self.alphas)
-
 
 def config_from_run(model: dict[str, Any], camera_size: int, contract: Contract) -> dict[str, Any]:
     """Content of a policy's config.json from ``train.model`` of a run's configuration."""

@@ -14,7 +14,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -80,7 +80,12 @@ class RdtPolicy:
         batching: Batching = "fixed",
         rows: int = 1,
     ) -> None:
-        """``rows`` is the size of fixed batches; more requests are several batches."""
+        """``rows`` is the size of fixed batches; more requests are several batches.
+
+        Raises ValueError for fewer than one row or another batching.
+        """
+        if rows < 1 or batching not in get_args(Batching):
+            raise ValueError(f"batching {batching!r} with {rows} rows: fixed or free, from 1 row")
         self.network = network.eval().requires_grad_(False)
         self.card, self.contract, self.seed = card, contract, seed
         self.batching, self.rows = batching, rows
@@ -109,13 +114,13 @@ class RdtPolicy:
 
     @torch.inference_mode()
     def chunks(self, requests: Sequence[Request]) -> Chunks:
-        """A chunk for every request; instructions may differ.
+        """A chunk for every request, of which there is at least one; instructions may differ.
 
         Raises RefusedError RDTL-E031 (a picture is missing), RDTL-E043 (a number of the
         state is not finite), RDTL-T012 (pictures of another size), RDTL-D020 (unknown
         instruction), RDTL-D021 (embedding of another width), RDTL-D043 (too long).
         """
-        states = np.stack([self._state(request.observation) for request in requests])
+        states = np.stack([self._state(request) for request in requests])
         shown = [self._slots.shown(r.observation, r.query) for r in requests]
         sentences = [self._sentence(request.observation.instruction) for request in requests]
         seen = self.sight.tokens(shown)
@@ -157,8 +162,9 @@ class RdtPolicy:
         chunk = self.network.sample(state, mask, self._freq, keys, start, self._alphas)
         return chunk[:n].float().cpu().numpy()
 
-    def _state(self, observation: Observation) -> NDArray[np.float32]:
+    def _state(self, request: Request) -> NDArray[np.float32]:
         """What the network eats of the robot, (128,)."""
+        observation = request.observation
         robot = unified.RobotState(
             _marked(observation.eef_pos),
             rotations.quat_to_axis_angle(_marked(observation.eef_quat)),
@@ -166,17 +172,20 @@ class RdtPolicy:
             _marked(observation.joint_pos),
         )
         state = unified.encode_state(robot, self.contract)
-        if np.isnan(state).any():
-            slot = int(np.flatnonzero(np.isnan(state))[0])
+        card = self.card
+        with np.errstate(over="ignore"):  # a number too large for float32 is found below
+            eaten = unified.normalise_state(state, card.state_mean, card.state_std, self.contract)
+        bad = np.flatnonzero(~np.isfinite(eaten))
+        if len(bad):
             raise RefusedError(
                 "RDTL-E043",
                 "the robot's state is not finite",
-                where=f"slot {slot}: {self.contract.slot_name(slot)}",
+                where=f"slot {bad[0]}: {self.contract.slot_name(int(bad[0]))}; "
+                f"episode {request.episode!r}, query {request.query}",
                 why="one such number makes every action of the chunk NaN",
                 fix="look at the simulator or the sensor that the number comes from",
             )
-        card = self.card
-        return unified.normalise_state(state, card.state_mean, card.state_std, self.contract)
+        return eaten
 
     def _sentence(self, instruction: str) -> Tensor:
         """Tokens (L, width) in the network's dtype, encoded once."""

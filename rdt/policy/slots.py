@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from launcher.core.errors import RefusedError
 from rdt.encoders.pictures import Picture
 from rdt.model.config import RdtConfig
@@ -61,6 +63,9 @@ class Slots:
         if camera not in pictures:
             raise _missing(f"pictures: {', '.join(sorted(pictures)) or 'none'}", f"camera {camera}")
         picture, size = pictures[camera], self.size
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+            found = f"pictures: {camera} is {picture.dtype} {picture.shape}"
+            raise _missing(found, f"camera {camera} as uint8 (height, width, 3)")
         if size and picture.shape != (size, size, 3):
             raise RefusedError(
                 "RDTL-T012",

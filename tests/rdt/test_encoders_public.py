@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from launcher.core.errors import RdtlError, RefusedError
 from rdt.encoders import language, pictures, siglip
-from rdt.encoders.embeddings import Embeddings, instruction_of
+from rdt.encoders.embeddings import Embeddings, plain
 from tests.rdt import small_policy
 
 pytestmark = pytest.mark.train
@@ -268,5 +268,12 @@ def test_torn_and_contradicting_embeddings(tmp_path: Path) -> None:
 
 
 def test_instruction_in_a_file_name() -> None:
-    assert instruction_of("LIVING_ROOM_SCENE10_put_the_mug_down") == "put the mug down"
-    assert instruction_of("put_the_mug_down") == "put the mug down"
+    assert plain("LIVING_ROOM_SCENE10_put_the_mug_down") == "put the mug down"
+    for text in ("put_the_mug_down", "Put the mug  down .", "KITCHEN SCENE2 put the mug down"):
+        assert plain(text) == "put the mug down"
+
+
+def test_an_embedding_of_no_instruction(tmp_path: Path) -> None:
+    torch.save({"embeddings": _numbers(2)[None]}, tmp_path / "a.pt")
+    with pytest.raises(RefusedError, match=r"RDTL-D021[\s\S]*of which instruction"):
+        Embeddings(tmp_path, WIDTH)

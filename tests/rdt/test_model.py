@@ -21,6 +21,7 @@ from rdt.spec.contract import CONTRACTS
 from tests.rdt import golden, small_rdt
 from tests.rdt.storage import LiveStorage
 
+STEPS = "num_inference_timesteps"
 pytestmark = pytest.mark.train
 
 
@@ -162,6 +163,12 @@ def test_unknown_adaptors_are_refused(kind: str) -> None:
         ({"horizon": 3}, "horizon"),
         ({"noise_scheduler": {**NOISE_SCHEDULER, "prediction_type": "v"}}, "prediction_type"),
         ({"noise_scheduler": {**NOISE_SCHEDULER, "beta_schedule": "linear"}}, "beta_schedule"),
+        ({"noise_scheduler": None}, "noise_scheduler"),
+        ({"rdt": {"hidden_size": 64, "depth": 2}}, "num_heads"),
+        *(
+            ({"noise_scheduler": {**NOISE_SCHEDULER, STEPS: steps}}, STEPS)
+            for steps in (0, -1, 1000, 2.5, True, None, "abc")
+        ),
     ],
 )
 def test_a_foreign_config_is_refused_by_name(change: dict, field: str) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rdt.encoders.embeddings import instruction_of
+from rdt.encoders.embeddings import plain
 from rdt.sim import backend
 
 pytestmark = pytest.mark.sim
@@ -15,7 +15,7 @@ SUITES = ("libero_spatial", "libero_object", "libero_goal", "libero_10", "libero
 
 def test_the_asset_of_embeddings_has_every_instruction() -> None:
     asset = yaml.safe_load((ASSETS / "libero-t5-embeddings.yaml").read_text())
-    named = {instruction_of(Path(file).stem) for file in asset["files"]}
+    named = {plain(Path(file).stem) for file in asset["files"]}
     backend.prepare()
     from libero.libero.benchmark import get_benchmark_dict
 

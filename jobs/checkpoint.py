@@ -48,6 +48,16 @@ def _whole(source: str, weights: str) -> Checkpoint:
     return checkpoint
 
 
+def _file_system(error: OSError, verb: str) -> RdtlError:
+    return RdtlError(
+        "RDTL-G018",
+        f"a file or folder cannot be used: {error.strerror or error}",
+        where=f"{error.filename or 'unknown file'} (checkpoint {verb})",
+        why="the file system refused it; the weights are as they were, and no half output is left",
+        fix="check the path and its permissions (ls -ld), or work on a copy in a folder of yours",
+    )
+
+
 VERBS: dict[str, Callable[..., dict[str, Any]]] = {
     "inspect": inspect,
     "adopt": adopt,
@@ -61,7 +71,8 @@ def main(argv: list[str]) -> int:
         try:
             answer = {"result": VERBS[argv[0]](*argv[1:])}
         except OSError as error:
-            raise full_disk(error, "a checkpoint was being written") or error from error
+            doing = "a checkpoint was being written"
+            raise full_disk(error, doing) or _file_system(error, argv[0]) from error
     except RdtlError as error:
         print(json.dumps({"error": error.to_dict()}))
         return error.exit_status

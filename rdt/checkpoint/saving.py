@@ -79,7 +79,7 @@ def publish(folder: Path, write: Callable[[Path], Result]) -> Result:
 
     Raises UsageError RDTL-U027 when ``folder`` exists.
     """
-    if folder.exists():
+    if folder.exists() or folder.is_symlink():  # exists() is False for a dangling one
         raise _exists(folder)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     shutil.rmtree(temporary, ignore_errors=True)  # of a process of that number that was killed

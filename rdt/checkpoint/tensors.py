@@ -75,7 +75,8 @@ def mapped(path: Path) -> dict[str, Tensor]:
     """Tensors of a .safetensors, .bin or .pt file, mapped: do not write to them.
 
     Of a DeepSpeed file, the weights alone. Raises RdtlError RDTL-T031 for a damaged
-    file, RefusedError RDTL-T032 for a pickle that holds more than tensors.
+    file, RefusedError RDTL-T032 for a pickle that holds more than tensors, OSError for a
+    file that cannot be opened.
     """
     if path.suffix == ".safetensors":
         return _safetensors(path)
@@ -83,6 +84,8 @@ def mapped(path: Path) -> dict[str, Tensor]:
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
+    with path.open("rb"):  # what may not be opened is not damaged: that OSError passes
+        pass
     try:
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -117,6 +117,7 @@ def open_checkpoint(source: str | Path, weights: Wanted = "auto") -> Checkpoint:
         card.require_weights(copy.path, copy.path.parent)
     config = parse({key: data[key] for key in data if key != VISION}, str(path))
     origin = Origin(copy.path, path, copy.layout, copy.weights, dtype_text(header.values()))
+    _require_dtype(card, origin)
     notes += _mixed(origin, header)
     return Checkpoint(origin, tuple(found), data, config, card, header, tuple(notes))
 
@@ -184,6 +185,18 @@ def _distrust(copy: Copy, used: str) -> list[Finding]:
             fix="evaluate both copies (--weights ema, --weights raw) before you trust it",
         )
     ]
+
+
+def _require_dtype(card: Card | None, origin: Origin) -> None:
+    if card is not None and set(card.dtype.split(", ")) != set(origin.dtype.split(", ")):
+        raise RefusedError(
+            "RDTL-T012",
+            "the card names another type than the weights have",
+            where=f"{origin.path.parent / cards.FILE}: dtype = {card.dtype!r}, "
+            f"{origin.path.name} holds {origin.dtype}",
+            why="the digest is theirs, so the card was changed by hand, and perhaps not only there",
+            fix="take the card that was written with the weights",
+        )
 
 
 def _mixed(origin: Origin, header: Mapping[str, Stored]) -> list[Finding]:

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import reprlib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -101,13 +104,14 @@ def read(folder: Path) -> Card:
     """Read and check ``folder/card.json``.
 
     Raises RdtlError RDTL-T012 when there is no card, RefusedError RDTL-T012 when a
-    field is missing, unknown or at odds with this version's contract.
+    field is missing, unknown, of another type or at odds with this version's contract.
     """
     path = folder / FILE
     data = _json(path)
     found = data.get("format")
     _require(found == FORMAT, path, "format", found, f"{FORMAT}: a card of this version")
     _require_fields(data, {field.name for field in fields(Card)}, str(path))
+    _require_types(data, Card, path)
     require_same(data["contract"], str(path))
     _require_choices(path, data)
     mean, std = tuple(data["state_mean"]), tuple(data["state_std"])
@@ -142,6 +146,7 @@ def _training(path: Path, data: dict[str, Any] | None) -> Training | None:
     if data is None:
         return None
     _require_fields(data, {field.name for field in fields(Training)}, f"{path}: training")
+    _require_types(data, Training, path, "training.")
     return Training(**data)
 
 
@@ -170,12 +175,43 @@ def _require_fields(data: dict[str, Any], expected: set[str], where: str) -> Non
         )
 
 
+def _texts(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+
+
+def _numbers(value: Any) -> bool:
+    """Whether it is a list of finite numbers; true and false are none."""
+    return isinstance(value, list) and all(
+        type(number) in (int, float) and abs(number) < math.inf for number in value
+    )
+
+
+TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "int": ("a whole number, not negative", lambda value: type(value) is int and value >= 0),
+    "str": ("a text", lambda value: isinstance(value, str)),
+    "dict[str, Any]": ("an object", lambda value: isinstance(value, dict)),
+    "dict[str, str]": ("an object of texts", _texts),
+    "tuple[float, ...]": ("a list of finite numbers", _numbers),
+    "Training | None": ("an object or null", lambda value: value is None or type(value) is dict),
+}
+"""By the annotation of a field: what its JSON must be, in words and as a test."""
+
+
+def _require_types(
+    data: dict[str, Any], kind: type[Card] | type[Training], path: Path, prefix: str = ""
+) -> None:
+    for field in fields(kind):
+        words, fits = TYPES[str(field.type)]
+        value = data[field.name]
+        _require(fits(value), path, prefix + field.name, value, words)
+
+
 def _require(holds: bool, path: Path, field: str, found: object, expected: str) -> None:
     if not holds:
         raise RefusedError(
             "RDTL-T012",
             f"the policy card is of another version or was changed: {field}",
-            where=f"{path}: {field} = {found!r}, expected {expected}",
+            where=f"{path}: {field} = {reprlib.repr(found)}, expected {expected}",
             why="the policy would be fed other numbers than in training",
             fix="take the card that was written with the weights, or train again",
         )

@@ -215,13 +215,13 @@ CONTRACTS = {
 }
 
 
-def require_same(found: dict[str, Any], where: str) -> Contract:
+def require_same(found: Any, where: str) -> Contract:
     """The contract named in ``found`` (JSON form), when every field agrees with ours.
 
     Raises RefusedError RDTL-T012 with the file, the field and both values.
     """
-    name = found.get("name")
-    ours = CONTRACTS.get(str(name))
+    name = found.get("name") if isinstance(found, dict) else found
+    ours = CONTRACTS.get(str(name)) if isinstance(found, dict) else None
     if ours is None:
         raise RefusedError(
             "RDTL-T012",

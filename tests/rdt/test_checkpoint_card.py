@@ -21,12 +21,18 @@ from rdt.checkpoint.opening import open_checkpoint
 from rdt.model.policy_network import build, config_from_run
 from rdt.model.rdt import Rdt
 from rdt.spec import card as cards
-from rdt.spec.contract import CONTRACTS, LIBERO_VELOCITY
+from rdt.spec.contract import CONTRACTS, LIBERO_VELOCITY, require_same
 from tests.rdt import checkpoints, golden, synthetic
 
 pytestmark = pytest.mark.train
 
 FOREIGN = sorted(name for name in CONTRACTS if name != LIBERO_VELOCITY.name)
+
+
+TRAINING = {
+    "steps": 3, "seed": 0, "effective_batch": 1, "dataset_digest": "d", "suite": "s", "task": "t",
+    "demonstrations": 1, "windows": 1,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +124,27 @@ def test_swapped_weights_are_refused(made: Rdt, folder: Path) -> None:
         ({"state_mean": [0.5] * 128}, "statistics_digest"),
         ({"contract": {"name": "libero-velocity"}}, "action"),
         ({"training": {"steps": 3}}, "training"),
+        ({"contract": "libero-eef6d"}, "contract = 'libero-eef6d', expected an object"),
+        ({"contract": None}, "contract = None, expected an object"),
+        ({"encoders": ["a"]}, "encoders = ['a'], expected an object of texts"),
+        ({"encoders": {"vision": 1, "language": None}}, "expected an object of texts"),
+        ({"weights": ["raw"]}, "weights = ['raw'], expected a text"),
+        ({"dtype": 16}, "dtype = 16, expected a text"),
+        ({"dtype": "float32"}, "dtype = 'float32', pytorch_model.bin holds bfloat16"),
+        ({"weights_sha256": None}, "weights_sha256 = None, expected a text"),
+        ({"state_mean": 0.0}, "state_mean = 0.0, expected a list of finite numbers"),
+        ({"state_std": ["1"] * 128}, "state_std"),
+        ({"state_std": [float("nan")] * 128}, "state_std"),
+        ({"state_mean": [10**400] * 128}, "statistics_digest"),
+        ({"statistics_digest": {}}, "statistics_digest = {}, expected a text"),
+        ({"horizon": "64"}, "horizon = '64', expected a whole number"),
+        ({"horizon": True}, "horizon = True, expected a whole number"),
+        ({"camera_size": -1}, "camera_size = -1, expected a whole number"),
+        ({"origin": 3}, "origin = 3, expected a text"),
+        ({"training": "yes"}, "training = 'yes', expected an object or null"),
+        ({"origin": "trained", "training": {**TRAINING, "seed": "0"}}, "training.seed = '0'"),
+        ({"versions": {"torch": 2}}, "versions = {'torch': 2}, expected an object of texts"),
+        ({"format": 2.0}, "format = 2.0, expected a whole number"),
     ],
 )
 def test_a_card_that_was_changed_is_refused(
@@ -232,3 +259,10 @@ def test_inspection_sees_what_is_wrong(made: Rdt, folder: Path) -> None:
     errors = [f["code"] for f in found["findings"] if f["severity"] == "error"]
     assert errors == ["RDTL-T020", "RDTL-T018"]
     json.dumps(found)
+
+
+@pytest.mark.parametrize("found", [None, "libero-eef6d", ["name"], 3])
+def test_a_contract_must_be_an_object(found: Any) -> None:
+    with pytest.raises(RefusedError, match="is not known") as caught:
+        require_same(found, "statistics.json")
+    assert caught.value.problem.code == "RDTL-T012"

@@ -8,8 +8,10 @@ fed that way at all.
 from __future__ import annotations
 
 from importlib.metadata import version
+from pathlib import Path
 
 from launcher.core.errors import RefusedError
+from rdt.checkpoint import places
 from rdt.checkpoint.opening import VISION, Checkpoint
 from rdt.policy import slots
 from rdt.spec import card as cards
@@ -22,9 +24,11 @@ T5_WIDTH, SIGLIP_WIDTH, SIGLIP_TOKENS = 4096, 1152, 729
 def adopt(checkpoint: Checkpoint, contract: Contract) -> Card:
     """Write card.json beside the weights and return it; an equal card may be there already.
 
-    Raises RefusedError RDTL-T012 for another card or a contract that cannot hold, RDTL-T021
+    Raises RefusedError RDTL-T012 for another card, a contract that cannot hold or a file
+    beside one that its folder is read from, RDTL-T021
     for a network with fewer cameras than the contract.
     """
+    _require_preferred(checkpoint.origin.path)
     card = _card(checkpoint, contract)
     folder = checkpoint.origin.path.parent
     if checkpoint.card is None:
@@ -39,6 +43,17 @@ def adopt(checkpoint: Checkpoint, contract: Contract) -> Card:
             fix=f"remove {folder / cards.FILE} if it is wrong, then adopt again",
         )
     return checkpoint.card or card
+
+
+def _require_preferred(path: Path) -> None:
+    if (other := places.preferred(path)) is not None:
+        raise RefusedError(
+            "RDTL-T012",
+            "its folder is read from another file of weights",
+            where=f"{path}: the folder stands for {other}",
+            why="a card beside both would hold the digest of one, and the folder be refused",
+            fix=f"adopt {other}, or move {path.name} and config.json into a folder of their own",
+        )
 
 
 def _card(checkpoint: Checkpoint, contract: Contract) -> Card:

@@ -77,9 +77,7 @@ def _in_folder(folder: Path) -> list[Copy]:
     inner = folder / "policy"
     if not (folder / CONFIG).is_file() and (inner / CONFIG).is_file():
         folder = inner
-    found = [*_raw(folder), *(folder / EMA / name for name in (WEIGHTS, PICKLED))]
-    kept = {_kind(path): path for path in reversed(found) if path.is_file()}
-    if kept:
+    if kept := _kept(folder):
         return [
             Copy(kept[kind], kind, _layout(kept[kind])) for kind in ("raw", "ema") if kind in kept
         ]
@@ -92,6 +90,18 @@ def _in_folder(folder: Path) -> list[Copy]:
         where=f"{folder}: none of {WEIGHTS}, {PICKLED}, */{SHARED}, {EMA}/{WEIGHTS}",
         fix="name the folder in which config.json and the weights lie",
     )
+
+
+def preferred(path: Path) -> Path | None:
+    """The file that stands for the folder of ``path`` in its stead, None when ``path`` does."""
+    kept = _kept(path.parent)
+    return None if path in kept.values() else kept.get(_kind(path))
+
+
+def _kept(folder: Path) -> dict[str, Path]:
+    """The best file of each kind; of two formats of the same weights, one is read."""
+    found = [*_raw(folder), *(folder / EMA / name for name in (WEIGHTS, PICKLED))]
+    return {_kind(path): path for path in reversed(found) if path.is_file()}
 
 
 def _raw(folder: Path) -> list[Path]:

@@ -266,3 +266,24 @@ def test_a_contract_must_be_an_object(found: Any) -> None:
     with pytest.raises(RefusedError, match="is not known") as caught:
         require_same(found, "statistics.json")
     assert caught.value.problem.code == "RDTL-T012"
+
+
+def test_only_the_file_that_stands_for_its_folder_is_adopted(made: Rdt, folder: Path) -> None:
+    """A card for the other one would make the folder unreadable."""
+    contract = CONTRACTS["libero-eef6d"]
+    checkpoints.write(folder / "model.safetensors", made.state_dict())
+    with pytest.raises(RefusedError, match="another file of weights") as caught:
+        adopting.adopt(open_checkpoint(folder / "pytorch_model.bin"), contract)
+    assert caught.value.problem.code == "RDTL-T012"
+    assert f"adopt {folder / 'model.safetensors'}" in caught.value.problem.fix
+    assert not (folder / "card.json").exists()
+    assert checkpoint.load(folder).card is None
+    adopting.adopt(open_checkpoint(folder / "model.safetensors"), contract)
+    assert checkpoint.load(folder).card is not None
+
+
+@pytest.mark.parametrize("name", ["step-9.safetensors", "ema/model.safetensors"])
+def test_a_file_by_itself_is_adopted(name: str, made: Rdt, tmp_path: Path) -> None:
+    checkpoints.reference(tmp_path, made, name)
+    adopting.adopt(open_checkpoint(tmp_path / name), CONTRACTS["libero-eef6d"])
+    assert checkpoint.load(tmp_path / name).card is not None

@@ -69,7 +69,7 @@ def not_finite(checkpoint: Checkpoint) -> list[str]:
         name
         for window in tensors.windows(checkpoint.origin.path, checkpoint.header)
         for name, tensor in window.items()
-        if tensor.dtype.is_floating_point and not bool(torch.isfinite(tensor).all())
+        if tensor.dtype in tensors.REAL and not bool(torch.isfinite(tensor).all())
     ]
 
 

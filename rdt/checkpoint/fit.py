@@ -8,6 +8,7 @@ from typing import NamedTuple
 from launcher.core.errors import RdtlError, RefusedError
 from rdt.checkpoint.opening import Checkpoint
 from rdt.checkpoint.sizes import Difference, differences
+from rdt.checkpoint.tensors import REAL
 
 SHOWN = 3
 """How many tensors an error names; the others are counted."""
@@ -16,7 +17,7 @@ Shape = tuple[int, ...]
 
 
 class Fit(NamedTuple):
-    """Names of tensors that are missing, left over, of another shape or hold no real numbers.
+    """Names of tensors that are missing, left over, of another shape or no plain real numbers.
 
     ``misshaped`` has (name, stored shape, expected shape); ``fields`` are what in
     config.json explains it.
@@ -25,7 +26,7 @@ class Fit(NamedTuple):
     missing: list[str]
     unexpected: list[str]
     misshaped: list[tuple[str, Shape, Shape]]
-    whole_numbers: list[str]
+    encoded: list[str]
     fields: list[Difference]
 
 
@@ -40,7 +41,7 @@ def compare(checkpoint: Checkpoint) -> Fit:
             for name, shape in expected.items()
             if name in found and found[name].shape != shape
         ],
-        whole_numbers=[n for n, stored in found.items() if not stored.dtype.is_floating_point],
+        encoded=[name for name, stored in found.items() if stored.dtype not in REAL],
         fields=differences(checkpoint.config, found),
     )
 
@@ -49,7 +50,8 @@ def require(checkpoint: Checkpoint, fit: Fit) -> None:
     """Raise for tensors that do not make the network.
 
     RefusedError RDTL-T021 for other sizes, with the fields of config.json; RdtlError
-    RDTL-T020 for missing or unexpected tensors; RefusedError RDTL-T022 for integers.
+    RDTL-T020 for missing or unexpected tensors; RefusedError RDTL-T022 for
+    integers, float8 and other types that need scales.
     """
     where = str(checkpoint.origin.path)
     if fit.misshaped or fit.fields:
@@ -64,14 +66,18 @@ def require(checkpoint: Checkpoint, fit: Fit) -> None:
             why="a network with missing or foreign weights would be taken for the trained one",
             fix="name a checkpoint that is whole: rdtl checkpoint inspect lists every tensor",
         )
-    if fit.whole_numbers:
+    if fit.encoded:
         raise RefusedError(
             "RDTL-T022",
-            "the weights hold no real numbers",
-            where=f"{where}: {some(fit.whole_numbers)}",
+            "the weights are not stored as real numbers of 16 bits or more",
+            where=f"{where}: {some([_typed(checkpoint, name) for name in fit.encoded])}",
             why="quantised weights cannot be read without their scales",
             fix="name the checkpoint before it was quantised",
         )
+
+
+def _typed(checkpoint: Checkpoint, name: str) -> str:
+    return f"{name} ({checkpoint.header[name].dtype})".replace("torch.", "")
 
 
 def some(names: Sequence[str]) -> str:

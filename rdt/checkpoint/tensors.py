@@ -28,6 +28,10 @@ WINDOW_BYTES = 64 * 2**20
 """How much of a file is mapped at once while its tensors are copied."""
 
 
+REAL = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+"""Types whose numbers are weights as they stand, without scales or tables."""
+
+
 class Stored(NamedTuple):
     """Shape and type of a tensor in a file."""
 
@@ -111,10 +115,10 @@ def _tensors(path: Path, content: object) -> dict[str, Tensor]:
     if isinstance(content, Mapping) and isinstance(content.get(MODULE), Mapping):
         content = content[MODULE]
     if isinstance(content, Mapping):
-        foreign = [k for k, v in content.items() if not isinstance(v, Tensor)]
+        foreign = [k for k, v in content.items() if not _dense(v)]
         if content and not foreign:
             return {str(name): tensor for name, tensor in content.items()}
-        found = f"{foreign[0]!r} is no tensor" if foreign else "it is empty"
+        found = f"{foreign[0]!r} is no tensor with numbers of its own" if foreign else "it is empty"
     else:
         found = f"it holds a {type(content).__name__}"
     raise RdtlError(
@@ -124,6 +128,11 @@ def _tensors(path: Path, content: object) -> dict[str, Tensor]:
         why="a network is filled from names and tensors",
         fix="name pytorch_model.bin, model.safetensors or mp_rank_00_model_states.pt",
     )
+
+
+def _dense(value: object) -> bool:
+    """Whether it is a tensor with all its numbers: not sparse, nor one of the meta device."""
+    return isinstance(value, Tensor) and value.layout is torch.strided and not value.is_meta
 
 
 def _globals(path: Path) -> str:

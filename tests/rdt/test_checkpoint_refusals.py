@@ -14,6 +14,8 @@ import torch
 
 from launcher.core.errors import RdtlError, RefusedError
 from rdt import checkpoint
+from rdt.checkpoint import describing
+from rdt.checkpoint.opening import open_checkpoint
 from rdt.model.rdt import Rdt
 from tests.rdt import checkpoints
 
@@ -172,9 +174,30 @@ def test_missing_and_unexpected_tensors(name: str, made: Rdt, tmp_path: Path) ->
     assert "1 unexpected: model.extra.bias" in refused(folder, "RDTL-T020", RdtlError)
 
 
-def test_quantised_weights_are_refused(made: Rdt, tmp_path: Path) -> None:
-    folder = checkpoints.reference(tmp_path, made)
+@pytest.mark.parametrize("name", [BIN, SAFE])
+@pytest.mark.parametrize(
+    "dtype", [torch.int8, torch.bool, torch.complex64, torch.float8_e4m3fn, torch.float8_e5m2]
+)
+def test_encoded_weights_are_refused(
+    dtype: torch.dtype, name: str, made: Rdt, tmp_path: Path
+) -> None:
+    """Quantised ones above all. An inspection says so, and does not fail."""
+    folder = checkpoints.reference(tmp_path, made, name)
     state = made.state_dict()
-    state["img_adaptor.0.weight"] = state["img_adaptor.0.weight"].to(torch.int8)
-    checkpoints.write(folder / SAFE, state)
-    assert "img_adaptor.0.weight" in refused(folder, "RDTL-T022")
+    state["img_adaptor.0.weight"] = state["img_adaptor.0.weight"].to(dtype)
+    checkpoints.write(folder / name, state)
+    typed = f"img_adaptor.0.weight ({str(dtype).removeprefix('torch.')})"
+    assert typed in refused(folder, "RDTL-T022")
+    findings = describing.describe(open_checkpoint(folder))["findings"]
+    assert [f["code"] for f in findings if f["severity"] == "error"] == ["RDTL-T022"]
+
+
+@pytest.mark.parametrize("how", ["sparse", "meta", "csr"])
+def test_tensors_without_their_numbers(how: str, made: Rdt, tmp_path: Path) -> None:
+    folder = checkpoints.reference(tmp_path, made, BIN)
+    state = made.state_dict()
+    weight = state["img_adaptor.0.weight"]
+    changes = {"sparse": weight.to_sparse, "meta": weight.to, "csr": weight.to_sparse_csr}
+    state["img_adaptor.0.weight"] = changes[how](*(["meta"] if how == "meta" else []))
+    checkpoints.write(folder / BIN, state)
+    assert "'img_adaptor.0.weight' is no tensor" in refused(folder, "RDTL-T031", RdtlError)

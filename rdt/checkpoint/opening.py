@@ -156,6 +156,7 @@ def choose(found: Sequence[Copy], weights: Wanted) -> tuple[Copy, list[Finding]]
             "RDTL-T034",
             f"this checkpoint has no {weights} weights",
             where=", ".join(f"{copy.weights}: {copy.path}" for copy in found),
+            why="the average and the raw weights are different networks: none replaces the other",
             fix="leave --weights out, or name another checkpoint",
         )
     carded = [copy for copy in found if has_card(copy)]

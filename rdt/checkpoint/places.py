@@ -45,15 +45,17 @@ def copies(source: str | Path) -> list[Copy]:
     path = Path(source).absolute()
     if path.is_file():
         return [Copy(path, _kind(path), _layout(path))]
-    if path.is_dir():
+    if path.is_dir() and source != "":
         return _in_folder(path)
-    if isinstance(source, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", source):
+    is_name = isinstance(source, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", source)
+    if is_name and not path.parent.exists():  # in a folder that is here, a typing error
         return [copy._replace(layout="hub") for copy in _in_folder(_snapshot(source))]
     raise UsageError(
         "RDTL-T034",
         "there is no checkpoint of that name",
-        where=str(source),
-        why="it is neither a folder nor a file here, nor a hub id (owner/name)",
+        where=str(source) or "an empty name",
+        why="it is neither a folder nor a file here, nor a hub id (owner/name, no folder owner "
+        "being here)",
         fix="name a folder with config.json and weights, a file of weights, or a hub id",
     )
 
@@ -88,6 +90,7 @@ def _in_folder(folder: Path) -> list[Copy]:
         "RDTL-T034",
         "this folder holds no weights",
         where=f"{folder}: none of {WEIGHTS}, {PICKLED}, */{SHARED}, {EMA}/{WEIGHTS}",
+        why="a network is filled from one whole file of weights",
         fix="name the folder in which config.json and the weights lie",
     )
 

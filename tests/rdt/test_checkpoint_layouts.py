@@ -186,10 +186,14 @@ def test_names_that_lead_nowhere(
         checkpoint.load("someone/never-downloaded")
     assert remote.value.problem.code == "RDTL-T036"
     (tmp_path / "empty").mkdir()
-    for source in (tmp_path / "none", tmp_path / "empty", "not a name"):
+    monkeypatch.chdir(checkpoints.reference(tmp_path / "here", made))
+    (tmp_path / "here/runs").mkdir()
+    names = ("not a name", "./nosuch", "../nosuch", "~/x", "runs/typo", "")
+    for source in (tmp_path / "none", tmp_path / "empty", *names):
         with pytest.raises(UsageError) as caught:
             checkpoint.load(source)
         assert caught.value.problem.code == "RDTL-T034"
+        assert caught.value.problem.why
     folder = checkpoints.reference(tmp_path / "a/b/c/rdt", made)
     with pytest.raises(UsageError, match="no ema weights"):
         open_checkpoint(folder, "ema")

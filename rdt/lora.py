@@ -9,6 +9,8 @@ here by whole names, because a name's end is not enough: `attn.proj` also ends
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,7 +76,8 @@ class Adapted:
 def add(network: Rdt, settings: Lora | None = None) -> Adapted:
     """Freeze ``network`` and put a fresh adapter on it, which changes nothing yet.
 
-    Raises UsageError RDTL-T030 for a target that no linear layer has.
+    Raises UsageError RDTL-T030 for a target that no linear layer has, RdtlError RDTL-T030
+    for sizes that no adapter has.
     """
     settings = settings or Lora()
     matched = match(network, settings.targets)
@@ -87,7 +90,8 @@ def add(network: Rdt, settings: Lora | None = None) -> Adapted:
         bias="none",
         target_modules=[name for names in matched.values() for name in names],
     )
-    return _wrap(network, config, matched, digest(network))
+    with _unchanged_on_error(network):
+        return _wrap(network, config, matched, digest(network))
 
 
 def match(network: Rdt, targets: tuple[str, ...]) -> dict[str, list[str]]:
@@ -136,7 +140,7 @@ def load(network: Rdt, folder: Path) -> Adapted:
     Raises RefusedError RDTL-T037 for another base, RdtlError RDTL-T031 for damaged files,
     RDTL-T020 for tensors that do not fit.
     """
-    made_for = _read(folder / BASE)
+    made_for = _base(folder / BASE)
     base = digest(network)
     if made_for["base"] != base:
         raise RefusedError(
@@ -146,13 +150,17 @@ def load(network: Rdt, folder: Path) -> Adapted:
             why="its factors are corrections of weights that are not here",
             fix="load the checkpoint from which the adapter was trained",
         )
-    from peft import LoraConfig, set_peft_model_state_dict
+    from peft import set_peft_model_state_dict
 
-    _read(folder / CONFIG)  # so that a damaged file is ours to name
-    adapted = _wrap(network, LoraConfig.from_pretrained(folder), made_for["matched"], base)
-    state = tensors.mapped(folder / WEIGHTS)
-    _require_same(folder / WEIGHTS, state, _factors(adapted.model))
-    set_peft_model_state_dict(adapted.model, state)
+    config = _config(folder)
+    try:
+        state = tensors.mapped(folder / WEIGHTS)
+    except OSError as error:
+        raise _damaged(folder / WEIGHTS, error) from error
+    with _unchanged_on_error(network):
+        adapted = _wrap(network, config, made_for["matched"], base)
+        _require_same(folder / WEIGHTS, state, _factors(adapted.model))
+        set_peft_model_state_dict(adapted.model, state)
     return adapted
 
 
@@ -165,12 +173,40 @@ def merge(adapted: Adapted) -> Rdt:
     return adapted.network.requires_grad_(True)
 
 
+@contextmanager
+def _unchanged_on_error(network: Rdt) -> Iterator[None]:
+    """When the block fails, take off what peft has put on ``network`` so far."""
+    layers = {n: m for n, m in network.named_modules() if isinstance(m, nn.Linear)}
+    trained = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
+    attributes = set(vars(network))
+    try:
+        yield
+    except BaseException:
+        for name, module in layers.items():
+            network.set_submodule(name, module)
+        for parameter, flag in trained:
+            parameter.requires_grad_(flag)
+        for name in set(vars(network)) - attributes:
+            delattr(network, name)
+        raise
+
+
 def _wrap(network: Rdt, config: Any, matched: dict[str, list[str]], base: str) -> Adapted:
     from peft import get_peft_model
 
     config.inference_mode = False  # peft writes True; then nothing would train after a load
     layers, wanted = len(linear_layers(network)), {n for names in matched.values() for n in names}
-    model = get_peft_model(network, config)
+    try:
+        model = get_peft_model(network, config)
+    except (ValueError, TypeError, AttributeError, KeyError, RuntimeError) as error:
+        raise RdtlError(
+            "RDTL-T030",
+            "peft cannot build an adapter of these settings",
+            where=f"rank {config.r}, alpha {config.lora_alpha}, dropout {config.lora_dropout}: "
+            f"{error}",
+            why="rank must be a whole number above 0, dropout a share from 0 to 1",
+            fix="correct the settings, or copy the adapter's whole folder again",
+        ) from error
     if astray := sorted(wanted ^ set(model.targeted_module_names)):
         raise RdtlError(
             "RDTL-T030",
@@ -200,13 +236,42 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return dict(files.read_json(path))
     except (OSError, ValueError, TypeError) as error:
-        raise RdtlError(
-            "RDTL-T031",
-            "a file of an adapter is missing or damaged",
-            where=f"{path}: {error}",
-            why="an adapter is of use only on the base that this file names",
-            fix=f"copy the whole folder again: {WEIGHTS}, {CONFIG}, {BASE}",
-        ) from error
+        raise _damaged(path, error) from error
+
+
+def _base(path: Path) -> dict[str, Any]:
+    data = _read(path)
+    matched = data.get("matched")
+    if not isinstance(data.get("base"), str) or not isinstance(matched, dict):
+        raise _damaged(path, "no text base, or no object matched")
+    groups = list(matched.values())
+    if not all(isinstance(g, list) and all(isinstance(n, str) for n in g) for g in groups):
+        raise _damaged(path, "matched holds no lists of names")
+    return data
+
+
+def _config(folder: Path) -> Any:
+    """peft's settings; it fails in many ways on a file that is not its own."""
+    from peft import LoraConfig
+
+    _read(folder / CONFIG)
+    try:
+        config = LoraConfig.from_pretrained(folder)
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise _damaged(folder / CONFIG, error) from error
+    if type(config) is not LoraConfig:
+        raise _damaged(folder / CONFIG, f"peft_type is {config.peft_type}, not LORA")
+    return config
+
+
+def _damaged(path: Path, found: object) -> RdtlError:
+    return RdtlError(
+        "RDTL-T031",
+        "a file of an adapter is missing or damaged",
+        where=f"{path}: {found}",
+        why="an adapter is of use only whole, and on the base that its folder names",
+        fix=f"copy the whole folder again: {WEIGHTS}, {CONFIG}, {BASE}",
+    )
 
 
 def _require_same(path: Path, found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:

@@ -204,3 +204,56 @@ def test_damaged_adapters_are_named(tmp_path: Path) -> None:
     with pytest.raises(RdtlError, match="do not fit") as caught:
         lora.load(checkpoints.network(), tmp_path / "small")
     assert caught.value.problem.code == "RDTL-T020"
+
+
+def require_as_before(network: Rdt, before: dict[str, torch.Tensor]) -> None:
+    """``network`` bears no trace of an adapter: names, weights, flags, attributes."""
+    after = network.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    assert all(p.requires_grad for p in network.parameters())
+    assert not hasattr(network, "peft_config")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "code"),
+    [
+        ("base.json", {"base": 3}, "RDTL-T031"),
+        ("base.json", {"matched": None}, "RDTL-T031"),
+        ("base.json", {"matched": {"a": "b"}}, "RDTL-T031"),
+        ("adapter_config.json", {"r": 0}, "RDTL-T030"),
+        ("adapter_config.json", {"r": "x"}, "RDTL-T030"),
+        ("adapter_config.json", {"r": 4}, "RDTL-T020"),
+        ("adapter_config.json", {"lora_dropout": 2.0}, "RDTL-T030"),
+        ("adapter_config.json", {"target_modules": ["attn.qkv"]}, "RDTL-T030"),
+        ("adapter_config.json", {"peft_type": "IA3"}, "RDTL-T031"),
+        ("adapter_config.json", {"peft_type": "NONE"}, "RDTL-T031"),
+        ("adapter_model.safetensors", None, "RDTL-T031"),
+    ],
+)
+def test_a_refusal_leaves_the_network_as_it_was(
+    name: str, change: dict[str, object] | None, code: str, tmp_path: Path
+) -> None:
+    lora.save(trained(checkpoints.network(), Lora(rank=2)), tmp_path / "adapter")
+    path = tmp_path / "adapter" / name
+    if change is None:
+        path.unlink()
+    else:
+        path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    network = checkpoints.network()
+    before = {key: tensor.clone() for key, tensor in network.state_dict().items()}
+    with pytest.raises(RdtlError) as caught:
+        lora.load(network, tmp_path / "adapter")
+    assert caught.value.problem.code == code, str(caught.value)
+    require_as_before(network, before)
+    lora.add(network)
+
+
+@pytest.mark.parametrize("settings", [Lora(rank=0), Lora(rank=-1), Lora(dropout=2.0)])
+def test_settings_of_no_adapter(settings: Lora) -> None:
+    network = checkpoints.network()
+    before = {key: tensor.clone() for key, tensor in network.state_dict().items()}
+    with pytest.raises(RdtlError) as caught:
+        lora.add(network, settings)
+    assert caught.value.problem.code == "RDTL-T030"
+    require_as_before(network, before)

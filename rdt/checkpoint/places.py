@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from shlex import quote
 from typing import NamedTuple
 
 from launcher.core.errors import RefusedError, RemoteError, UsageError
@@ -136,9 +137,20 @@ def sharded(path: Path) -> RefusedError:
         "the weights are divided among the ranks (ZeRO-3)",
         where=str(path),
         why="no file holds the whole network",
-        fix=f"python {folder}/zero_to_fp32.py --safe_serialization {folder} {folder}/whole && "
-        f"cp {folder}/{CONFIG} {folder}/whole/, then name {folder}/whole",
+        fix=f"{_merging(folder)} && cp {quote(f'{folder}/{CONFIG}')} {quote(f'{folder}/whole/')}"
+        f", then name {folder}/whole",
     )
+
+
+def _merging(folder: Path) -> str:
+    """The shell command for DeepSpeed's script; before 0.15 it took a file as its output."""
+    script, whole = folder / "zero_to_fp32.py", f"{folder}/whole"
+    text = script.read_text(errors="replace") if script.is_file() else ""
+    program = f"python {quote(str(script))}" if text else "python -m deepspeed.utils.zero_to_fp32"
+    if text and "--safe_serialization" not in text:
+        out = quote(f"{whole}/{PICKLED}")
+        return f"mkdir -p {quote(whole)} && {program} {quote(str(folder))} {out}"
+    return f"{program} --safe_serialization {quote(str(folder))} {quote(whole)}"
 
 
 def _snapshot(name: str) -> Path:

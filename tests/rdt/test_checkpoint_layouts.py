@@ -23,6 +23,8 @@ from tests.rdt import checkpoints, synthetic
 
 pytestmark = pytest.mark.train
 
+BIN = "pytorch_model.bin"
+
 
 @pytest.fixture(scope="module")
 def made() -> Rdt:
@@ -102,10 +104,42 @@ def test_shards_of_zero_3_are_refused(trained: Path) -> None:
         assert f"python {trained / '3'}/zero_to_fp32.py" in caught.value.problem.fix
 
 
-@pytest.mark.slow
-def test_the_command_for_shards_works(trained: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "checkpoint-500"
+OLD_SCRIPT = """
+import argparse
+import torch
+from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+parser = argparse.ArgumentParser()
+parser.add_argument("checkpoint_dir")
+parser.add_argument("output_file")
+args = parser.parse_args()
+torch.save(get_fp32_state_dict_from_zero_checkpoint(args.checkpoint_dir), args.output_file)
+"""
+"""The arguments that the script had before DeepSpeed 0.15: the output is a file, no flag."""
+
+
+def test_the_command_for_shards_fits_the_script_beside_them(trained: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "my checkpoint"
     shutil.copytree(trained / "3", folder)
+    for script, command in (
+        (None, f"python '{folder}/zero_to_fp32.py' --safe_serialization '{folder}' "),
+        (OLD_SCRIPT, f"python '{folder}/zero_to_fp32.py' '{folder}' '{folder}/whole/{BIN}' && "),
+        ("", f"python -m deepspeed.utils.zero_to_fp32 --safe_serialization '{folder}' "),
+    ):
+        if script is not None:
+            (folder / "zero_to_fp32.py").write_text(script)
+        with pytest.raises(RefusedError) as caught:
+            checkpoint.load(folder)
+        assert command in caught.value.problem.fix
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("old", [False, True])
+def test_the_command_for_shards_works(old: bool, trained: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint 500"
+    shutil.copytree(trained / "3", folder)
+    if old:
+        (folder / "zero_to_fp32.py").write_text(OLD_SCRIPT)
     with pytest.raises(RefusedError) as caught:
         checkpoint.load(folder)
     command, _, then = caught.value.problem.fix.partition(", then name ")

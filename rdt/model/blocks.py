@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from launcher.core.errors import RefusedError
@@ -39,6 +40,7 @@ class _Normalise(torch.autograd.Function):
         return out.addcmul_(mean * spread, narrow)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
         x, weight, mean, scale = ctx.saved_tensors
         (gradient,) = gradients

@@ -61,6 +61,14 @@ def test_the_norm_of_numbers_far_from_zero(shift: float, limit: float) -> None:
     assert golden.distance(RmsNorm(32)(x), plain) <= limit
 
 
+def test_the_norm_is_differentiated_once_only() -> None:
+    """Its second derivative is not written out: asking for one fails, and gives no number."""
+    x = torch.randn(3, 8, generator=golden.seeded(), requires_grad=True)
+    (gradient,) = torch.autograd.grad(RmsNorm(8)(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
 def test_a_fresh_network_predicts_zero(inputs: small_rdt.Inputs) -> None:
     torch.manual_seed(0)
     assert small_rdt.predict(Rdt(small_rdt.CONFIG), inputs).abs().max() == 0

@@ -24,6 +24,7 @@ from rdt.spec import card as cards
 CONFIG, WEIGHTS, PICKLED = "config.json", "model.safetensors", "pytorch_model.bin"
 SHARED = "mp_rank_00_model_states.pt"
 SHARD = "zero_pp_rank_0_mp_rank_00_model_states.pt"
+PARTS = "model-*-of-*.safetensors"
 EMA = "ema"
 LEVELS_UP = 3
 """How far above the weights config.json may lie: checkpoint-N/ema/model.safetensors needs one."""
@@ -87,12 +88,16 @@ def _in_folder(folder: Path) -> list[Copy]:
     shards = sorted([*folder.glob(SHARD), *folder.glob(f"*/{SHARD}")])
     if shards:
         raise sharded(shards[0])
+    parts = sorted(folder.glob(PARTS))
     raise UsageError(
         "RDTL-T034",
         "this folder holds no weights",
         where=f"{folder}: none of {WEIGHTS}, {PICKLED}, */{SHARED}, {EMA}/{WEIGHTS}",
         why="a network is filled from one whole file of weights",
-        fix="name the folder in which config.json and the weights lie",
+        fix=f"join {len(parts)} parts ({parts[0].name}, …) into {WEIGHTS}: load all with "
+        "safetensors.torch.load_file into one dict and save that with save_file"
+        if parts
+        else "name the folder in which config.json and the weights lie",
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from launcher.core.errors import RdtlError, RefusedError
+from launcher.core.errors import RdtlError, RefusedError, UsageError
 from rdt import checkpoint
 from rdt.checkpoint import describing
 from rdt.checkpoint.opening import open_checkpoint
@@ -172,6 +172,25 @@ def test_missing_and_unexpected_tensors(name: str, made: Rdt, tmp_path: Path) ->
     assert "1 missing: model.blocks.0.ffn.fc1.bias" in where
     checkpoints.write(folder / name, {**made.state_dict(), "model.extra.bias": lost.clone()})
     assert "1 unexpected: model.extra.bias" in refused(folder, "RDTL-T020", RdtlError)
+
+
+def test_weights_in_parts_or_of_a_wrapper_get_a_hint(made: Rdt, tmp_path: Path) -> None:
+    folder = checkpoints.reference(tmp_path, made)
+    state = made.state_dict()
+    (folder / SAFE).unlink()
+    names = list(state)
+    for number, part in ((1, names[:20]), (2, names[20:])):
+        path = folder / f"model-0000{number}-of-00002.safetensors"
+        checkpoints.write(path, {name: state[name] for name in part})
+    with pytest.raises(UsageError) as caught:
+        checkpoint.load(folder)
+    assert caught.value.problem.code == "RDTL-T034"
+    assert "join 2 parts (model-00001-of-00002.safetensors" in caught.value.problem.fix
+    checkpoints.write(folder / SAFE, torch.nn.ModuleDict({"module": made}).state_dict())
+    with pytest.raises(RdtlError) as wrapped:
+        checkpoint.load(folder)
+    assert wrapped.value.problem.code == "RDTL-T020"
+    assert "take `module.` off the names" in wrapped.value.problem.fix
 
 
 @pytest.mark.parametrize("name", [BIN, SAFE])

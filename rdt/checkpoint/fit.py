@@ -66,7 +66,7 @@ def require(checkpoint: Checkpoint, fit: Fit) -> None:
             why="a network with missing or foreign weights would be taken for the trained one",
             fix="take `module.` off the names: it is of a parallel wrapper, whose inner network "
             "is to be saved (wrapper.module.state_dict())"
-            if all(name.startswith("module.") for name in checkpoint.header)
+            if fit.unexpected and all(name.startswith("module.") for name in checkpoint.header)
             else "name a checkpoint that is whole: rdtl checkpoint inspect lists every tensor",
         )
     if fit.encoded:

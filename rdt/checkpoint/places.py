@@ -63,8 +63,11 @@ def copies(source: str | Path) -> list[Copy]:
 
 
 def config_of(path: Path) -> Path:
-    """The config.json nearest above a file of weights; UsageError RDTL-T034 when there is none."""
-    folders = path.parents[:LEVELS_UP]
+    """The config.json nearest above a file of weights, for a link also above its target.
+
+    Raises UsageError RDTL-T034 when there is none.
+    """
+    folders = list(dict.fromkeys([*path.parents[:LEVELS_UP], *path.resolve().parents[:LEVELS_UP]]))
     for folder in folders:
         if (folder / CONFIG).is_file():
             return folder / CONFIG

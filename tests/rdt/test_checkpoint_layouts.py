@@ -235,3 +235,13 @@ def test_names_that_lead_nowhere(
     with pytest.raises(UsageError, match=r"no config\.json") as caught:
         checkpoint.load(folder)
     assert caught.value.problem.code == "RDTL-T034"
+
+
+def test_a_link_to_weights_has_the_config_of_its_target(made: Rdt, tmp_path: Path) -> None:
+    folder = checkpoints.reference(tmp_path / "store/rdt", made)
+    link = tmp_path / "a/b/c/best.safetensors"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(folder / "model.safetensors")
+    loaded = checkpoint.load(link)
+    assert checkpoints.equal(loaded.network.state_dict(), made.state_dict())
+    assert loaded.origin.config == folder / "config.json"

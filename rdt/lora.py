@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -227,7 +228,9 @@ def _factors(model: PeftModel) -> dict[str, Tensor]:
 
 def _write(adapted: Adapted, folder: Path) -> None:
     write_tensors(folder / WEIGHTS, _factors(adapted.model))
-    adapted.model.peft_config["default"].save_pretrained(folder)
+    config = copy(adapted.model.peft_config["default"])
+    config.target_modules = sorted(name for names in adapted.matched.values() for name in names)
+    config.save_pretrained(folder)  # whole names: peft shortens them to ends that are ambiguous
     files.sync_file(folder / CONFIG)
     files.write_json(folder / BASE, {"base": adapted.base, "matched": adapted.matched})
 

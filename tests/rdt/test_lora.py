@@ -158,12 +158,18 @@ def test_saved_and_loaded_again(tmp_path: Path) -> None:
     assert caught.value.problem.code == "RDTL-U027"
 
 
-def test_peft_itself_reads_the_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("depth", [1, 4])
+def test_peft_itself_reads_the_folder(depth: int, tmp_path: Path) -> None:
+    """Of many names (depth 4) it makes short ends; the folder has the whole ones."""
     from peft import PeftModel
 
-    adapted = trained(checkpoints.network())
+    adapted = trained(checkpoints.network(depth=depth))
     lora.save(adapted, tmp_path / "adapter")
-    other = checkpoints.network()
+    written = json.loads((tmp_path / "adapter/adapter_config.json").read_text())
+    wanted = {name for names in adapted.matched.values() for name in names}
+    assert len(wanted) == depth * 7 + 7
+    assert set(written["target_modules"]) == wanted
+    other = checkpoints.network(depth=depth)
     PeftModel.from_pretrained(other, str(tmp_path / "adapter"))
     assert torch.equal(outputs(other.eval()), outputs(adapted.network))
 

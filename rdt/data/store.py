@@ -1,101 +1,26 @@
 """One shape for every data set: episodes, flat arrays over all steps, pictures by step number.
 
-What differs between copies of the same demonstrations is settled when a set is read
-and named in :class:`Conventions`: row t always is what is seen and felt before action
-t, and -1 always opens the gripper. Pictures stay as they lie in the file; `rotation`
-says how. Readers (:mod:`rdt.data.libero`, :mod:`rdt.data.rlds`,
-:mod:`rdt.data.lerobot`) yield one :class:`Recording` after the other, so that what
-needs no pictures, like statistics, needs the memory of one episode.
+Three readers (:mod:`rdt.data.libero`, :mod:`rdt.data.rlds`, :mod:`rdt.data.lerobot`)
+yield one recording after the other; :func:`stream` hands them on, so that statistics need
+the memory of one episode, and :class:`EpisodeStore` keeps all numbers and reads pictures
+when they are asked for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from launcher.core.checks import Finding
 from launcher.core.errors import RdtlError, RefusedError
+from rdt.data.recording import CAMERAS, Episode, Reader, Recording
+from rdt.data.selection import Selection
 from rdt.data.unified import RobotState
 from rdt.spec.contract import Contract
-
-CAMERAS = ("agentview", "eye_in_hand")
-
-
-@dataclass(frozen=True)
-class Conventions:
-    """What a set's own numbers mean, where copies differ.
-
-    ``gripper_open``: the sign of actions[:, 6] that opens the fingers. ``alignment``:
-    whether a row holds what was observed "before" or "after" its action. ``rotation`` of
-    the pictures: "raw" (bottom-up, as the simulator renders) or "180".
-    """
-
-    gripper_open: int = -1
-    alignment: str = "before"
-    rotation: str = "raw"
-
-
-@dataclass(frozen=True)
-class Episode:
-    """One demonstration; ``length`` in control steps, after alignment."""
-
-    file: Path
-    name: str
-    task: str
-    instruction: str
-    length: int
-
-
-class Recording(NamedTuple):
-    """One episode with its numbers, aligned and with -1 = open.
-
-    ``actions`` (T, 7) and ``robot`` (T, ·) in the file's own float type, ``sampled`` (n,)
-    int64 rows with a picture of their own, ``pictures``: where each camera's lie, a thing
-    that only its reader understands.
-    """
-
-    episode: Episode
-    actions: NDArray[Any]
-    robot: RobotState
-    sampled: NDArray[np.int64]
-    pictures: dict[str, Any]
-
-
-Wanted = tuple[Any, int, int]
-"""(place of an episode's pictures, first row, how many rows)."""
-
-
-class Reader(Protocol):
-    """One layout on disk. Making one reads descriptions only; all else raises RdtlError."""
-
-    path: Path
-    kind: str
-    conventions: Conventions
-
-    def recordings(self) -> Iterator[Recording]:
-        """Every chosen episode in the set's order."""
-        ...
-
-    def picture_size(self, place: Any) -> tuple[int, int]:
-        """Height and width of the pictures at ``place``."""
-        ...
-
-    def read(self, wanted: Sequence[Wanted], out: NDArray[np.uint8]) -> None:
-        """Fill ``out`` (n, S, S, 3) with the rows of ``wanted``, one after the other."""
-        ...
-
-    def files(self) -> list[Path]:
-        """Every file that the set consists of."""
-        ...
-
-    def findings(self) -> list[Finding]:
-        """What is readable but slow or suspicious; complete after `recordings`."""
-        ...
 
 
 class EpisodeStore:
@@ -105,13 +30,14 @@ class EpisodeStore:
     ``robot`` of arrays (N, ·), `joint_pos` all NaN when the set has none; ``sampled`` (n,)
     int64, flat numbers of the steps with a picture of their own; ``cameras`` that every
     episode has; ``picture_size`` S in pixels, 0 without cameras; ``conventions`` of the
-    files, ``rotation`` among them.
+    files, ``rotation`` among them; ``quaternion`` (N, 4) xyzw of the hand where recorded.
     """
 
     def __init__(self, reader: Reader) -> None:
         self.path, self.kind, self.conventions = reader.path, reader.kind, reader.conventions
         self.rotation = reader.conventions.rotation
         self._reader = reader
+        self._files = describe(reader.files())
         recordings = list(reader.recordings())
         self.episodes = [recording.episode for recording in recordings]
         self.ends = np.cumsum([episode.length for episode in self.episodes], dtype=np.int64)
@@ -126,6 +52,7 @@ class EpisodeStore:
         self.sampled = np.concatenate(
             [r.sampled + start for r, start in zip(recordings, self.starts, strict=True)]
         )
+        self.quaternion = _quaternions(recordings)
         self._places = _by_camera(recordings)
         self.cameras = tuple(self._places)
         self.picture_size = self._common_size()
@@ -157,8 +84,8 @@ class EpisodeStore:
         self._reader.read([(places[number], row, n) for number, row, n in chosen], out)
 
     def source(self) -> dict[str, Any]:
-        """What the data came from: kind, and size and mtime of every file, as JSON."""
-        return {"kind": self.kind, "path": str(self.path), "files": describe(self._reader.files())}
+        """What was read: kind, path, and size and mtime of every file then, as JSON."""
+        return {"kind": self.kind, "path": str(self.path), "files": self._files}
 
     def findings(self) -> list[Finding]:
         """What is readable but slow or suspicious, e.g. pictures chunked across frames."""
@@ -218,12 +145,18 @@ class EpisodeStore:
         )
 
 
+def _quaternions(recordings: list[Recording]) -> NDArray[Any] | None:
+    found = [r.quaternion for r in recordings if r.quaternion is not None]
+    return np.concatenate(found) if len(found) == len(recordings) else None
+
+
 def _by_camera(recordings: list[Recording]) -> dict[str, list[Any]]:
     """Places of the pictures by camera; an episode that lacks one refuses the set."""
     cameras = [c for c in CAMERAS if any(c in recording.pictures for recording in recordings)]
-    for episode, *_, pictures in recordings:
+    for recording in recordings:
+        episode = recording.episode
         for camera in cameras:
-            if camera not in pictures:
+            if camera not in recording.pictures:
                 raise RefusedError(
                     "RDTL-D034",
                     f"an episode has no pictures of the camera {camera}",
@@ -259,3 +192,59 @@ def open_store(
     and offset or data set for what cannot be read.
     """
     return EpisodeStore(find_reader(path, Selection(tasks, demos), gripper_open, alignment))
+
+
+def stream(path: Path, **options: Any) -> Iterator[Recording]:
+    """The episodes of the set at ``path``, one in memory at a time; options of `open_store`."""
+    selection = Selection(options.pop("tasks", ()), options.pop("demos", ()))
+    yield from find_reader(path, selection, **options).recordings()
+
+
+def find_reader(
+    path: Path, selection: Selection, gripper_open: int = -1, alignment: str | None = None
+) -> Reader:
+    """The reader for what lies at ``path``.
+
+    Raises RdtlError RDTL-D014 when there is nothing, RDTL-D023 when the set lies one
+    level up or down, with the path to use.
+    """
+    # Imported here: each reader needs libraries that the others do without.
+    if (path / "dataset_info.json").is_file():
+        from rdt.data.rlds import RldsShards
+
+        return RldsShards(path, selection, gripper_open, alignment)
+    if (path / "meta/info.json").is_file():
+        from rdt.data.lerobot import LeRobotFolder
+
+        return LeRobotFolder(path, selection, gripper_open, alignment)
+    if path.is_file() or next(path.rglob("*.hdf5"), None):
+        from rdt.data.libero import LiberoFiles
+
+        return LiberoFiles(path, selection, gripper_open, alignment)
+    raise _nothing_here(path)
+
+
+def _nothing_here(path: Path) -> RdtlError:
+    marks = ("dataset_info.json", "meta/info.json")
+    inside = [found for mark in marks for found in path.glob(f"*/{mark}")]
+    inside += [found for mark in marks for found in path.glob(f"*/*/{mark}")]
+    above = [path.parent / mark for mark in marks if (path.parent / mark).is_file()]
+    roots = sorted(
+        {found.parent.parent if found.parent.name == "meta" else found.parent for found in inside}
+        | {path.parent for _ in above}
+    )
+    if roots:
+        return RdtlError(
+            "RDTL-D023",
+            "this folder is not the data set itself",
+            where=f"{path}: it lies in {', '.join(map(str, roots[:5]))}",
+            why="dataset_info.json (RLDS) or meta/info.json (LeRobot) marks a data set",
+            fix=f"name that folder, e.g. {roots[0]}",
+        )
+    return RdtlError(
+        "RDTL-D014",
+        "there is no demonstration file" if not path.exists() else "there is no data set here",
+        where=str(path),
+        why="looked for *.hdf5 (LIBERO), dataset_info.json (RLDS) and meta/info.json (LeRobot)",
+        fix="check the path and that its storage is mounted",
+    )

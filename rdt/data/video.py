@@ -88,7 +88,7 @@ class VideoCache:
         frames = video.decode(start, end - start, size)
         for block in range(first, last + 1):
             place = block * BLOCK - start
-            self._blocks[path, block] = frames[place : place + BLOCK]
+            self._blocks[path, block] = frames[place : place + BLOCK].copy()
 
 
 def _times(path: Path) -> list[Fraction]:

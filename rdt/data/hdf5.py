@@ -38,7 +38,7 @@ def open_file(path: Path) -> h5py.File:
         )
     try:
         return h5py.File(path, "r")
-    except OSError as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise RdtlError(
             "RDTL-D013",
             "a demonstration file is not whole",
@@ -90,7 +90,7 @@ def _damage(path: Path) -> str:
     try:
         with _Padded(path) as padded, h5py.File(padded, "r") as file:
             unreadable = _walk(file, extents)
-    except OSError:
+    except (OSError, RuntimeError, ValueError, OverflowError):
         return f"{size} bytes; this is no HDF5 file, or not even its first bytes are there"
     cut = sorted(extent for extent in extents if extent[0] + extent[1] > size)
     if not cut:
@@ -104,7 +104,7 @@ def _walk(group: h5py.Group, extents: list[Extent]) -> list[str]:
     """Collect the extents below ``group``; returns the names whose headers lie behind the cut."""
     try:
         names = list(group)
-    except RuntimeError:
+    except (RuntimeError, ValueError, OverflowError):
         return [group.name]
     unreadable = []
     for name in names:
@@ -114,7 +114,7 @@ def _walk(group: h5py.Group, extents: list[Extent]) -> list[str]:
                 unreadable += _walk(item, extents)
             else:
                 extents += _extents(item)
-        except (KeyError, OSError, RuntimeError):
+        except (KeyError, OSError, RuntimeError, ValueError, OverflowError):
             unreadable.append(f"{group.name.rstrip('/')}/{name}")
     return unreadable
 

@@ -96,7 +96,9 @@ class LiberoFiles:
         path = self._paths[file]
         arrays = {name: _array(demo, name, path) for name in ("actions", *ROBOT_DATASETS)}
         pictures = {
-            camera: demo[dataset] for camera, dataset in CAMERA_DATASETS.items() if dataset in demo
+            camera: _dataset(demo, name, path)
+            for camera, name in CAMERA_DATASETS.items()
+            if name in demo
         }
         lengths = {name: len(values) for name, values in arrays.items()}
         lengths |= {dataset.name: dataset.shape[0] for dataset in pictures.values()}
@@ -271,8 +273,15 @@ def require(parent: h5py.Group, name: str, path: Path) -> Any:
     return parent[name]
 
 
+def _dataset(demo: h5py.Group, name: str, path: Path) -> h5py.Dataset:
+    found = require(demo, name, path)
+    if not isinstance(found, h5py.Dataset):  # a damaged header can make it a group or a type
+        raise TypeError(f"{demo.name}/{name} is no array")
+    return found
+
+
 def _array(demo: h5py.Group, name: str, path: Path) -> NDArray[np.float64]:
-    dataset = require(demo, name, path)
+    dataset = _dataset(demo, name, path)
     width = dataset.shape[1] if len(dataset.shape) == 2 else len(dataset.shape)
     where = f"{path}: {demo.name}/{name}"
     if name == "actions":

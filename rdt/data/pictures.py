@@ -23,7 +23,7 @@ def size(data: bytes, where: str) -> tuple[int, int]:
             return int(height), int(width)
         if data.startswith(PNG):
             return int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")
-    except ValueError as error:
+    except (ValueError, LookupError) as error:  # simplejpeg looks unknown colours up in a table
         raise undecodable(where, str(error)) from error
     raise undecodable(where, f"it starts with {data[:4]!r}")
 
@@ -42,7 +42,7 @@ def decode(data: bytes, out: NDArray[np.uint8], where: str) -> None:
         else:
             with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
                 out[:] = np.asarray(picture.convert("RGB"))
-    except (ValueError, OSError, SyntaxError) as error:
+    except (ValueError, LookupError, OSError, SyntaxError) as error:
         raise undecodable(where, str(error)) from error
 
 

@@ -38,6 +38,8 @@ class Video:
 
         Raises RdtlError RDTL-D032 when ffmpeg cannot, or shows another number of them.
         """
+        if first + count > len(self):
+            raise broken(self.path, f"it has {len(self)} frames, {first + count} are asked for")
         seek = []
         if first > 0:
             between = (self.times[first - 1] + self.times[first]) / 2 - self.times[0]
@@ -49,7 +51,8 @@ class Video:
         if len(data) != expected:
             raise broken(
                 self.path,
-                f"{len(data)} bytes for frames {first} … {first + count - 1}, not {expected}",
+                f"{len(data)} bytes for frames {first} … {first + count - 1} of {size} x {size} "
+                f"pixels, not {expected}",
             )
         return np.frombuffer(data, np.uint8).reshape(count, size, size, 3)
 

@@ -20,7 +20,7 @@ from tests.data import writers
 
 @pytest.fixture(scope="session")
 def collected(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two demonstrations of libero_object task 0 by the scripted expert, each fourth step with a
+    """Two demonstrations of libero_object task 0 by the scripted expert, each eighth step with a
     new picture of 64 pixels (rendering is what costs), collected and merged as by `rdtl`."""
     from jobs import collect, dataset
 
@@ -28,7 +28,7 @@ def collected(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = RunConfig(
         name="test",
         task=Task(camera_size=64),
-        collect=Collect(demos=2, render_every=4, shards=1),
+        collect=Collect(demos=2, render_every=8, shards=1),
     ).model_dump(mode="json")
     files.write_json(run.plan, {"config": config})
     job = Job(run, config, "collect", 0, 1, attempt=0, node=0)

@@ -8,11 +8,12 @@ turned by 180 degrees and their state is float32, as in the public copies.
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import struct
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,16 @@ class Demo:
 
     def __len__(self) -> int:
         return len(self.arrays["actions"])
+
+    def part(self, steps: int, every: int = 1) -> Demo:
+        """Its first steps, with each ``every``-th pixel of the pictures."""
+        return replace(
+            self,
+            arrays={
+                name: values[:steps, ::every, ::every] if name.endswith("_rgb") else values[:steps]
+                for name, values in self.arrays.items()
+            },
+        )
 
 
 def load(path: Path) -> list[Demo]:
@@ -123,7 +134,10 @@ def example_class() -> Any:
     lists = (("bytes_list", "BytesList"), ("float_list", "FloatList"), ("int64_list", "Int64List"))
     feature = message(
         "Feature",
-        [(name, n + 1, kinds.TYPE_MESSAGE, False, f".t.{of}") for n, (name, of) in enumerate(lists)],
+        [
+            (name, n + 1, kinds.TYPE_MESSAGE, False, f".t.{of}")
+            for n, (name, of) in enumerate(lists)
+        ],
     )
     feature.oneof_decl.add(name="kind")
     for field in feature.field:
@@ -206,10 +220,10 @@ def write_rlds(
     """Shards and description; ``episodes`` as of :func:`rlds_episode`."""
     folder.mkdir(parents=True)
     cuts = np.linspace(0, len(episodes), shards + 1).round().astype(int).tolist()
-    for shard, (start, end) in enumerate(zip(cuts, cuts[1:], strict=False)):
+    for shard, (start, end) in enumerate(itertools.pairwise(cuts)):
         path = folder / f"{name}-train.tfrecord-{shard:05d}-of-{shards:05d}"
         path.write_bytes(b"".join(frame(example(values)) for values in episodes[start:end]))
-    lengths = [str(end - start) for start, end in zip(cuts, cuts[1:], strict=False)]
+    lengths = [str(end - start) for start, end in itertools.pairwise(cuts)]
     template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
     split = {"name": "train", "shardLengths": lengths, "filepathTemplate": template}
     description = {"name": name, "version": "1.0.0", "fileFormat": "tfrecord", "splits": [split]}
@@ -219,12 +233,15 @@ def write_rlds(
 
 def write_lerobot2(demos: Sequence[Demo], folder: Path, encoding: str = "PNG") -> Path:
     """Version 2.1: a parquet file per episode with its pictures; plain key names."""
-    cameras = {name: {"dtype": "image", "shape": [64, 64, 3]} for name in ("image", "wrist_image")}
+    shape = list(demos[0].turned[0].shape[1:])
+    cameras = {name: {"dtype": "image", "shape": shape} for name in ("image", "wrist_image")}
     rows = {"state": {"dtype": "float32", "shape": [8]}, "actions": {"dtype": "float32"}}
     data_path = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
     _write_info(folder, demos, "v2.1", cameras | rows, {"data_path": data_path})
     tasks = _tasks(demos)
-    _write_lines(folder / "meta/tasks.jsonl", [{"task_index": i, "task": t} for t, i in tasks.items()])
+    _write_lines(
+        folder / "meta/tasks.jsonl", [{"task_index": i, "task": t} for t, i in tasks.items()]
+    )
     listed = [
         {"episode_index": n, "tasks": [demo.instruction], "length": len(demo)}
         for n, demo in enumerate(demos)
@@ -250,7 +267,8 @@ AV1 = ("-c:v", "libsvtav1", "-g", "2", "-crf", "30", "-pix_fmt", "yuv420p")
 def write_lerobot3(demos: Sequence[Demo], folder: Path, codec: Sequence[str] = LOSSLESS) -> Path:
     """Version 3.0: all episodes in one parquet file and one video per camera."""
     keys = ("observation.images.image", "observation.images.image2")
-    cameras = {key: {"dtype": "video", "shape": [64, 64, 3]} for key in keys}
+    shape = list(demos[0].turned[0].shape[1:])
+    cameras = {key: {"dtype": "video", "shape": shape} for key in keys}
     rows = {"observation.state": {"dtype": "float32", "shape": [8]}, "action": {"dtype": "float32"}}
     paths = {
         "data_path": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
@@ -294,7 +312,7 @@ def write_lerobot3(demos: Sequence[Demo], folder: Path, codec: Sequence[str] = L
 
 def write_video(frames: NDArray[np.uint8], path: Path, codec: Sequence[str]) -> None:
     """(n, S, S, 3) uint8 RGB as mp4."""
-    n, height, width, _ = frames.shape
+    height, width = frames.shape[1:3]
     source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}"]
     program = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-v", "error", *source]
     timing = ["-r", str(NOMINAL_FPS), "-i", "-", *codec, str(path)]

@@ -89,7 +89,7 @@ class Meta:
         videos = dict.fromkeys(
             place[0] for places in self._video_places.values() for place in places.values()
         )
-        return [*meta, *data, *(path for path in videos if path.is_file())]
+        return [*meta, *data, *videos]
 
     def instruction(self, indices: pa.ChunkedArray, where: str) -> str:
         """The task of an episode in words; all its rows must name the same."""

@@ -168,8 +168,20 @@ def _by_camera(recordings: list[Recording]) -> dict[str, list[Any]]:
 
 
 def describe(paths: list[Path]) -> list[dict[str, Any]]:
-    """Path, size in bytes and mtime in ns of each file, in the order given."""
-    found = [(path, path.stat()) for path in paths]
+    """Path, size in bytes and mtime in ns of each file, in the order given.
+
+    Raises RdtlError RDTL-D014 for one that is missing.
+    """
+    try:
+        found = [(path, path.stat()) for path in paths]
+    except OSError as error:
+        raise RdtlError(
+            "RDTL-D014",
+            "a file of the data set is missing",
+            where=f"{error.filename}: {error.strerror}",
+            why="the description of the data set names it",
+            fix="copy the data set again, or check that its storage is mounted",
+        ) from error
     return [
         {"path": str(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
         for path, stat in found

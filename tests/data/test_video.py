@@ -37,7 +37,8 @@ CODECS = {
     "H.264, one key frame": ("-c:v", "libx264", "-g", "250", "-pix_fmt", "yuv420p"),
     "odd times": (
         *("-c:v", "libx264", "-g", "30", "-pix_fmt", "yuv420p"),
-        *("-fps_mode", "vfr", "-vf", "setpts=(0.7+N/29.97+0.011*mod(N\\,3))/TB"),
+        *("-fps_mode", "vfr", "-enc_time_base", "1:90000"),
+        *("-vf", "settb=1/90000,setpts=(0.7+N/29.97+0.011*mod(N\\,3))/TB"),
     ),
 }
 

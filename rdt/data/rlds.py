@@ -107,22 +107,21 @@ class RldsShards:
             if feature in features
         }
         lengths = {CAMERA_FEATURES[camera]: len(place.sizes) for camera, place in places.items()}
-        state = _rows(shard, features, STATE, lengths, where)
-        joints = _rows(shard, features, JOINTS, lengths, where) if JOINTS in features else None
-        actions, robot = aligned(
-            _rows(shard, features, ACTION, lengths, where),
-            split_state(state, joints, f"{where}, {STATE}"),
-            self.conventions,
-            lengths | {STATE: len(state)},
-            where,
-        )
+        if not lengths:
+            lengths[LANGUAGE] = len(tfrecord.blobs(shard, features[LANGUAGE])[0])
+        rows = {
+            name: _rows(shard, _feature(features, name, where), lengths, f"{where}, {name}")
+            for name in (ACTION, STATE, *([JOINTS] if JOINTS in features else []))
+        }
+        robot = split_state(rows[STATE], rows.get(JOINTS), f"{where}, {STATE}")
+        actions, robot = aligned(rows[ACTION], robot, self.conventions, lengths, where)
         T = len(actions)
         episode = Episode(shard.path, name, task, instruction, T)
         return Recording(episode, actions, robot, np.arange(T), dict(places))
 
     def _text(self, shard: ByteFile, features: dict[str, Extent], name: str, where: str) -> str:
         """The first value of a list of texts; RDTL-D020 when it is empty."""
-        offsets, sizes = tfrecord.blobs(shard, _feature(features, name, where))
+        offsets, sizes = tfrecord.blobs(shard, _feature(features, name, where), most=1)
         try:
             text = shard.read(int(offsets[0]), int(sizes[0])).decode().strip() if len(sizes) else ""
         except UnicodeDecodeError as error:
@@ -178,18 +177,16 @@ def _feature(features: dict[str, Extent], name: str, where: str) -> Extent:
 
 
 def _rows(
-    shard: ByteFile, features: dict[str, Extent], name: str, lengths: dict[str, int], where: str
+    shard: ByteFile, feature: Extent, lengths: dict[str, int], where: str
 ) -> NDArray[np.float32]:
-    """A flattened list of floats as (T, ·): T is the number of instructions or pictures."""
-    values = tfrecord.floats(shard, _feature(features, name, where))
-    if LANGUAGE not in lengths:
-        lengths[LANGUAGE] = len(tfrecord.blobs(shard, features[LANGUAGE])[0])
-    T = lengths[LANGUAGE]
+    """A flattened list of floats as (T, ·), T being the number of pictures."""
+    values = tfrecord.floats(shard, feature)
+    name, T = next(iter(lengths.items()))
     if T == 0 or len(values) % T:
         raise RdtlError(
             "RDTL-D031",
             "the parts of an episode differ in length",
-            where=f"{where}: {T} instructions, {len(values)} numbers in {name}",
+            where=f"{where}: {len(values)} numbers for {T} times {name}",
             why="nobody can tell which action answers which observation",
             fix="convert this episode again, or choose others",
         )

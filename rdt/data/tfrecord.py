@@ -109,36 +109,36 @@ def fields(file: ByteFile, message: Extent) -> Iterator[tuple[int, int, Extent]]
         at = value.end
 
 
-def _only(file: ByteFile, message: Extent, number: int, what: str) -> Extent:
-    """The one value of field ``number``; parts may come in any order."""
-    found = [value for n, wire, value in fields(file, message) if (n, wire) == (number, WIRE_SIZED)]
-    if len(found) != 1:
-        raise damaged(file, message.start, f"{len(found)} times {what} where one belongs")
-    return found[0]
+def _parts(file: ByteFile, message: Extent, *numbers: int) -> list[Extent]:
+    """The values of the fields ``numbers``, each there once; they may come in any order."""
+    found = [(number, value) for number, wire, value in fields(file, message) if wire == WIRE_SIZED]
+    if sorted(number for number, _ in found if number in numbers) != sorted(numbers):
+        raise damaged(file, message.start, f"fields {numbers} are missing or doubled")
+    values = dict(found)
+    return [values[number] for number in numbers]
 
 
 def features(file: ByteFile, example: Extent) -> dict[str, Extent]:
     """The features of an Example by name; their values are not read."""
     found: dict[str, Extent] = {}
-    for number, wire, entry in fields(file, _only(file, example, 1, "a map of features")):
+    for number, wire, entry in fields(file, *_parts(file, example, 1)):
         if (number, wire) != (1, WIRE_SIZED):
             raise damaged(file, entry.start, f"a map of features with field {number}")
-        name = _only(file, entry, 1, "a feature's name")
+        name, value = _parts(file, entry, 1, 2)
         try:
             key = file.read(name.start, name.end - name.start).decode()
         except UnicodeDecodeError as error:
             raise damaged(file, name.start, "a feature's name is no text") from error
         if key in found:
             raise damaged(file, entry.start, f"the feature {key} stands there twice")
-        found[key] = _only(file, entry, 2, "a feature's value")
+        found[key] = value
     return found
 
 
 def floats(file: ByteFile, feature: Extent) -> NDArray[np.float32]:
     """The values of a list of floats, (n,) float32, copied; packed runs and single values."""
     parts = []
-    listed = _only(file, feature, FLOAT_LIST, "a list of floats")
-    for number, wire, value in fields(file, listed):
+    for number, wire, value in fields(file, *_parts(file, feature, FLOAT_LIST)):
         size = value.end - value.start
         if number != 1 or wire not in (WIRE_SIZED, WIRE_FOUR) or size % 4:
             raise damaged(file, value.start, "a list of floats holds something else")
@@ -146,17 +146,21 @@ def floats(file: ByteFile, feature: Extent) -> NDArray[np.float32]:
     return np.frombuffer(b"".join(parts), "<f4").astype(np.float32)
 
 
-def blobs(file: ByteFile, feature: Extent) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def blobs(
+    file: ByteFile, feature: Extent, most: int | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Offsets and sizes (n,) int64 of the values of a list of bytes; the values are not read.
+
+    ``most``: how many are wanted at most, from the first on.
 
     The one loop that runs for each picture of a data set: among small values it reads a
     window of headers at once, among pictures one header each.
     """
-    at, end = _only(file, feature, BYTES_LIST, "a list of bytes")
+    ((at, end),) = _parts(file, feature, BYTES_LIST)
     offsets, sizes = [], []
     descriptor = file.descriptor
     window, base, size = b"", at, SMALL
-    while at < end:
+    while at < end and len(sizes) != most:
         here = at - base
         if here + 1 + VARINT_BYTES > len(window):
             reach = WINDOW if size < SMALL else 1 + VARINT_BYTES

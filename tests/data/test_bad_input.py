@@ -157,7 +157,7 @@ def test_parts_of_other_lengths(small: list[Demo], tmp_path: Path) -> None:
     folder = rlds(small, tmp_path / "a", lambda e: e[0]["steps/observation/image"].pop())
     assert "episode_000000" in caught(folder, "RDTL-D031")
     folder = rlds(small, tmp_path / "b", lambda e: e[1].update({"steps/action": np.zeros(34)}))
-    assert "34 numbers in steps/action" in caught(folder, "RDTL-D031")
+    assert "steps/action: 34 numbers for 5 times" in caught(folder, "RDTL-D031")
 
     folder = writers.write_lerobot2(small, tmp_path / "c")
     rewritten(first_parquet(folder), "frame_index", lambda rows: [0, *rows[:-1]])

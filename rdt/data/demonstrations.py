@@ -64,8 +64,9 @@ class Demonstrations:
     def pictures(self, windows: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
         """Fill ``out`` (n, cameras, S, S, 3) uint8, raw, for rows (n, 2) of `windows`."""
         steps = self._store.starts[windows[:, 0]] + windows[:, 1]
-        for camera, name in enumerate(self.contract.cameras):
-            self._store.frames(name, steps, out[:, camera])
+        self._store.pictures(
+            steps, {name: out[:, camera] for camera, name in enumerate(self.contract.cameras)}
+        )
 
     def chunk(self, episode: int, row: int, horizon: int) -> tuple[NDArray[np.float64], int]:
         """Actions (horizon, 7) from ``row`` on, padded with the last one, and how many are real."""

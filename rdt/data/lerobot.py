@@ -114,19 +114,17 @@ class LeRobotFolder:
         data = self._encoded(place, place.first)
         return pictures.size(data, f"{place.path}: {place.column}, row {place.first}")
 
-    def read(self, wanted: Sequence[Wanted], out: NDArray[np.uint8]) -> None:
-        """Decode the wanted pictures into ``out``."""
-        at = 0
-        for place, row, n in wanted:
+    def read(self, wanted: Sequence[Wanted]) -> None:
+        """Decode the wanted pictures."""
+        for place, row, out in wanted:
+            first = place.first + row
             if place.column is None:
                 self._require_frames(place)
-                self._videos.read(place.path, place.first + row, out[at : at + n])
+                self._videos.read(place.path, first, out)
             else:
-                for i in range(n):
-                    number = place.first + row + i
-                    where = f"{place.path}: {place.column}, row {number}"
-                    pictures.decode(self._encoded(place, number), out[at + i], where)
-            at += n
+                for i in range(len(out)):
+                    where = f"{place.path}: {place.column}, row {first + i}"
+                    pictures.decode(self._encoded(place, first + i), out[i], where)
 
     def _require_frames(self, place: Place) -> None:
         frames = len(self._videos.video(place.path))

@@ -135,29 +135,35 @@ class LiberoFiles:
         """Height and width."""
         return place.shape[1], place.shape[2]
 
-    def read(self, wanted: Sequence[Wanted], out: NDArray[np.uint8]) -> None:
-        """Fill ``out``: whole batches, announced to the kernel while the disk is busy."""
+    def read(self, wanted: Sequence[Wanted]) -> None:
+        """Read the wanted pictures.
+
+        While the disk is busy all are announced and then read; once a batch needed no disk,
+        they are copied from the map, until one does again.
+        """
         for number in {place.file for place, _, _ in wanted}:
             self._bytes[number].require_whole()
-        if self._disk.busy:
+        busy = self._disk.busy
+        if busy:
             self._announce(wanted)
-        at = 0
-        for place, row, n in wanted:
+        for place, row, out in wanted:
             if place.offset is None:
-                self._through_h5py(place, row, out[at : at + n])
+                self._through_h5py(place, row, out)
+                continue
+            size = math.prod(place.shape[1:])
+            start = place.offset + row * size
+            if busy:
+                self._bytes[place.file].read_into(start, out, place.dataset)
             else:
-                size = math.prod(place.shape[1:])
-                start = place.offset + row * size
-                view = self._bytes[place.file].mapped()[start : start + n * size]
-                out[at : at + n] = view.reshape(n, *place.shape[1:])
-            at += n
+                view = self._bytes[place.file].mapped()[start : start + len(out) * size]
+                out[:] = view.reshape(out.shape)
         self._disk.look()
 
     def _announce(self, wanted: Sequence[Wanted]) -> None:
-        for place, row, n in wanted:
+        for place, row, out in wanted:
             if place.offset is not None:
                 size = math.prod(place.shape[1:])
-                self._bytes[place.file].announce(place.offset + row * size, n * size)
+                self._bytes[place.file].announce(place.offset + row * size, len(out) * size)
 
     def _through_h5py(self, place: Place, row: int, out: NDArray[np.uint8]) -> None:
         path = self._paths[place.file]

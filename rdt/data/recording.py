@@ -64,8 +64,8 @@ class Recording(NamedTuple):
     quaternion: NDArray[Any] | None = None
 
 
-Wanted = tuple[Any, int, int]
-"""(place of an episode's pictures, first row, how many rows)."""
+Wanted = tuple[Any, int, NDArray[np.uint8]]
+"""(place of an episode's pictures, first row, where the rows go: (n, S, S, 3) uint8)."""
 
 
 class Reader(Protocol):
@@ -83,8 +83,8 @@ class Reader(Protocol):
         """Height and width of the pictures at ``place``."""
         ...
 
-    def read(self, wanted: Sequence[Wanted], out: NDArray[np.uint8]) -> None:
-        """Fill ``out`` (n, S, S, 3) with the rows of ``wanted``, one after the other."""
+    def read(self, wanted: Sequence[Wanted]) -> None:
+        """Read the rows of ``wanted``, each to its place."""
         ...
 
     def files(self) -> list[Path]:

@@ -142,17 +142,22 @@ class RldsShards:
         shard = self._shards[place.file]
         return pictures.size(shard.read(int(place.offsets[0]), head), str(shard.path))
 
-    def read(self, wanted: Sequence[Wanted], out: NDArray[np.uint8]) -> None:
-        """Decode the wanted pictures, and no other, into ``out``; all are announced first."""
+    def read(self, wanted: Sequence[Wanted]) -> None:
+        """Decode the wanted pictures, and no other; all are announced first."""
         chosen = [
-            (self._shards[place.file], int(place.offsets[i]), int(place.sizes[i]))
-            for place, row, n in wanted
-            for i in range(row, row + n)
+            (
+                self._shards[place.file],
+                int(place.offsets[row + i]),
+                int(place.sizes[row + i]),
+                out[i],
+            )
+            for place, row, out in wanted
+            for i in range(len(out))
         ]
-        for shard, offset, size in chosen:
+        for shard, offset, size, _ in chosen:
             shard.announce(offset, size)
-        for picture, (shard, offset, size) in zip(out, chosen, strict=True):
-            pictures.decode(shard.read(offset, size), picture, f"{shard.path}: offset {offset}")
+        for shard, offset, size, out in chosen:
+            pictures.decode(shard.read(offset, size), out, f"{shard.path}: offset {offset}")
 
 
 def verify_checksums(path: Path) -> int:

@@ -8,7 +8,8 @@ when they are asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from launcher.core.checks import Finding
 from launcher.core.errors import RdtlError, RefusedError
-from rdt.data.recording import CAMERAS, Episode, Reader, Recording
+from rdt.data.recording import CAMERAS, Episode, Reader, Recording, Wanted
 from rdt.data.selection import Selection
 from rdt.data.unified import RobotState
 from rdt.spec.contract import Contract
@@ -66,22 +67,36 @@ class EpisodeStore:
         return not np.isnan(np.asarray(self.robot.joint_pos)).all()
 
     def frames(self, camera: str, steps: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
-        """Fill ``out`` (n, S, S, 3) uint8 with the pictures of the flat ``steps`` (n,).
+        """:meth:`pictures` of one camera."""
+        self.pictures(steps, {camera: out})
 
-        As they lie in the file (`rotation`). Each ``out[i]`` must be C-contiguous; runs of
-        following steps are read at once. Raises RdtlError RDTL-D013, D030 or D032 naming
-        the file, RDTL-D034 for a camera that the set lacks.
+    def pictures(self, steps: NDArray[np.int64], out: Mapping[str, NDArray[np.uint8]]) -> None:
+        """Fill ``out`` by camera, each (n, S, S, 3) uint8, with those of the flat ``steps`` (n,).
+
+        As they lie in the file (`rotation`). Each ``out[camera][i]`` must be C-contiguous.
+        Runs of following steps are read at once, and everything is announced to the disk
+        before anything is read: cold reads want large batches. Raises RdtlError RDTL-D013,
+        D030 or D032 naming the file, RDTL-D034 for a camera that the set lacks.
         """
-        if camera not in self._places:
-            raise self._no_camera(camera)
         numbers = np.searchsorted(self.ends, steps, "right")
         rows = steps - self.starts[numbers]
         breaks = (np.diff(numbers) != 0) | (np.diff(rows) != 1)
-        firsts = [0, *(np.flatnonzero(breaks) + 1).tolist()] if len(steps) else []
-        lengths = np.diff([*firsts, len(steps)]).tolist()
-        places = self._places[camera]
-        chosen = zip(numbers[firsts].tolist(), rows[firsts].tolist(), lengths, strict=True)
-        self._reader.read([(places[number], row, n) for number, row, n in chosen], out)
+        bounds = [0, *(np.flatnonzero(breaks) + 1).tolist(), len(steps)] if len(steps) else [0]
+        runs = list(
+            zip(
+                numbers[bounds[:-1]].tolist(),
+                rows[bounds[:-1]].tolist(),
+                pairwise(bounds),
+                strict=True,
+            )
+        )
+        wanted: list[Wanted] = []
+        for camera, pictures in out.items():
+            if camera not in self._places:
+                raise self._no_camera(camera)
+            places = self._places[camera]
+            wanted += [(places[number], row, pictures[i:j]) for number, row, (i, j) in runs]
+        self._reader.read(wanted)
 
     def source(self) -> dict[str, Any]:
         """What was read: kind, path, and size and mtime of every file then, as JSON."""

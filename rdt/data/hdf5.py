@@ -8,6 +8,8 @@ that is opened for each sample. Everything else goes through h5py.
 from __future__ import annotations
 
 import io
+import re
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 from launcher.core.errors import RdtlError
 
 _ENDLESS = 1 << 50
+HEAD_BYTES = 1 << 16
 Extent = tuple[int, int, str]
 
 
@@ -37,6 +40,7 @@ def open_file(path: Path) -> h5py.File:
             fix="check the path and that its storage is mounted",
         )
     try:
+        _require_finite_heaps(path)
         return h5py.File(path, "r")
     except (OSError, RuntimeError, ValueError) as error:
         raise RdtlError(
@@ -47,6 +51,25 @@ def open_file(path: Path) -> h5py.File:
             "train on rubbish",
             fix="copy or collect this file again; it was left as it is",
         ) from error
+
+
+def _require_finite_heaps(path: Path) -> None:
+    """Raise ValueError for a heap of texts on which the HDF5 library would turn for ever.
+
+    It steps over free space by its length and does not ask whether that is 0. The heap with
+    the attributes of /data lies among the first bytes of a file; others are never asked for.
+    """
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    for heap in re.finditer(b"GCOL", head):
+        (size,) = struct.unpack_from("<Q", head.ljust(HEAD_BYTES + 16, b"\0"), heap.start() + 8)
+        at, end = heap.start() + 16, min(heap.start() + size, len(head))
+        while at + 16 <= end:
+            index, _, _, length = struct.unpack_from("<HHIQ", head, at)
+            step = 16 + -(-length // 8) * 8 if index else length
+            if step == 0:
+                raise ValueError(f"the heap at offset {heap.start()} has free space of length 0")
+            at += step
 
 
 class _Padded(io.RawIOBase):

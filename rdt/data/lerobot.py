@@ -147,7 +147,8 @@ class LeRobotFolder:
         self._groups.move_to_end(cached)
         while len(self._groups) > 1 and sum(a.nbytes for a in self._groups.values()) > KEPT_BYTES:
             self._groups.popitem(last=False)
-        data = self._groups[cached][row - (int(ends[group - 1]) if group else 0)].as_py()
+        with coded(place.path):  # a damaged description may promise more rows than there are
+            data = self._groups[cached][row - (int(ends[group - 1]) if group else 0)].as_py()
         if data is None:
             where = f"{place.path}: {place.column}, row {row}"
             raise pictures.undecodable(where, "there are no bytes, only the name of a file")

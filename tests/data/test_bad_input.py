@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,23 @@ def test_a_cut_hdf5_file_in_a_folder(small: list[Demo], tmp_path: Path) -> None:
     where = caught(tmp_path, "RDTL-D013")
     assert str(path) in where
     assert "first dataset that is cut" in where or "is cut" in where
+
+
+def test_a_heap_that_would_never_end(small: list[Demo], collected: Path, tmp_path: Path) -> None:
+    """The HDF5 library turns for ever when free space among the attributes has length 0."""
+    path = writers.write_upstream(small, tmp_path, collected)
+    content = bytearray(path.read_bytes())
+    at = heap = content.index(b"GCOL")
+    end = heap + struct.unpack_from("<Q", content, heap + 8)[0]
+    at += 16
+    while (index := struct.unpack_from("<H", content, at)[0]) != 0 and at < end:
+        at += 16 + -(-struct.unpack_from("<Q", content, at + 8)[0] // 8) * 8
+    assert index == 0
+    content[at + 8 : at + 16] = bytes(8)
+    path.write_bytes(content)
+    with pytest.raises(RdtlError, match="not whole") as error:
+        open_store(path)
+    assert f"heap at offset {heap}" in error.value.problem.why
 
 
 @pytest.mark.parametrize("share", [0.0, 0.4, 0.99])

@@ -321,6 +321,6 @@ def _chunked(dataset: h5py.Dataset, path: Path) -> Finding:
         "pictures are chunked across pictures, as h5py does it by itself",
         where=f"{path}: {dataset.name}, chunks {dataset.chunks}, {dataset.compression or 'raw'}",
         why=f"one picture is in {pieces} chunks, each with pieces of {dataset.chunks[0]}: reading "
-        "it costs some hundred times what a contiguous one costs",
+        "it costs about a hundred times what a contiguous one costs",
         fix="train on a contiguous copy: h5repack -l CONTI -f NONE FILE COPY",
     )

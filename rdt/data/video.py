@@ -3,7 +3,7 @@
 The packets' own time stamps say which frame is which: sorted, the k-th belongs to frame
 k. A seek aims between two of them, so rounding cannot miss; a nominal frame rate is never
 used. Decoding is done by the ffmpeg binary of imageio-ffmpeg, one process for each run of
-neighbouring frames (some 60 ms), and decoded blocks are kept for a while.
+neighbouring frames (some 50 ms), and decoded blocks are kept for a while.
 """
 
 from __future__ import annotations

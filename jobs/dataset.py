@@ -19,7 +19,8 @@ from launcher.core.checks import Finding
 from launcher.core.errors import RdtlError, RefusedError
 from launcher.core.job import Job, run_job
 from rdt.data import checks, hdf5, statistics
-from rdt.data.demonstrations import Demonstrations, episode_names, task_name
+from rdt.data.demonstrations import Demonstrations
+from rdt.data.libero import episode_names, task_name
 from rdt.spec.contract import CONTRACTS
 
 

@@ -8,16 +8,20 @@ that is opened for each sample. Everything else goes through h5py.
 from __future__ import annotations
 
 import io
-import os
+import re
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
-import numpy as np
 from numpy.typing import NDArray
 
 from launcher.core.errors import RdtlError
 
 _ENDLESS = 1 << 50
+HEAD_BYTES = 1 << 16
 Extent = tuple[int, int, str]
 
 
@@ -36,8 +40,9 @@ def open_file(path: Path) -> h5py.File:
             fix="check the path and that its storage is mounted",
         )
     try:
+        _require_finite_heaps(path)
         return h5py.File(path, "r")
-    except OSError as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise RdtlError(
             "RDTL-D013",
             "a demonstration file is not whole",
@@ -46,6 +51,25 @@ def open_file(path: Path) -> h5py.File:
             "train on rubbish",
             fix="copy or collect this file again; it was left as it is",
         ) from error
+
+
+def _require_finite_heaps(path: Path) -> None:
+    """Raise ValueError for a heap of texts on which the HDF5 library would turn for ever.
+
+    It steps over free space by its length and does not ask whether that is 0. The heap with
+    the attributes of /data lies among the first bytes of a file; others are never asked for.
+    """
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    for heap in re.finditer(b"GCOL", head):
+        (size,) = struct.unpack_from("<Q", head.ljust(HEAD_BYTES + 16, b"\0"), heap.start() + 8)
+        at, end = heap.start() + 16, min(heap.start() + size, len(head))
+        while at + 16 <= end:
+            index, _, _, length = struct.unpack_from("<HHIQ", head, at)
+            step = 16 + -(-length // 8) * 8 if index else length
+            if step == 0:
+                raise ValueError(f"the heap at offset {heap.start()} has free space of length 0")
+            at += step
 
 
 class _Padded(io.RawIOBase):
@@ -89,7 +113,7 @@ def _damage(path: Path) -> str:
     try:
         with _Padded(path) as padded, h5py.File(padded, "r") as file:
             unreadable = _walk(file, extents)
-    except OSError:
+    except (OSError, RuntimeError, ValueError, OverflowError):
         return f"{size} bytes; this is no HDF5 file, or not even its first bytes are there"
     cut = sorted(extent for extent in extents if extent[0] + extent[1] > size)
     if not cut:
@@ -103,7 +127,7 @@ def _walk(group: h5py.Group, extents: list[Extent]) -> list[str]:
     """Collect the extents below ``group``; returns the names whose headers lie behind the cut."""
     try:
         names = list(group)
-    except RuntimeError:
+    except (RuntimeError, ValueError, OverflowError):
         return [group.name]
     unreadable = []
     for name in names:
@@ -113,7 +137,7 @@ def _walk(group: h5py.Group, extents: list[Extent]) -> list[str]:
                 unreadable += _walk(item, extents)
             else:
                 extents += _extents(item)
-        except (KeyError, OSError, RuntimeError):
+        except (KeyError, OSError, RuntimeError, ValueError, OverflowError):
             unreadable.append(f"{group.name.rstrip('/')}/{name}")
     return unreadable
 
@@ -141,46 +165,27 @@ def raw_offset(dataset: h5py.Dataset) -> int | None:
     return int(offset)
 
 
-class RowReader:
-    """Rows of the datasets of one open file, by raw offset where the layout allows it.
+@contextmanager
+def coded(path: Path) -> Iterator[None]:
+    """Turn whatever the HDF5 library throws at a damaged file into RdtlError RDTL-D013."""
+    try:
+        yield
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError, MemoryError) as error:
+        raise RdtlError(
+            "RDTL-D013",
+            "a demonstration file is damaged",
+            where=f"{path}: {type(error).__name__}: {str(error).strip()[:160]}",
+            why="the HDF5 library cannot read what its index promises",
+            fix="copy or collect this file again; it was left as it is",
+        ) from error
 
-    ``pread`` and not a memory map: when somebody cuts the file while it is read, a
-    map kills the process without a word, while a short read can be reported.
+
+def values(dataset: h5py.Dataset, path: Path) -> NDArray[Any]:
+    """A whole array of floats in its own type, at most what the file can hold.
+
+    A damaged header may promise terabytes: compression shrinks a thousandfold at most.
     """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._descriptor = os.open(path, os.O_RDONLY)
-        self._places: dict[str, tuple[int | None, int, h5py.Dataset]] = {}
-
-    def add(self, dataset: h5py.Dataset) -> str:
-        """Note where the rows of ``dataset`` lie; returns the name to read it by."""
-        size = dataset.dtype.itemsize * int(np.prod(dataset.shape[1:]))
-        self._places[dataset.name] = (raw_offset(dataset), size, dataset)
-        return str(dataset.name)
-
-    def prefetch(self, name: str, row: int) -> None:
-        """Tell the kernel that a row comes soon, so that cold reads of a batch overlap."""
-        offset, size, _ = self._places[name]
-        if offset is not None:
-            start = offset + row * size
-            os.posix_fadvise(self._descriptor, start, size, os.POSIX_FADV_WILLNEED)
-
-    def read(self, name: str, row: int, out: NDArray[np.uint8]) -> None:
-        """Copy a row of dataset ``name`` into ``out`` (its shape, uint8, C order).
-
-        Raises RdtlError RDTL-D013 when the file ends before the row does.
-        """
-        offset, size, dataset = self._places[name]
-        if offset is None:
-            dataset.read_direct(out, np.s_[row])
-            return
-        found = os.preadv(self._descriptor, [memoryview(out).cast("B")], offset + row * size)
-        if found != size:
-            raise RdtlError(
-                "RDTL-D013",
-                "a demonstration file became shorter while it was read",
-                where=f"{self._path}: {name}, row {row} ({found} of {size} bytes)",
-                why="it was replaced or cut after it had been opened",
-                fix="restore the file and start again",
-            )
+    if dataset.nbytes > 1100 * path.stat().st_size or dataset.dtype.kind != "f":
+        raise ValueError(f"{dataset.name} promises {dataset.dtype} {dataset.shape}")
+    array: NDArray[Any] = dataset[:]
+    return array

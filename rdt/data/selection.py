@@ -1,0 +1,79 @@
+"""Which tasks and demonstrations of a data set are wanted; what is not there is refused.
+
+Tasks are chosen by name or by instruction, never by number: their order differs between
+copies. Demonstrations are chosen by name, or by number within their task: N of `demo_N`
+in LIBERO's files, the N-th episode of the task (from 0) elsewhere.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from launcher.core.errors import UsageError
+
+
+def key(text: str) -> str:
+    """Name or instruction of a task in one form: lower case, joined by underscores."""
+    return "_".join(text.lower().replace("_", " ").strip(" .").split())
+
+
+class Selection:
+    """Empty sequences choose everything. A pass over the set asks :meth:`start` first."""
+
+    def __init__(self, tasks: Sequence[str] = (), demos: Sequence[int | str] = ()) -> None:
+        self._tasks = {key(task): task for task in tasks}
+        self._demos = set(demos)
+        self.start()
+
+    def start(self) -> None:
+        """Forget what earlier passes have seen."""
+        self._seen_tasks: dict[str, None] = {}
+        self._seen_demos: set[int | str] = set()
+        self._numbers: Counter[str] = Counter()
+        self._kept: Counter[str] = Counter()
+
+    def wants(self, task: str, instruction: str, name: str, number: int | None = None) -> bool:
+        """Whether an episode is chosen; without ``number`` episodes of a task are counted."""
+        names = {key(task), key(instruction)}
+        self._seen_tasks.update(dict.fromkeys((task, instruction)))
+        if number is None:
+            number = self._numbers[task]
+        self._numbers[task] += 1
+        if self._tasks and not names & self._tasks.keys():
+            return False
+        self._seen_demos |= {number, name}
+        chosen = not self._demos or bool({number, name} & self._demos)
+        self._kept[task] += chosen
+        return chosen
+
+    def finish(self, path: Path) -> None:
+        """Raise UsageError RDTL-D033 for what no episode answered to."""
+        seen = {key(task): task for task in self._seen_tasks}
+        for wanted, text in self._tasks.items():
+            if wanted not in seen:
+                raise _unknown("task", text, path, _near(wanted, list(seen)))
+        for demo in sorted(self._demos - self._seen_demos, key=str):
+            names = sorted(str(name) for name in self._seen_demos if type(name) is type(demo))
+            raise _unknown("demonstration", demo, path, _near(str(demo), names))
+        for task, kept in self._kept.items():
+            if kept == 0:
+                raise _unknown("demonstration", f"of {task}", path, "none of those chosen")
+
+
+def _near(wanted: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)
+    more = f"{len(names)} there are, e.g. {', '.join(names[:3])}"
+    return f"did you mean {' or '.join(close)}?" if close else more
+
+
+def _unknown(what: str, name: object, path: Path, hint: str) -> UsageError:
+    return UsageError(
+        "RDTL-D033",
+        f"the data set has no {what} {name}",
+        where=f"{path}: {hint}",
+        why="training on less than was asked for would be another experiment",
+        fix=f"correct the {what} in the list of data sets",
+    )

@@ -1,0 +1,88 @@
+"""Pictures that lie raw and in one piece in their files, copied by whole batches.
+
+Copying from a memory map costs little more than the copy itself when each of a batch's
+pieces needs only two small Python steps: hence addresses are computed for all at once, and
+the places of a buffer are cut out once and kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+from numpy.typing import NDArray
+
+from rdt.data.libero import LiberoFiles
+from rdt.data.ranges import ByteFile, Disk
+from rdt.data.store import EpisodeStore
+
+Ints = NDArray[np.int64]
+Pictures = NDArray[np.uint8]
+Pieces = list[Pictures]
+"""Places of one sample's pictures by camera, each (moments, S·S·3), in a batch."""
+
+
+class RawPictures:
+    """All pictures of ``cameras`` in a store; ``moments`` following ones are one piece."""
+
+    def __init__(self, store: EpisodeStore, cameras: Sequence[str], moments: int) -> None:
+        places = [store._places[camera] for camera in cameras]
+        self._files = np.array([place.file for place in places[0]])
+        self._offsets = np.array([[place.offset for place in each] for each in places])
+        self._ends, self._starts = store.ends, store.starts
+        self._moments = moments
+        self._size = store.picture_size**2 * 3
+        self._bytes: list[ByteFile] = store._reader._bytes  # type: ignore[attr-defined]
+        self._windows: dict[int, Pictures] = {}
+        self._disk = Disk()
+
+    @staticmethod
+    def possible(store: EpisodeStore, cameras: Sequence[str]) -> bool:
+        """Whether every picture of ``cameras`` lies raw in its file."""
+        return isinstance(store._reader, LiberoFiles) and all(
+            place.offset is not None for camera in cameras for place in store._places[camera]
+        )
+
+    def read(self, steps: Ints, targets: Sequence[Pieces]) -> None:
+        """Fill the n ``targets`` with the pictures of ``steps`` (n,) and of those just before.
+
+        All moments must lie in the step's episode. Raises RdtlError RDTL-D013 when a file
+        has become shorter.
+        """
+        episodes = np.searchsorted(self._ends, steps, "right")
+        rows = steps - self._starts[episodes] - (self._moments - 1)
+        firsts = (self._offsets[:, episodes] + rows * self._size).T.tolist()
+        files = self._files[episodes].tolist()
+        for number in set(files):
+            self._bytes[number].require_whole()
+        if self._disk.busy:
+            for number, pieces in zip(files, firsts, strict=True):
+                for first in pieces:
+                    self._bytes[number].announce(first, self._moments * self._size)
+        for number, pieces, target in zip(files, firsts, targets, strict=True):
+            windows = self._window(number)
+            for first, place in zip(pieces, target, strict=True):
+                place[:] = windows[first]
+        self._disk.look()
+
+    def _window(self, number: int) -> Pictures:
+        """Of a file: (bytes, moments, S·S·3), the piece that begins at each of its bytes."""
+        found = self._windows.get(number)
+        if found is None:
+            data, length = self._bytes[number].mapped(), self._moments * self._size
+            shape = (len(data) - length + 1, self._moments, self._size)
+            found = as_strided(data, shape, (1, self._size, 1), writeable=False)
+            self._windows[number] = found
+        return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_windows": {}}
+
+
+def pieces(pictures: Pictures, cameras: Sequence[int]) -> list[Pieces]:
+    """The places in ``pictures`` (B, m, c, S, S, 3) of the numbered cameras, by sample."""
+    flat = pictures.view()
+    flat.shape = (*pictures.shape[:3], -1)  # unlike `reshape` never copies
+    return [[sample[:, camera] for camera in cameras] for sample in flat]

@@ -78,6 +78,9 @@ class Table:
         parts = [piece[:, columns].astype(np.float32) for piece in pieces]
         behind = np.zeros((horizon, len(columns)), np.float32)  # so that all chunks are inside
         self._values = np.concatenate([*parts, behind])
+        rows, item = self._values.strides
+        shape = (len(self._values) - horizon + 1, horizon, len(columns))
+        self._chunks = as_strided(self._values, shape, (rows, rows, item), writeable=False)
         breaks = np.flatnonzero(np.diff(columns) != 1) + 1
         firsts, ends = [0, *breaks.tolist()], [*breaks.tolist(), len(columns)]
         self._runs = [
@@ -94,11 +97,8 @@ class Table:
 
         The first ``counts`` (n,) are taken; the last of these is repeated behind them.
         """
-        width, horizon = self._values.shape[1], out.shape[1]
-        rows, item = self._values.strides
-        shape = (len(self._values) - horizon + 1, horizon, width)
-        found = as_strided(self._values, shape, (rows, rows, item))[steps]
-        for short in np.flatnonzero(counts < horizon).tolist():
+        found = self._chunks[steps]
+        for short in np.flatnonzero(counts < out.shape[1]).tolist():
             found[short, counts[short] :] = found[short, counts[short] - 1]
         self._spread(found, out)
 

@@ -28,6 +28,8 @@ class Member(NamedTuple):
 class Index:
     """``starts``, ``ends`` (episodes,) and ``bounds`` (sets + 1,) int64 count steps.
 
+    ``firsts`` (sets,): the number of each set's first episode.
+
     ``sizes``: samples of each set. Sample numbers go from 0 to ``sum(sizes) - 1``, set
     after set, as :class:`rdt.data.order.Order` has them. ``complete``: every step is a
     sample.
@@ -38,6 +40,7 @@ class Index:
         self.bounds = np.cumsum([0, *(int(member.ends[-1]) for member in members)])
         shifted = zip(members, self.bounds[:-1], strict=True)
         self.ends = np.concatenate([member.ends + start for member, start in shifted])
+        self.firsts = np.cumsum([0, *(len(member.ends) for member in members[:-1])])
         self.starts = np.concatenate([[0], self.ends[:-1]])
         self.complete = sum(self.sizes) == len(self)
         self._sampled = None if self.complete else self._sampled_steps(members)
@@ -59,7 +62,3 @@ class Index:
     def episodes(self, steps: Ints) -> Ints:
         """The episodes (n,) of steps (n,)."""
         return np.searchsorted(self.ends, steps, "right")
-
-    def remaining(self, steps: Ints) -> Ints:
-        """How many steps (n,) their episodes still have from ``steps`` (n,) on, at least 1."""
-        return self.ends[self.episodes(steps)] - steps

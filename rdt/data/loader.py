@@ -29,7 +29,7 @@ class Loader:
     def __init__(self, source: Source, sampler: Sampler, rank: int = 0) -> None:
         source.require_unchanged()
         self._source, self._sampler, self._rank = source, sampler, rank
-        self._free = deque(source.empty(sampler.micro_batch) for _ in range(3))
+        self._free = deque(source.empty(sampler.micro_batch) for _ in range(2))
         self._shown: Buffer | None = None
         self._coming: deque[Future[Buffer]] = deque()
         self._asked = self.taken = 0

@@ -31,7 +31,6 @@ class RawPictures:
         places = [store._places[camera] for camera in cameras]
         self._files = np.array([place.file for place in places[0]])
         self._offsets = np.array([[place.offset for place in each] for each in places])
-        self._ends, self._starts = store.ends, store.starts
         self._moments = moments
         self._size = store.picture_size**2 * 3
         self._bytes: list[ByteFile] = store._reader._bytes  # type: ignore[attr-defined]
@@ -45,37 +44,35 @@ class RawPictures:
             place.offset is not None for camera in cameras for place in store._places[camera]
         )
 
-    def read(self, steps: Ints, targets: Sequence[Pieces]) -> None:
-        """Fill the n ``targets`` with the pictures of ``steps`` (n,) and of those just before.
+    def read(self, episodes: Ints, rows: Ints, targets: Sequence[Pieces]) -> None:
+        """Fill the n ``targets`` with the pieces that end with ``rows`` (n,) of ``episodes`` (n,).
 
-        All moments must lie in the step's episode. Raises RdtlError RDTL-D013 when a file
+        Each must begin in its episode. Raises RdtlError RDTL-D013 when a file
         has become shorter.
         """
-        episodes = np.searchsorted(self._ends, steps, "right")
-        rows = steps - self._starts[episodes] - (self._moments - 1)
-        firsts = (self._offsets[:, episodes] + rows * self._size).T.tolist()
+        firsts = self._offsets[:, episodes] + (rows - (self._moments - 1)) * self._size
+        pieces = firsts.T.tolist()
         files = self._files[episodes].tolist()
         for number in set(files):
             self._bytes[number].require_whole()
         if self._disk.busy:
-            for number, pieces in zip(files, firsts, strict=True):
-                for first in pieces:
-                    self._bytes[number].announce(first, self._moments * self._size)
-        for number, pieces, target in zip(files, firsts, targets, strict=True):
-            windows = self._window(number)
-            for first, place in zip(pieces, target, strict=True):
-                place[:] = windows[first]
+            for number, starts in zip(files, pieces, strict=True):
+                for start in starts:
+                    self._bytes[number].announce(start, self._moments * self._size)
+        for number, starts, target in zip(files, pieces, targets, strict=True):
+            windows = self._windows.get(number)
+            if windows is None:
+                windows = self._window(number)
+            for start, place in zip(starts, target, strict=True):
+                place[:] = windows[start]
         self._disk.look()
 
     def _window(self, number: int) -> Pictures:
         """Of a file: (bytes, moments, S·S·3), the piece that begins at each of its bytes."""
-        found = self._windows.get(number)
-        if found is None:
-            data, length = self._bytes[number].mapped(), self._moments * self._size
-            shape = (len(data) - length + 1, self._moments, self._size)
-            found = as_strided(data, shape, (1, self._size, 1), writeable=False)
-            self._windows[number] = found
-        return found
+        data, length = self._bytes[number].mapped(), self._moments * self._size
+        shape = (len(data) - length + 1, self._moments, self._size)
+        self._windows[number] = as_strided(data, shape, (1, self._size, 1), writeable=False)
+        return self._windows[number]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_windows": {}}

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from launcher.core.errors import RdtlError, RefusedError
 from rdt.data import batch as batches
-from rdt.data.batch import BACKGROUND, Buffer, Ints
+from rdt.data.batch import BACKGROUND, Batch, Buffer, Ints
 from rdt.data.index import Index, Member
 from rdt.data.raw_pictures import RawPictures
 from rdt.data.store import EpisodeStore, describe
@@ -48,6 +48,7 @@ class Source:
         self.instructions = [e.instruction for store in self.stores for e in store.episodes]
         self._states = batches.state_table(self.stores, contract)
         self._actions = batches.action_table(self.stores, contract, horizon)
+        self._ahead = np.arange(horizon)
         self._cameras = [(place, name) for place, name in enumerate(contract.cameras) if name]
         self._real = np.array([bool(name) for name in contract.cameras])
         names = [name for _, name in self._cameras]
@@ -65,36 +66,42 @@ class Source:
         out = buffer.batch
         out.samples[:] = np.sort(samples)
         steps = self.index.steps(out.samples)
-        out.episodes[:] = self.index.episodes(steps)
-        counts = self.index.ends[out.episodes] - steps
-        np.less(np.arange(self.horizon), counts[:, None], out=out.valid)
+        out.episodes[:] = episodes = self.index.episodes(steps)
+        counts = self.index.ends[episodes] - steps
+        np.less(self._ahead, counts[:, None], out=out.valid)
         self._actions.gather_chunks(steps, counts, out.actions)
         self._states.gather(steps, out.states)
-        self._fill_pictures(steps, buffer)
-        return buffer
-
-    def _fill_pictures(self, steps: Ints, buffer: Buffer) -> None:
-        out = buffer.batch
-        wanted = steps[:, None] + np.arange(1 - self.moments, 1)
-        starts = self.index.starts[out.episodes]
+        rows = steps - self.index.starts[episodes]
         limits = np.searchsorted(steps, self.index.bounds).tolist()
         for number, (a, b) in enumerate(pairwise(limits)):
-            if a == b:
-                continue
-            rest = np.arange(a, b)
-            if raw := self._raw[number]:
-                inside = wanted[a:b, 0] >= starts[a:b]
-                taken, rest = rest[inside], rest[~inside]
-                local = steps[taken] - self.index.bounds[number]
-                raw.read(local, [buffer.pieces[i] for i in taken.tolist()])
-            if len(rest):
-                shown = np.maximum(wanted[rest], starts[rest, None]) - self.index.bounds[number]
-                out.pictures[rest] = self._read(self.stores[number], shown)
-            self._turn(self.stores[number], out.pictures[a:b])
-        missing = wanted < starts[:, None]
-        np.logical_and(~missing[:, :, None], self._real, out=out.present)
-        if missing.any():
-            out.pictures[missing] = BACKGROUND
+            if a < b:
+                self._fill_pictures(number, np.arange(a, b), rows, buffer)
+        self._mark(rows, out)
+        return buffer
+
+    def _fill_pictures(self, number: int, places: Ints, rows: Ints, buffer: Buffer) -> None:
+        """The pictures of a batch's ``places`` (n,), all of them of set ``number``."""
+        out, store, raw = buffer.batch, self.stores[number], self._raw[number]
+        whole = out.pictures[places[0] : places[-1] + 1]
+        episodes = out.episodes[places] - self.index.firsts[number]
+        if raw is not None:
+            inside = rows[places] >= self.moments - 1
+            pieces = [buffer.pieces[place] for place in places[inside].tolist()]
+            raw.read(episodes[inside], rows[places[inside]], pieces)
+            places, episodes = places[~inside], episodes[~inside]
+        if len(places):
+            wanted = rows[places][:, None] + np.arange(1 - self.moments, 1)
+            steps = store.starts[episodes][:, None] + np.maximum(wanted, 0)
+            out.pictures[places] = self._read(store, steps)
+        self._turn(store, whole)
+
+    def _mark(self, rows: Ints, out: Batch) -> None:
+        """Say which pictures there are, and put the background where there is none."""
+        out.present[:] = self._real
+        for place in np.flatnonzero(rows < self.moments - 1).tolist():
+            missing = self.moments - 1 - int(rows[place])
+            out.present[place, :missing] = False
+            out.pictures[place, :missing] = BACKGROUND
 
     def _read(self, store: EpisodeStore, steps: Ints) -> NDArray[np.uint8]:
         """Pictures (n, m, c, S, S, 3) of ``steps`` (n, m), one after the other."""

@@ -1,8 +1,9 @@
 """Pictures that lie raw and in one piece in their files, copied by whole batches.
 
-Copying from a memory map costs little more than the copy itself when each of a batch's
-pieces needs only two small Python steps: hence addresses are computed for all at once, and
-the places of a buffer are cut out once and kept.
+For what is in memory: copying from a map costs little more than the copy itself when each
+of a batch's pieces needs only two small Python steps. Hence addresses are computed for all
+at once, and the places of a buffer are cut out once and kept. While a disk is `busy` the
+store's own way, which announces and reads, is the faster one.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ Pieces = list[Pictures]
 
 
 class RawPictures:
-    """All pictures of ``cameras`` in a store; ``moments`` following ones are one piece."""
+    """All pictures of ``cameras`` in a store; ``moments`` following ones are one piece.
+
+    ``disk`` is to be asked before and told after each batch.
+    """
 
     def __init__(self, store: EpisodeStore, cameras: Sequence[str], moments: int) -> None:
         places = [store._places[camera] for camera in cameras]
@@ -35,7 +39,7 @@ class RawPictures:
         self._size = store.picture_size**2 * 3
         self._bytes: list[ByteFile] = store._reader._bytes  # type: ignore[attr-defined]
         self._windows: dict[int, Pictures] = {}
-        self._disk = Disk()
+        self.disk = Disk()
 
     @staticmethod
     def possible(store: EpisodeStore, cameras: Sequence[str]) -> bool:
@@ -55,17 +59,12 @@ class RawPictures:
         files = self._files[episodes].tolist()
         for number in set(files):
             self._bytes[number].require_whole()
-        if self._disk.busy:
-            for number, starts in zip(files, pieces, strict=True):
-                for start in starts:
-                    self._bytes[number].announce(start, self._moments * self._size)
         for number, starts, target in zip(files, pieces, targets, strict=True):
             windows = self._windows.get(number)
             if windows is None:
                 windows = self._window(number)
             for start, place in zip(starts, target, strict=True):
                 place[:] = windows[start]
-        self._disk.look()
 
     def _window(self, number: int) -> Pictures:
         """Of a file: (bytes, moments, S·S·3), the piece that begins at each of its bytes."""

@@ -84,7 +84,7 @@ class Source:
         out, store, raw = buffer.batch, self.stores[number], self._raw[number]
         whole = out.pictures[places[0] : places[-1] + 1]
         episodes = out.episodes[places] - self.index.firsts[number]
-        if raw is not None:
+        if raw is not None and not raw.disk.busy:
             inside = rows[places] >= self.moments - 1
             pieces = [buffer.pieces[place] for place in places[inside].tolist()]
             raw.read(episodes[inside], rows[places[inside]], pieces)
@@ -93,6 +93,8 @@ class Source:
             wanted = rows[places][:, None] + np.arange(1 - self.moments, 1)
             steps = store.starts[episodes][:, None] + np.maximum(wanted, 0)
             out.pictures[places] = self._read(store, steps)
+        if raw is not None:
+            raw.disk.look()
         self._turn(store, whole)
 
     def _mark(self, rows: Ints, out: Batch) -> None:
@@ -107,8 +109,8 @@ class Source:
         """Pictures (n, m, c, S, S, 3) of ``steps`` (n, m), one after the other."""
         S, cameras = self.picture_size, len(self.contract.cameras)
         out = np.full((steps.size, cameras, S, S, 3), BACKGROUND, np.uint8)
-        for place, camera in self._cameras:
-            store.frames(camera, steps.reshape(-1), out[:, place])
+        by_camera = {camera: out[:, place] for place, camera in self._cameras}
+        store.pictures(steps.reshape(-1), by_camera)
         return out.reshape(*steps.shape, cameras, S, S, 3)
 
     def _turn(self, store: EpisodeStore, pictures: NDArray[np.uint8]) -> None:

@@ -84,15 +84,14 @@ class Source:
         out, store, raw = buffer.batch, self.stores[number], self._raw[number]
         whole = out.pictures[places[0] : places[-1] + 1]
         episodes = out.episodes[places] - self.index.firsts[number]
-        if raw is not None and not raw.disk.busy:
+        if raw is None or raw.disk.busy:
+            self._read(store, episodes, rows[places], whole)
+        else:
             inside = rows[places] >= self.moments - 1
             pieces = [buffer.pieces[place] for place in places[inside].tolist()]
             raw.read(episodes[inside], rows[places[inside]], pieces)
-            places, episodes = places[~inside], episodes[~inside]
-        if len(places):
-            wanted = rows[places][:, None] + np.arange(1 - self.moments, 1)
-            steps = store.starts[episodes][:, None] + np.maximum(wanted, 0)
-            out.pictures[places] = self._read(store, steps)
+            for i in np.flatnonzero(~inside).tolist():
+                self._read(store, episodes[[i]], rows[places[[i]]], whole[i : i + 1])
         if raw is not None:
             raw.disk.look()
         self._turn(store, whole)
@@ -105,13 +104,15 @@ class Source:
             out.present[place, :missing] = False
             out.pictures[place, :missing] = BACKGROUND
 
-    def _read(self, store: EpisodeStore, steps: Ints) -> NDArray[np.uint8]:
-        """Pictures (n, m, c, S, S, 3) of ``steps`` (n, m), one after the other."""
-        S, cameras = self.picture_size, len(self.contract.cameras)
-        out = np.full((steps.size, cameras, S, S, 3), BACKGROUND, np.uint8)
-        by_camera = {camera: out[:, place] for place, camera in self._cameras}
-        store.pictures(steps.reshape(-1), by_camera)
-        return out.reshape(*steps.shape, cameras, S, S, 3)
+    def _read(
+        self, store: EpisodeStore, episodes: Ints, rows: Ints, out: NDArray[np.uint8]
+    ) -> None:
+        """Fill ``out`` (n, m, c, S, S, 3) as the store does, before its beginning with row 0."""
+        wanted = np.maximum(rows[:, None] + np.arange(1 - self.moments, 1), 0)
+        steps = (store.starts[episodes][:, None] + wanted).reshape(-1)
+        flat = out.view()
+        flat.shape = (len(steps), *out.shape[2:])
+        store.pictures(steps, {camera: flat[:, place] for place, camera in self._cameras})
 
     def _turn(self, store: EpisodeStore, pictures: NDArray[np.uint8]) -> None:
         """Turn by 180 degrees what does not lie in its file as the contract has it."""

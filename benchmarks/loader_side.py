@@ -22,8 +22,8 @@ import numpy as np
 from benchmarks import loader_set
 from rdt.data.loader import Loader
 from rdt.data.order import Order
+from rdt.data.sample_source import Source
 from rdt.data.sampler import Sampler
-from rdt.data.source import Source
 from rdt.data.store import open_store
 from rdt.spec.contract import LIBERO_RAW_VELOCITY
 

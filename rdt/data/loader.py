@@ -13,8 +13,8 @@ from typing import Any
 
 from launcher.core.errors import RefusedError
 from rdt.data.batch import Batch, Buffer
+from rdt.data.sample_source import Source
 from rdt.data.sampler import Sampler
-from rdt.data.source import Source
 
 CHECK_EVERY = 64  # batches: what writes to the data behind our back is noticed that late
 

@@ -15,9 +15,8 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from rdt.data.libero import LiberoFiles
-from rdt.data.ranges import ByteFile, Disk
-from rdt.data.store import EpisodeStore
+from rdt.data.ranges import Disk
+from rdt.data.recording import RawPlaces
 
 Ints = NDArray[np.int64]
 Pictures = NDArray[np.uint8]
@@ -26,27 +25,18 @@ Pieces = list[Pictures]
 
 
 class RawPictures:
-    """All pictures of ``cameras`` in a store; ``moments`` following ones are one piece.
+    """The pictures at ``places``, of ``picture_size`` pixels squared.
 
-    ``disk`` is to be asked before and told after each batch.
+    ``moments`` following ones are one piece. ``disk`` is to be asked before and told after
+    each batch.
     """
 
-    def __init__(self, store: EpisodeStore, cameras: Sequence[str], moments: int) -> None:
-        places = [store._places[camera] for camera in cameras]
-        self._files = np.array([place.file for place in places[0]])
-        self._offsets = np.array([[place.offset for place in each] for each in places])
+    def __init__(self, places: RawPlaces, picture_size: int, moments: int) -> None:
+        self._bytes, self._files, self._offsets = places
         self._moments = moments
-        self._size = store.picture_size**2 * 3
-        self._bytes: list[ByteFile] = store._reader._bytes  # type: ignore[attr-defined]
+        self._size = picture_size**2 * 3
         self._windows: dict[int, Pictures] = {}
         self.disk = Disk()
-
-    @staticmethod
-    def possible(store: EpisodeStore, cameras: Sequence[str]) -> bool:
-        """Whether every picture of ``cameras`` lies raw in its file."""
-        return isinstance(store._reader, LiberoFiles) and all(
-            place.offset is not None for camera in cameras for place in store._places[camera]
-        )
 
     def read(self, episodes: Ints, rows: Ints, targets: Sequence[Pieces]) -> None:
         """Fill the n ``targets`` with the pieces that end with ``rows`` (n,) of ``episodes`` (n,).

@@ -15,8 +15,8 @@ import pytest
 from launcher.core.errors import RdtlError, RefusedError
 from rdt.data.loader import CHECK_EVERY, Loader
 from rdt.data.order import Order
+from rdt.data.sample_source import Source
 from rdt.data.sampler import Sampler
-from rdt.data.source import Source
 from rdt.data.store import open_store
 from rdt.spec.contract import CONTRACTS, LIBERO_VELOCITY
 from tests.data import noise, writers

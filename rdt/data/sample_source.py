@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from launcher.core.errors import RdtlError, RefusedError
+from launcher.core.errors import RefusedError
 from rdt.data import batch as batches
 from rdt.data.batch import BACKGROUND, Batch, Buffer, Ints
+from rdt.data.contents import changed, describe
 from rdt.data.index import Index, Member
 from rdt.data.raw_pictures import RawPictures
-from rdt.data.store import EpisodeStore, describe
+from rdt.data.store import EpisodeStore
 from rdt.spec.contract import Contract
 
 HORIZON = 64
@@ -53,7 +54,9 @@ class Source:
         self._real = np.array([bool(name) for name in contract.cameras])
         names = [name for _, name in self._cameras]
         self._raw = [
-            RawPictures(store, names, moments) if RawPictures.possible(store, names) else None
+            None
+            if (places := store.raw(names)) is None
+            else RawPictures(places, store.picture_size, moments)
             for store in self.stores
         ]
 
@@ -129,7 +132,7 @@ class Source:
             path = Path(then["path"])
             now = describe([path])[0] if path.is_file() else {}
             if now != then:
-                raise _changed(then, now)
+                raise changed(then, now)
 
 
 def _common_size(stores: Sequence[EpisodeStore]) -> int:
@@ -153,15 +156,4 @@ def _sparse(stores: Sequence[EpisodeStore]) -> RefusedError:
         where=f"{lacking.path}: {len(lacking.sampled)} of {len(lacking)} steps were rendered",
         why="the picture of the step before would be an older one than in the evaluation",
         fix="collect with render_every 1, or use a network that sees one moment",
-    )
-
-
-def _changed(then: dict[str, Any], now: dict[str, Any]) -> RdtlError:
-    found = f"{now['size']} bytes, time {now['mtime_ns']} ns" if now else "no longer there"
-    return RdtlError(
-        "RDTL-D028",
-        "a data file has changed since it was opened",
-        where=f"{then['path']}: {found}; it was {then['size']} bytes, {then['mtime_ns']} ns",
-        why="lengths and offsets in memory are those of the older file",
-        fix="let nothing write to the data of a run, and start again",
     )

@@ -20,7 +20,7 @@ from rdt.spec.contract import UNIFIED_SIZE, Contract
 
 BACKGROUND = 127
 """The grey of a picture that does not exist."""
-ENCODED_AT_ONCE = 1 << 16
+ENCODED_AT_ONCE = 1 << 12
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
@@ -129,7 +129,7 @@ def action_table(stores: Sequence[EpisodeStore], contract: Contract, horizon: in
 def _pieces(
     stores: Sequence[EpisodeStore], encode: Callable[[EpisodeStore, slice], NDArray[np.float64]]
 ) -> Iterator[NDArray[np.float64]]:
-    """Encoded piece by piece: all 128 slots of all steps would be a gigabyte a million steps."""
+    """Encoded in pieces that stay in the cache; all slots at once would be a gigabyte a million."""
     for store in stores:
         for first in range(0, len(store), ENCODED_AT_ONCE):
             yield encode(store, slice(first, first + ENCODED_AT_ONCE))

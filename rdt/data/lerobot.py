@@ -26,6 +26,7 @@ from rdt.data.lerobot_meta import Listed, Meta, coded, missing_column
 from rdt.data.recording import (
     Conventions,
     Episode,
+    RawPlaces,
     Recording,
     Wanted,
     aligned,
@@ -50,6 +51,7 @@ class LeRobotFolder:
     """Reader of the folder that holds `meta/info.json`."""
 
     kind = "lerobot"
+    place = Place
 
     def __init__(
         self, path: Path, selection: Selection, gripper_open: int, alignment: str | None
@@ -113,6 +115,10 @@ class LeRobotFolder:
             return self._meta.video_size
         data = self._encoded(place, place.first)
         return pictures.size(data, f"{place.path}: {place.column}, row {place.first}")
+
+    def raw(self, places: Sequence[Sequence[Place]]) -> RawPlaces | None:
+        """None: every picture is encoded."""
+        return None
 
     def read(self, wanted: Sequence[Wanted]) -> None:
         """Decode the wanted pictures."""

@@ -13,6 +13,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ from launcher.core.checks import Finding
 from launcher.core.errors import RdtlError, RefusedError
 from rdt.data import hdf5, widths
 from rdt.data.ranges import ByteFile, Disk
-from rdt.data.recording import Conventions, Episode, Recording, Wanted, aligned
+from rdt.data.recording import Conventions, Episode, RawPlaces, Recording, Wanted, aligned
 from rdt.data.selection import Selection
 from rdt.data.unified import RobotState
 
@@ -52,21 +53,26 @@ class LiberoFiles:
     """Reader of one file, a folder of files, or a folder of such folders."""
 
     kind = "libero-hdf5"
+    place = Place
 
     def __init__(
         self, path: Path, selection: Selection, gripper_open: int, alignment: str | None
     ) -> None:
         self.path = path
-        self._selection = selection
+        self._selection, self._gripper_open, self._declared = selection, gripper_open, alignment
         self._paths = [path] if not path.is_dir() else sorted(path.rglob("*.hdf5"))
         self._handles: dict[int, h5py.File] = {}
         self._disk = Disk()
         self._findings: dict[Path, Finding] = {}
-        found = {file: _alignment(file, alignment) for file in self._paths}
-        if len(set(found.values())) > 1:
-            raise _mixed_alignments(path, found)
         self._bytes = [ByteFile(file) for file in self._paths]
-        self.conventions = Conventions(gripper_open, next(iter(found.values())), "raw")
+
+    @cached_property
+    def conventions(self) -> Conventions:
+        """As every file says of itself, which opens them all; RDTL-D027 when they differ."""
+        found = {file: _alignment(file, self._declared) for file in self._paths}
+        if len(set(found.values())) > 1:
+            raise _mixed_alignments(self.path, found)
+        return Conventions(self._gripper_open, next(iter(found.values())), "raw")
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_handles": {}}
@@ -134,6 +140,13 @@ class LiberoFiles:
     def picture_size(self, place: Place) -> tuple[int, int]:
         """Height and width."""
         return place.shape[1], place.shape[2]
+
+    def raw(self, places: Sequence[Sequence[Place]]) -> RawPlaces | None:
+        """Where contiguous pictures lie; None when those of one episode are chunked."""
+        if any(place.offset is None for camera in places for place in camera):
+            return None
+        offsets = np.array([[place.offset for place in camera] for camera in places], np.int64)
+        return RawPlaces(self._bytes, np.array([place.file for place in places[0]]), offsets)
 
     def read(self, wanted: Sequence[Wanted]) -> None:
         """Read the wanted pictures.

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from launcher.core.checks import Finding
 from launcher.core.errors import RdtlError, RefusedError
 from rdt.data import widths
+from rdt.data.ranges import ByteFile
 from rdt.data.unified import RobotState
 
 CAMERAS = ("agentview", "eye_in_hand")
@@ -68,12 +69,30 @@ Wanted = tuple[Any, int, NDArray[np.uint8]]
 """(place of an episode's pictures, first row, where the rows go: (n, S, S, 3) uint8)."""
 
 
+class RawPlaces(NamedTuple):
+    """Pictures that lie raw and in one piece: of each episode the number in ``files``
+    (episodes,) int64, and the offset of its first picture (cameras, episodes) int64."""
+
+    files: Sequence[ByteFile]
+    numbers: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+
+
 class Reader(Protocol):
-    """One layout on disk. Making one reads descriptions only; all else raises RdtlError."""
+    """One layout on disk. Making one reads descriptions only; all else raises RdtlError.
+
+    ``place``: the named tuple that tells where one episode's pictures of a camera lie, of
+    numbers, texts, paths, tuples and arrays.
+    """
 
     path: Path
     kind: str
-    conventions: Conventions
+    place: type[Any]
+
+    @property
+    def conventions(self) -> Conventions:
+        """What the numbers mean."""
+        ...
 
     def recordings(self) -> Iterator[Recording]:
         """Every chosen episode in the set's order."""
@@ -81,6 +100,10 @@ class Reader(Protocol):
 
     def picture_size(self, place: Any) -> tuple[int, int]:
         """Height and width of the pictures at ``place``."""
+        ...
+
+    def raw(self, places: Sequence[Sequence[Any]]) -> RawPlaces | None:
+        """Where the pictures at ``places`` (by camera, by episode) lie, if all of them are raw."""
         ...
 
     def read(self, wanted: Sequence[Wanted]) -> None:

@@ -25,6 +25,7 @@ from rdt.data.ranges import ByteFile
 from rdt.data.recording import (
     Conventions,
     Episode,
+    RawPlaces,
     Recording,
     Wanted,
     aligned,
@@ -56,6 +57,7 @@ class RldsShards:
     """Reader of the folder that holds `dataset_info.json` (it usually ends in `/1.0.0`)."""
 
     kind = "rlds"
+    place = Place
 
     def __init__(
         self, path: Path, selection: Selection, gripper_open: int, alignment: str | None
@@ -141,6 +143,10 @@ class RldsShards:
         head = min(pictures.HEADER_BYTES, int(place.sizes[0]))
         shard = self._shards[place.file]
         return pictures.size(shard.read(int(place.offsets[0]), head), str(shard.path))
+
+    def raw(self, places: Sequence[Sequence[Place]]) -> RawPlaces | None:
+        """None: every picture is encoded."""
+        return None
 
     def read(self, wanted: Sequence[Wanted]) -> None:
         """Decode the wanted pictures, and no other; all are announced first."""

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from launcher.core.checks import Finding
 from launcher.core.errors import RdtlError, RefusedError
-from rdt.data.recording import CAMERAS, Episode, Reader, Recording, Wanted
+from rdt.data.contents import Contents, walk
+from rdt.data.recording import RawPlaces, Reader, Recording, Wanted
 from rdt.data.selection import Selection
-from rdt.data.unified import RobotState
 from rdt.spec.contract import Contract
 
 
@@ -34,29 +34,19 @@ class EpisodeStore:
     files, ``rotation`` among them; ``quaternion`` (N, 4) xyzw of the hand where recorded.
     """
 
-    def __init__(self, reader: Reader) -> None:
-        self.path, self.kind, self.conventions = reader.path, reader.kind, reader.conventions
-        self.rotation = reader.conventions.rotation
-        self._reader = reader
-        self._files = describe(reader.files())
-        recordings = list(reader.recordings())
-        self.episodes = [recording.episode for recording in recordings]
+    def __init__(self, reader: Reader, contents: Contents | None = None) -> None:
+        self.path, self.kind = reader.path, reader.kind
+        self.contents = contents or walk(reader)
+        self.conventions = self.contents.conventions
+        self.rotation = self.conventions.rotation
+        self.episodes = self.contents.episodes
         self.ends = np.cumsum([episode.length for episode in self.episodes], dtype=np.int64)
         self.starts = self.ends - [episode.length for episode in self.episodes]
-        self.actions = np.concatenate([recording.actions for recording in recordings])
-        self.robot = RobotState(
-            *(
-                np.concatenate([np.asarray(recording.robot[part]) for recording in recordings])
-                for part in range(len(RobotState._fields))
-            )
-        )
-        self.sampled = np.concatenate(
-            [r.sampled + start for r, start in zip(recordings, self.starts, strict=True)]
-        )
-        self.quaternion = _quaternions(recordings)
-        self._places = _by_camera(recordings)
-        self.cameras = tuple(self._places)
-        self.picture_size = self._common_size()
+        self.actions, self.robot = self.contents.actions, self.contents.robot
+        self.sampled, self.quaternion = self.contents.sampled, self.contents.quaternion
+        self.picture_size = self.contents.picture_size
+        self.cameras = tuple(self.contents.places)
+        self._reader = reader
 
     def __len__(self) -> int:
         return int(self.ends[-1])
@@ -92,24 +82,28 @@ class EpisodeStore:
         )
         wanted: list[Wanted] = []
         for camera, pictures in out.items():
-            if camera not in self._places:
+            if camera not in self.contents.places:
                 raise self._no_camera(camera)
-            places = self._places[camera]
+            places = self.contents.places[camera]
             wanted += [(places[number], row, pictures[i:j]) for number, row, (i, j) in runs]
         self._reader.read(wanted)
 
+    def raw(self, cameras: Sequence[str]) -> RawPlaces | None:
+        """Where the pictures of ``cameras`` lie, if each lies raw in its file."""
+        return self._reader.raw([self.contents.places[camera] for camera in cameras])
+
     def source(self) -> dict[str, Any]:
         """What was read: kind, path, and size and mtime of every file then, as JSON."""
-        return {"kind": self.kind, "path": str(self.path), "files": self._files}
+        return {"kind": self.kind, "path": str(self.path), "files": self.contents.files}
 
     def findings(self) -> list[Finding]:
         """What is readable but slow or suspicious, e.g. pictures chunked across frames."""
-        return self._reader.findings()
+        return self.contents.findings
 
     def require(self, contract: Contract) -> None:
         """Refuse (RDTL-D034) a contract whose cameras or joints the set does not have."""
         for camera in contract.cameras:
-            if camera and camera not in self._places:
+            if camera and camera not in self.contents.places:
                 raise self._no_camera(camera)
         if any(part.source == "joint_pos" for part in contract.state) and not self.has_joints:
             raise RefusedError(
@@ -134,22 +128,6 @@ class EpisodeStore:
                 lines.append(f"{episode.file}: {episode.name}, {name}, step {first}")
         return lines
 
-    def _common_size(self) -> int:
-        seen: dict[tuple[int, int], Episode] = {}
-        for places in self._places.values():
-            for episode, place in zip(self.episodes, places, strict=True):
-                seen.setdefault(self._reader.picture_size(place), episode)
-        if all(height == width for height, width in seen) and len(seen) <= 1:
-            return next(iter(seen), (0, 0))[0]
-        shapes = ", ".join(f"{h} x {w} ({e.file}: {e.name})" for (h, w), e in seen.items())
-        raise RefusedError(
-            "RDTL-D036",
-            "the pictures of the data set are not squares of one size",
-            where=f"{self.path}: {shapes}",
-            why="a batch holds pictures of one size, and the simulator renders squares",
-            fix="use a set whose pictures are alike, or list the parts as data sets of their own",
-        )
-
     def _no_camera(self, camera: str) -> RdtlError:
         return RefusedError(
             "RDTL-D034",
@@ -158,49 +136,6 @@ class EpisodeStore:
             why="the policy would be trained without a picture that it gets in the evaluation",
             fix="choose a contract with the cameras that are there, or another copy of the data",
         )
-
-
-def _quaternions(recordings: list[Recording]) -> NDArray[Any] | None:
-    found = [r.quaternion for r in recordings if r.quaternion is not None]
-    return np.concatenate(found) if len(found) == len(recordings) else None
-
-
-def _by_camera(recordings: list[Recording]) -> dict[str, list[Any]]:
-    """Places of the pictures by camera; an episode that lacks one refuses the set."""
-    cameras = [c for c in CAMERAS if any(c in recording.pictures for recording in recordings)]
-    for recording in recordings:
-        episode = recording.episode
-        for camera in cameras:
-            if camera not in recording.pictures:
-                raise RefusedError(
-                    "RDTL-D034",
-                    f"an episode has no pictures of the camera {camera}",
-                    where=f"{episode.file}: {episode.name}; other episodes have them",
-                    why="half of the samples would be black",
-                    fix="repair the file, or choose other demonstrations",
-                )
-    return {camera: [recording.pictures[camera] for recording in recordings] for camera in cameras}
-
-
-def describe(paths: list[Path]) -> list[dict[str, Any]]:
-    """Path, size in bytes and mtime in ns of each file, in the order given.
-
-    Raises RdtlError RDTL-D014 for one that is missing.
-    """
-    try:
-        found = [(path, path.stat()) for path in paths]
-    except OSError as error:
-        raise RdtlError(
-            "RDTL-D014",
-            "a file of the data set is missing",
-            where=f"{error.filename}: {error.strerror}",
-            why="the description of the data set names it",
-            fix="copy the data set again, or check that its storage is mounted",
-        ) from error
-    return [
-        {"path": str(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-        for path, stat in found
-    ]
 
 
 def open_store(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from rdt.data import unified
 from rdt.data.demonstrations import Demonstrations
+from rdt.data.order import Order
 from rdt.data.sampler import Sampler
 from rdt.data.statistics import Statistics
 from rdt.diffusion import TRAIN_STEPS
@@ -61,9 +62,8 @@ class Batches:
         self.seed = seed
         self.rank = rank
         self.horizon: int = train["model"]["horizon"]
-        self.sampler = Sampler(
-            len(data.windows), train["effective_batch"], train["micro_batch"], ranks, seed
-        )
+        order = Order((len(data.windows),), seed)
+        self.sampler = Sampler(order, train["effective_batch"], train["micro_batch"], ranks)
         self.words, self.word_valid = language_tokens(data.instruction)
         summary = statistics.state
         self._state = [

@@ -1,0 +1,159 @@
+"""Data sets under one contract, from which whole batches are gathered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from launcher.core.errors import RefusedError
+from rdt.data import batch as batches
+from rdt.data.batch import BACKGROUND, Batch, Buffer, Ints
+from rdt.data.contents import changed, describe
+from rdt.data.index import Index, Member
+from rdt.data.raw_pictures import RawPictures
+from rdt.data.store import EpisodeStore
+from rdt.spec.contract import Contract
+
+HORIZON = 64
+
+
+class Source:
+    """Samples of ``stores``: ``moments`` pictures by camera, the state, ``horizon`` actions.
+
+    ``index`` numbers them; ``instructions``: the words of each episode. Raises
+    RefusedError RDTL-D034 for what the contract needs and a set lacks, RDTL-D036 for
+    pictures of two sizes, and RDTL-D038 when earlier moments are wanted of a set that has
+    not a picture of every step.
+    """
+
+    def __init__(
+        self,
+        stores: Sequence[EpisodeStore],
+        contract: Contract,
+        moments: int = 2,
+        horizon: int = HORIZON,
+    ) -> None:
+        self.stores, self.contract = tuple(stores), contract
+        self.moments, self.horizon = moments, horizon
+        for store in self.stores:
+            store.require(contract)
+        self.picture_size = _common_size(self.stores)
+        self.index = Index([Member(store.ends, store.sampled) for store in self.stores])
+        if moments > 1 and not self.index.complete:
+            raise _sparse(self.stores)
+        self.instructions = [e.instruction for store in self.stores for e in store.episodes]
+        self._states = batches.state_table(self.stores, contract)
+        self._actions = batches.action_table(self.stores, contract, horizon)
+        self._ahead = np.arange(horizon)
+        self._cameras = [(place, name) for place, name in enumerate(contract.cameras) if name]
+        self._real = np.array([bool(name) for name in contract.cameras])
+        names = [name for _, name in self._cameras]
+        self._raw = [
+            None
+            if (places := store.raw(names)) is None
+            else RawPictures(places, store.picture_size, moments)
+            for store in self.stores
+        ]
+
+    def empty(self, size: int) -> Buffer:
+        """A buffer of ``size`` samples for :meth:`fill`."""
+        return batches.empty(size, self.horizon, self.moments, self.contract, self.picture_size)
+
+    def fill(self, samples: Ints, buffer: Buffer) -> Buffer:
+        """Fill ``buffer`` with ``samples`` (B,), which it keeps in rising order; returns it."""
+        out = buffer.batch
+        out.samples[:] = np.sort(samples)
+        steps = self.index.steps(out.samples)
+        out.episodes[:] = episodes = self.index.episodes(steps)
+        counts = self.index.ends[episodes] - steps
+        np.less(self._ahead, counts[:, None], out=out.valid)
+        self._actions.gather_chunks(steps, counts, out.actions)
+        self._states.gather(steps, out.states)
+        rows = steps - self.index.starts[episodes]
+        limits = np.searchsorted(steps, self.index.bounds).tolist()
+        for number, (a, b) in enumerate(pairwise(limits)):
+            if a < b:
+                self._fill_pictures(number, np.arange(a, b), rows, buffer)
+        self._mark(rows, out)
+        return buffer
+
+    def _fill_pictures(self, number: int, places: Ints, rows: Ints, buffer: Buffer) -> None:
+        """The pictures of a batch's ``places`` (n,), all of them of set ``number``."""
+        out, store, raw = buffer.batch, self.stores[number], self._raw[number]
+        whole = out.pictures[places[0] : places[-1] + 1]
+        episodes = out.episodes[places] - self.index.firsts[number]
+        if raw is None or raw.disk.busy:
+            self._read(store, episodes, rows[places], whole)
+        else:
+            inside = rows[places] >= self.moments - 1
+            pieces = [buffer.pieces[place] for place in places[inside].tolist()]
+            raw.read(episodes[inside], rows[places[inside]], pieces)
+            for i in np.flatnonzero(~inside).tolist():
+                self._read(store, episodes[[i]], rows[places[[i]]], whole[i : i + 1])
+        if raw is not None:
+            raw.disk.look()
+        self._turn(store, whole)
+
+    def _mark(self, rows: Ints, out: Batch) -> None:
+        """Say which pictures there are, and put the background where there is none."""
+        out.present[:] = self._real
+        for place in np.flatnonzero(rows < self.moments - 1).tolist():
+            missing = self.moments - 1 - int(rows[place])
+            out.present[place, :missing] = False
+            out.pictures[place, :missing] = BACKGROUND
+
+    def _read(
+        self, store: EpisodeStore, episodes: Ints, rows: Ints, out: NDArray[np.uint8]
+    ) -> None:
+        """Fill ``out`` (n, m, c, S, S, 3) as the store does, before its beginning with row 0."""
+        wanted = np.maximum(rows[:, None] + np.arange(1 - self.moments, 1), 0)
+        steps = (store.starts[episodes][:, None] + wanted).reshape(-1)
+        flat = out.view()
+        flat.shape = (len(steps), *out.shape[2:])
+        store.pictures(steps, {camera: flat[:, place] for place, camera in self._cameras})
+
+    def _turn(self, store: EpisodeStore, pictures: NDArray[np.uint8]) -> None:
+        """Turn by 180 degrees what does not lie in its file as the contract has it."""
+        if store.rotation != self.contract.camera_rotation:
+            pictures[:] = pictures[..., ::-1, ::-1, :].copy()
+
+    def files(self) -> list[dict[str, Any]]:
+        """Path, size and mtime of every file, as found when the sets were opened."""
+        return [entry for store in self.stores for entry in store.source()["files"]]
+
+    def require_unchanged(self) -> None:
+        """Raise RdtlError RDTL-D028 when a file has not the size or time it had."""
+        for then in self.files():
+            path = Path(then["path"])
+            now = describe([path])[0] if path.is_file() else {}
+            if now != then:
+                raise changed(then, now)
+
+
+def _common_size(stores: Sequence[EpisodeStore]) -> int:
+    sizes = {store.picture_size: store for store in stores}
+    if len(sizes) == 1:
+        return next(iter(sizes))
+    raise RefusedError(
+        "RDTL-D036",
+        "the pictures of the data sets are not of one size",
+        where=", ".join(f"{store.path}: {size} pixels" for size, store in sizes.items()),
+        why="a batch holds pictures of one size",
+        fix="train on sets whose pictures are alike",
+    )
+
+
+def _sparse(stores: Sequence[EpisodeStore]) -> RefusedError:
+    lacking = next(store for store in stores if len(store.sampled) != len(store))
+    return RefusedError(
+        "RDTL-D038",
+        "a data set has not a picture of every step",
+        where=f"{lacking.path}: {len(lacking.sampled)} of {len(lacking)} steps were rendered",
+        why="the picture of the step before would be an older one than in the evaluation",
+        fix="collect with render_every 1, or use a network that sees one moment",
+    )

@@ -30,7 +30,7 @@ AlignmentOption = Annotated[
     typer.Option(help="Whether rows hold what was seen before or after their action."),
 ]
 COLUMNS = ("mean", "std", "min", "q01", "q99", "max")
-RAW = {
+RAW: dict[str, tuple[str, ...]] = {
     "action": ("translation 0-2 (0.05 m goal shift)", "rotation 3-5 (0.5 rad)", "gripper 6"),
     "state": ("position 0-2 (m)", "axis-angle 3-5 (rad)", "fingers 6-7 (m)"),
 }
@@ -121,16 +121,16 @@ def _show(output: Output, name: str, measured: dict[str, Any], contract: Contrac
         f"{name}: {measured['episodes']} episodes, {measured['steps']} steps, "
         f"quantiles {quantiles}, digest {measured['digest'][:12]}"
     )
-    for part, raw in RAW.items():
+    for part, names in RAW.items():
         numbers: Sequence[int] = range(len(measured[part]["mean"]))
         if contract:
             parts = contract.action if part == "action" else contract.state
-            raw = tuple(f"{p.name} {p.slots_text} ({p.unit})" for p in parts)
+            names = tuple(f"{p.name} {p.slots_text} ({p.unit})" for p in parts)
             numbers = contract.action_slots if part == "action" else contract.state_slots
         rows = [
             [str(place), *(f"{measured[part][column][place]:.4g}" for column in COLUMNS)]
             for place in numbers
         ]
         output.table(part, ["", *COLUMNS], rows)
-        for text in raw:
+        for text in names:
             output.text(f"  {text}")

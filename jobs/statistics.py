@@ -22,13 +22,7 @@ def write(request: dict[str, Any]) -> dict[str, Any]:
     contract, slots = CONTRACTS[request["contract"]], request["format"] == "rdt"
     sets: dict[str, Measured] = {}
     for text in request["paths"]:
-        source = Source(
-            Path(text),
-            tuple(request["tasks"]),
-            tuple(int(demo) if demo.isdigit() else demo for demo in request["demos"]),
-            request["gripper_open"],
-            request["alignment"],
-        )
+        source = Source.of(request | {"path": text})
         name = request["name"] or set_name(source.path)
         if name in sets:
             raise _same_name(name, text)

@@ -36,21 +36,45 @@ RAW: dict[str, tuple[str, ...]] = {
 }
 
 
+TaskOption = Annotated[list[str] | None, typer.Option(help="Only this task; repeatable.")]
+DemoOption = Annotated[
+    list[str] | None, typer.Option(help="Only this demonstration of each task; repeatable.")
+]
+
+
 @app.command("verify")
 def verify(
-    path: Annotated[Path, typer.Argument(help="A LIBERO HDF5 file.", exists=True, dir_okay=False)],
+    path: Annotated[Path, typer.Argument(help=SET)],
+    contract: ContractOption = "libero-velocity",
+    statistics: Annotated[
+        Path | None, typer.Option(help="A file of statistics that must be of these data.")
+    ] = None,
+    task: TaskOption = None,
+    demo: DemoOption = None,
+    gripper_open: GripperOption = -1,
+    alignment: AlignmentOption = None,
     as_json: common.JsonOption = False,
 ) -> None:
-    """Read a demonstration file as training would and check what goes silently wrong."""
+    """Read a data set as training would and check what goes silently wrong.
+
+    What is declared is compared with what the data say of themselves; ends with status 3
+    on errors.
+    """
+    import json
+
     from launcher import heavy
 
     output = common.start_output(as_json)
-    heavy.show(output, heavy.run_check("data", str(path.resolve())))
+    request = _source(contract, task, demo, gripper_open, alignment) | {
+        "path": str(path.resolve()),
+        "statistics": str(statistics.resolve()) if statistics else None,
+    }
+    heavy.show(output, heavy.run_check("data", json.dumps(request)))
 
 
 @app.command("stats")
 def stats(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help=SET, exists=True)],
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help=SET)],
     format: Annotated[
         Literal["rdt", "openpi", "openpi-flat"],
         typer.Option(help="RDT's dataset_stat.json, or one of openpi's dataset_statistics.json."),
@@ -58,10 +82,8 @@ def stats(
     out: Annotated[Path, typer.Option(help="The file to write; replaced as a whole.")],
     contract: ContractOption = "libero-velocity",
     name: Annotated[str, typer.Option(help="The set's name in the file.")] = "",
-    task: Annotated[list[str] | None, typer.Option(help="Only this task; repeatable.")] = None,
-    demo: Annotated[
-        list[str] | None, typer.Option(help="Only this demonstration of each task; repeatable.")
-    ] = None,
+    task: TaskOption = None,
+    demo: DemoOption = None,
     gripper_open: GripperOption = -1,
     alignment: AlignmentOption = None,
     processes: Annotated[int | None, typer.Option(min=1, help="Default: one a core.")] = None,
@@ -78,17 +100,11 @@ def stats(
     from rdt.spec.contract import CONTRACTS
 
     output = common.start_output(as_json)
-    common.require_contract(contract, list(CONTRACTS))
-    request = {
+    request = _source(contract, task, demo, gripper_open, alignment) | {
         "paths": [str(path.resolve()) for path in paths],
         "format": format,
         "out": str(out.resolve()),
-        "contract": contract,
         "name": name,
-        "tasks": task or [],
-        "demos": demo or [],
-        "gripper_open": require_sign(gripper_open),
-        "alignment": alignment,
         "processes": processes,
     }
     answer = heavy.call("jobs.statistics", json.dumps(request), environment=JOB_ENVIRONMENT)
@@ -99,7 +115,26 @@ def stats(
     output.result(result)
 
 
-def require_sign(value: int) -> int:
+def _source(
+    contract: str,
+    tasks: list[str] | None,
+    demos: list[str] | None,
+    gripper_open: int,
+    alignment: str | None,
+) -> dict[str, Any]:
+    from rdt.spec.contract import CONTRACTS
+
+    common.require_contract(contract, list(CONTRACTS))
+    return {
+        "contract": contract,
+        "tasks": tasks or [],
+        "demos": demos or [],
+        "gripper_open": _sign(gripper_open),
+        "alignment": alignment,
+    }
+
+
+def _sign(value: int) -> int:
     """-1 or 1, or UsageError RDTL-U029."""
     from launcher.core.errors import UsageError
 

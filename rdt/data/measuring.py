@@ -53,6 +53,17 @@ class Source:
             alignment=self.alignment,
         )
 
+    @classmethod
+    def of(cls, request: dict[str, Any]) -> Source:
+        """Out of a request in JSON: `path`, `tasks`, `demos`, `gripper_open`, `alignment`."""
+        return cls(
+            Path(request["path"]),
+            tuple(request["tasks"]),
+            tuple(int(demo) if demo.isdigit() else demo for demo in request["demos"]),
+            request["gripper_open"],
+            request["alignment"],
+        )
+
     def conventions(self) -> tuple[str, Conventions, list[Path]]:
         """Kind of the set, what its numbers mean, and its files."""
         chosen = Selection(self.tasks, self.demos)

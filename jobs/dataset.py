@@ -32,7 +32,9 @@ def body(job: Job) -> None:
     name = str(path.relative_to(job.run.root)) if inside else str(path)
     described = statistics.compute(data, job.config["task"]["suite"], name)
     findings = checks.verify(data.store)
-    findings += checks.statistics_sane(name, data.contract, described.state, described.action)
+    findings += checks.statistics_sane(
+        str(data.path), data.contract, described.state, described.action
+    )
     findings += _camera_size(job, data)
     _print(findings)
     _refuse_errors(findings)

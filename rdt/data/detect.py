@@ -8,7 +8,7 @@ never in an earlier one, so the latest command that counts tells which row it be
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,8 +21,9 @@ LAGS = (2, 1, 0, -1, -2, -3)  # command t + lag, for the move from row t to row 
 RAW_GAIN = 0.0115  # m per step at |a| = 1 held, measured with LIBERO's controller
 EXPLAINED = 0.3  # share of the moves that commands must explain before they tell anything
 FINGER_STEPS = 4  # control steps in which the fingers visibly answer their command
-ROWS = 2000  # compared rotations, evenly over the set
-FORMS = ("axis-angle", "euler")
+ROWS = 2000  # rotations compared with the quaternion, evenly over the set
+FORMS = {"axis-angle": rotations.axis_angle_to_6d, "euler": rotations.euler_to_6d}
+Moves = Callable[[slice], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -58,20 +59,28 @@ class Response:
 
 
 def response(store: EpisodeStore) -> Response:
-    """Least squares over all episodes and the three axes, in the memory of one episode."""
+    """How the hand's position answers the translation commands."""
     position = np.asarray(store.robot.eef_pos, np.float64)
+    return _answers(store, slice(0, 3), lambda rows: np.diff(position[rows], axis=0))
+
+
+def _answers(store: EpisodeStore, commands: slice, moves: Moves) -> Response:
+    """Least squares over all episodes and three axes, in the memory of one episode.
+
+    ``moves`` (T - 1, 3) of an episode's rows, from each row to the next.
+    """
     ahead, behind = max(LAGS), -min(LAGS)
     products, moments, total = np.zeros((len(LAGS), len(LAGS))), np.zeros(len(LAGS)), 0.0
     for rows in _episodes(store):
-        moves = np.diff(position[rows], axis=0)
-        actions = store.actions[rows, :3].astype(np.float64)
-        t = np.arange(behind, len(moves) - ahead + 1)
+        moved = moves(rows)
+        actions = store.actions[rows, commands].astype(np.float64)
+        t = np.arange(behind, len(moved) - ahead + 1)
         if len(t) == 0:
             continue
         near = np.stack([actions[t + lag] for lag in LAGS])
         products += np.einsum("ita,jta->ij", near, near)
-        moments += np.einsum("ita,ta->i", near, moves[t])
-        total += float((moves[t] ** 2).sum())
+        moments += np.einsum("ita,ta->i", near, moved[t])
+        total += float((moved[t] ** 2).sum())
     gains = np.linalg.lstsq(products, moments)[0]
     return Response(gains, float(gains @ moments) / total if total else 0.0)
 
@@ -160,20 +169,36 @@ def _votes(command: NDArray[np.float64], width: NDArray[np.float64]) -> float:
 
 
 def rotation(store: EpisodeStore) -> Verdict:
-    """The form of the hand's rotation: the one that agrees with the recorded quaternion."""
-    rows = np.unique(np.linspace(0, len(store) - 1, ROWS).astype(int))
+    """The form of the hand's rotation: the one that agrees with the recorded quaternion, or
+    else the one in which the hand turns as it is told to."""
     if store.quaternion is None:
-        return Verdict("rotation", FORMS[0], "unclear", "there is no quaternion to compare with")
+        return _rotation_by_commands(store)
+    rows = np.unique(np.linspace(0, len(store) - 1, ROWS).astype(int))
     recorded = np.asarray(store.robot.axis_angle, np.float64)[rows]
     right = np.stack([rotations.quat_to_axis_angle(q) for q in store.quaternion[rows]])
     truth = rotations.axis_angle_to_6d(right)
-    as_read = (rotations.axis_angle_to_6d(recorded), rotations.euler_to_6d(recorded))
-    off = [float(np.abs(columns - truth).max()) for columns in as_read]
-    best = int(np.argmin(off))
+    off = {form: float(np.abs(read(recorded) - truth).max()) for form, read in FORMS.items()}
+    best = min(off, key=lambda form: off[form])
     evidence = f"off from the quaternion in {len(rows)} rows: "
-    evidence += ", ".join(f"as {f} {x:.2g}" for f, x in zip(FORMS, off, strict=True))
-    found = FORMS[best] if off[best] < 1e-3 else "neither axis-angle nor euler"
-    return Verdict("rotation", FORMS[0], found, evidence)
+    evidence += ", ".join(f"as {form} {x:.2g}" for form, x in off.items())
+    found = best if off[best] < 1e-3 else "neither axis-angle nor euler"
+    return Verdict("rotation", "axis-angle", found, evidence)
+
+
+def _rotation_by_commands(store: EpisodeStore) -> Verdict:
+    angles = np.asarray(store.robot.axis_angle, np.float64)
+    shares = {
+        form: _answers(
+            store, slice(3, 6), lambda rows, read=read: rotations.turns(read(angles[rows]))
+        ).explained
+        for form, read in FORMS.items()
+    }
+    best, other = sorted(shares, key=lambda form: -shares[form])
+    clear = shares[best] > max(EXPLAINED, 2 * shares[other])
+    evidence = "commands explain " + ", ".join(
+        f"{share:.0%} of the turns as {form}" for form, share in shares.items()
+    )
+    return Verdict("rotation", "axis-angle", best if clear else "unclear", evidence)
 
 
 def detect(store: EpisodeStore) -> list[Verdict]:

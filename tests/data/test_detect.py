@@ -78,6 +78,7 @@ def test_real_demonstrations_are_what_they_are_declared(
     alignment = "after" if layout == "upstream" else "before"
     assert f"alignment: {alignment} (" in said
     assert "gripper: -1 opens (" in said
+    assert "rotation: axis-angle (" in said
     assert "unit of the actions: raw (" in said
 
 
@@ -183,14 +184,29 @@ def test_an_rlds_copy_made_of_upstream_s_rows(demos: list[Demo], tmp_path: Path)
     assert errors(look(path, alignment="after")) == {}
 
 
-def test_euler_angles_for_axis_angle(spoiled: Callable[..., Path]) -> None:
+@pytest.mark.parametrize("quaternion", [True, False])
+def test_euler_angles_for_axis_angle(quaternion: bool, spoiled: Callable[..., Path]) -> None:
+    """Told from the quaternion, and without one from how the hand turns when it is told to."""
+
     def change(demo: h5py.Group) -> None:
         columns = rotations.axis_angle_to_6d(demo["obs/ee_ori"][:])
         demo["obs/ee_ori"][:] = rotations.euler_of_6d(columns)
+        if not quaternion:
+            del demo["robot_states"]
 
     error = only_error(look(spoiled(change)))
     assert error.code == "RDTL-D015"
     assert error.what == "rotation: declared axis-angle, the data say euler"
+    assert ("quaternion" in error.where) == quaternion
+
+
+def test_turns_are_small_rotations_in_the_world() -> None:
+    """The derivative of a known motion: 0.01 rad about a slanting axis, from any attitude."""
+    axis = np.array([0.01, -0.02, 0.005])
+    start = rotations.axis_angle_to_6d([3.0, 0.4, -0.2]).reshape(2, 3)
+    step = np.eye(3) + np.cross(axis, np.eye(3) * -1)  # v -> v + axis x v
+    found = rotations.turns(np.stack([start.ravel(), (start @ step.T).ravel()]))
+    np.testing.assert_allclose(found[0], axis, atol=2e-4)
 
 
 def test_commands_that_move_nothing_tell_nothing(spoiled: Callable[..., Path]) -> None:

@@ -9,7 +9,16 @@ from pathlib import Path
 
 from benchmarks.harness import RESULTS
 
-NAMES = ("cli", "array_runner", "submission", "runs_show", "sif_exec", "sampler", "policy_call")
+NAMES = (
+    "cli",
+    "array_runner",
+    "submission",
+    "runs_show",
+    "sif_exec",
+    "sampler",
+    "policy_call",
+    "rlds_statistics",
+)
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 HEAD = """# Benchmarks
 

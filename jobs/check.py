@@ -18,7 +18,7 @@ from launcher.core.errors import RdtlError
 def data(request: str) -> list[Finding]:
     """Read a data set as training would; ``request`` is a JSON object."""
     from rdt.data.checks import verify_set
-    from rdt.data.measuring import Source
+    from rdt.data.source import Source
     from rdt.spec.contract import CONTRACTS
 
     asked = json.loads(request)

@@ -13,7 +13,8 @@ from typing import Any
 
 from launcher.core.errors import RdtlError, UsageError, full_disk
 from rdt.data import statistics_files
-from rdt.data.measuring import Measured, Source, measure
+from rdt.data.measuring import Measured, measure
+from rdt.data.source import Source
 from rdt.spec.contract import CONTRACTS
 
 

@@ -14,9 +14,10 @@ import numpy as np
 from launcher.core.checks import Finding
 from launcher.core.errors import RdtlError
 from rdt.data import detect, statistics_files
-from rdt.data.measuring import Measured, Source, measure
+from rdt.data.measuring import Measured, measure
+from rdt.data.source import Source
 from rdt.data.statistics import Summary
-from rdt.data.store import EpisodeStore, open_store
+from rdt.data.store import EpisodeStore
 from rdt.spec.contract import Contract
 
 WHY = "a policy trained on these numbers could not succeed in the simulator"
@@ -143,13 +144,7 @@ def verify_set(source: Source, contract: Contract, statistics: Path | None) -> l
 
     Raises RdtlError when the set cannot be opened at all.
     """
-    store = open_store(
-        source.path,
-        tasks=source.tasks,
-        demos=source.demos,
-        gripper_open=source.gripper_open,
-        alignment=source.alignment,
-    )
+    store = source.open()
     findings = verify(store) + _checksums(store)
     try:
         store.require(contract)

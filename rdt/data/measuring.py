@@ -24,51 +24,12 @@ from numpy.typing import NDArray
 from launcher.core.errors import RefusedError
 from rdt.data import unified
 from rdt.data.recording import Conventions, Recording
-from rdt.data.selection import Selection
+from rdt.data.source import Source
 from rdt.data.statistics import QUANTILES, Summary
-from rdt.data.store import find_reader, stream
 from rdt.data.streaming import EXACT_ROWS, Histogram, Moments, Stream
 from rdt.data.unified import RobotState
 from rdt.data.widths import ACTION
 from rdt.spec.contract import UNIFIED_SIZE, Contract
-
-
-@dataclass(frozen=True)
-class Source:
-    """A data set, the part of it that is wanted, and what is declared of it."""
-
-    path: Path
-    tasks: tuple[str, ...] = ()
-    demos: tuple[int | str, ...] = ()
-    gripper_open: int = -1
-    alignment: str | None = None
-
-    def recordings(self) -> Iterator[Recording]:
-        """Its episodes, one in memory at a time."""
-        return stream(
-            self.path,
-            tasks=self.tasks,
-            demos=self.demos,
-            gripper_open=self.gripper_open,
-            alignment=self.alignment,
-        )
-
-    @classmethod
-    def of(cls, request: dict[str, Any]) -> Source:
-        """Out of a request in JSON: `path`, `tasks`, `demos`, `gripper_open`, `alignment`."""
-        return cls(
-            Path(request["path"]),
-            tuple(request["tasks"]),
-            tuple(int(demo) if demo.isdigit() else demo for demo in request["demos"]),
-            request["gripper_open"],
-            request["alignment"],
-        )
-
-    def conventions(self) -> tuple[str, Conventions, list[Path]]:
-        """Kind of the set, what its numbers mean, and its files."""
-        chosen = Selection(self.tasks, self.demos)
-        reader = find_reader(self.path, chosen, self.gripper_open, self.alignment)
-        return reader.kind, reader.conventions, reader.files()
 
 
 @dataclass(frozen=True)

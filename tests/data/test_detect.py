@@ -16,7 +16,8 @@ import pytest
 from launcher.core.checks import Finding
 from rdt.data import rotations, statistics_files
 from rdt.data.checks import verify_set
-from rdt.data.measuring import Source, measure
+from rdt.data.measuring import measure
+from rdt.data.source import Source
 from rdt.spec.contract import CONTRACTS, LIBERO_VELOCITY
 from tests.cli.run_rdtl import rdtl
 from tests.data import writers

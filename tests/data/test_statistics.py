@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from launcher.core.errors import RefusedError
 from rdt.data import unified
-from rdt.data.measuring import Source, measure
+from rdt.data.measuring import measure
+from rdt.data.source import Source
 from rdt.data.statistics import summarise
 from rdt.data.streaming import Histogram, Moments, Stream
 from rdt.spec.contract import CONTRACTS, LIBERO_VELOCITY
@@ -158,6 +159,19 @@ def test_a_changed_number_changes_the_digest_and_nan_is_refused(
         measure(Source(path), LIBERO_VELOCITY, slots=False)
     assert error.value.problem.code == "RDTL-D006"
     assert error.value.problem.where.startswith(f"{path}: demo_0, step 11")
+
+
+def test_what_a_worker_refuses_arrives_whole(demos: list[Demo], tmp_path: Path) -> None:
+    good, bad = demos[0].part(20), demos[1].part(20)
+    bad.arrays["actions"] = np.where(np.arange(20)[:, None] == 5, np.inf, bad.arrays["actions"])
+    for task, demo in (("a", good), ("b", bad), ("c", good)):
+        path = writers.write_regenerated([demo], tmp_path)
+        path.rename(tmp_path / f"{task}_demo.hdf5")
+    with pytest.raises(RefusedError) as error:
+        measure(Source(tmp_path), LIBERO_VELOCITY, slots=True, processes=2)
+    problem = error.value.problem
+    assert problem.code == "RDTL-D006"
+    assert problem.where == f"{tmp_path / 'b_demo.hdf5'}: demo_0, step 5 (1 of 20 steps)"
 
 
 def test_a_contract_with_joints_needs_them(lerobot2: Path, collected: Path) -> None:

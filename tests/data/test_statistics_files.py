@@ -12,7 +12,8 @@ import pytest
 
 from launcher.core.errors import RdtlError, RefusedError, UsageError
 from rdt.data import statistics_files
-from rdt.data.measuring import Measured, Source, measure
+from rdt.data.measuring import Measured, measure
+from rdt.data.source import Source
 from rdt.spec.contract import CONTRACTS, LIBERO_VELOCITY
 from tests.cli.run_rdtl import rdtl
 from tests.data import writers

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -31,6 +32,17 @@ ROUNDS, OURS_EACH = 3, 3
 MEMORY_LIMIT_MB = 8  # kept rows of the larger set are 3 MB more
 
 
+OURS = """
+import sys
+from pathlib import Path
+from jobs import statistics
+status = statistics.main(sys.argv[1:])
+sys.stderr.write(Path("/proc/self/status").read_text())
+sys.exit(status)
+"""
+PEAK = re.compile(rb"^VmHWM:\s*(\d+) kB", re.MULTILINE)
+
+
 class Side(NamedTuple):
     """What one process cost and answered."""
 
@@ -40,7 +52,10 @@ class Side(NamedTuple):
 
 
 def side(argv: list[str]) -> Side:
-    """Run to the end; CPU seconds and peak memory of this process alone, its last line's JSON."""
+    """Run to the end: CPU seconds, peak memory, the last line's JSON.
+
+    Each side says its own peak: a child's `ru_maxrss` counts the parent that it was forked from.
+    """
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as log:
         process = subprocess.Popen(argv, stdout=out, stderr=log, env={**os.environ, **quiet})
@@ -48,10 +63,12 @@ def side(argv: list[str]) -> Side:
         process.returncode = os.waitstatus_to_exitcode(status)
         for file in (out, log):
             file.seek(0)
+        said = log.read()
         if process.returncode:
-            sys.exit(f"{' '.join(argv)[:200]} failed: {log.read()[-2000:].decode()}")
+            sys.exit(f"{' '.join(argv)[:200]} failed: {said[-2000:].decode()}")
         answer = json.loads(out.read().splitlines()[-1])
-    return Side(usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, answer)
+    peak = int(PEAK.findall(said)[-1]) / 1024
+    return Side(usage.ru_utime + usage.ru_stime, peak, answer)
 
 
 def ours(folder: Path) -> Side:
@@ -68,7 +85,7 @@ def ours(folder: Path) -> Side:
         "alignment": None,
         "processes": None,
     }
-    return side([sys.executable, "-m", "jobs.statistics", json.dumps(request)])
+    return side([sys.executable, "-c", OURS, json.dumps(request)])
 
 
 def tensorflow(way: str, folder: Path) -> list[str]:

@@ -8,6 +8,7 @@ of ours.
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -74,6 +75,7 @@ def main(way, folder):
         return
     action, state = {"decode": rows_decoded, "skip": rows_skipped}[way](folder)
     print(json.dumps({"action": statistics(action), "proprio": statistics(state)}))
+    sys.stderr.write(Path("/proc/self/status").read_text())
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ NAMES = (
     "sampler",
     "policy_call",
     "loader",
+    "rlds_statistics",
 )
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 HEAD = """# Benchmarks

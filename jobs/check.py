@@ -15,11 +15,15 @@ from launcher.core.checks import Finding
 from launcher.core.errors import RdtlError
 
 
-def data(path: str) -> list[Finding]:
-    """Read every demonstration of a LIBERO HDF5 file as training would."""
-    from rdt.data.checks import verify_file
+def data(request: str) -> list[Finding]:
+    """Read a data set as training would; ``request`` is a JSON object."""
+    from rdt.data.checks import verify_set
+    from rdt.data.source import Source
+    from rdt.spec.contract import CONTRACTS
 
-    return verify_file(Path(path))
+    asked = json.loads(request)
+    statistics = Path(asked["statistics"]) if asked["statistics"] else None
+    return verify_set(Source.of(asked), CONTRACTS[asked["contract"]], statistics)
 
 
 def simulator() -> list[Finding]:

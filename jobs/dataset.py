@@ -31,7 +31,11 @@ def body(job: Job) -> None:
     inside = path.is_relative_to(job.run.root)
     name = str(path.relative_to(job.run.root)) if inside else str(path)
     described = statistics.compute(data, job.config["task"]["suite"], name)
-    findings = checks.verify(data, described) + _camera_size(job, data)
+    findings = checks.verify(data.store)
+    findings += checks.statistics_sane(
+        str(data.path), data.contract, described.state, described.action
+    )
+    findings += _camera_size(job, data)
     _print(findings)
     _refuse_errors(findings)
     files.write_json(job.run.data / "windows.json", _windows(data, job.config, findings))

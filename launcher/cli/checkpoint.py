@@ -69,7 +69,7 @@ def adopt(
     from rdt.spec.contract import CONTRACTS
 
     output = common.start_output(as_json)
-    _require_contract(contract, list(CONTRACTS))
+    common.require_contract(contract, list(CONTRACTS))
     result = _job("adopt", path, weights, contract)
     output.text(f"card {result['path']}")
     _show_card(output, result["card"], CONTRACTS[contract])
@@ -106,24 +106,6 @@ def _job(verb: str, *arguments: str) -> dict[str, Any]:
         "jobs.checkpoint", verb, *arguments, environment=environment
     )
     return dict(result["result"])
-
-
-def _require_contract(name: str, known: list[str]) -> None:
-    import difflib
-
-    from launcher.core.errors import UsageError
-
-    if name in known:
-        return
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise UsageError(
-        "RDTL-U028",
-        f"there is no contract {name}{hint}",
-        where=f"--contract {name}",
-        why="the contract says which of the 128 numbers means what",
-        fix=f"take one of {', '.join(known)}",
-    )
 
 
 def _show_files(output: Output, report: dict[str, Any]) -> None:

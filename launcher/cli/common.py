@@ -58,6 +58,25 @@ def start_output(as_json: bool) -> Output:
     return current
 
 
+def require_contract(name: str, known: list[str]) -> None:
+    """UsageError RDTL-U028, with what is near, unless the contract is known."""
+    import difflib
+
+    from launcher.core.errors import UsageError
+
+    if name in known:
+        return
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise UsageError(
+        "RDTL-U028",
+        f"there is no contract {name}{hint}",
+        where=f"--contract {name}",
+        why="the contract says which of the 128 numbers means what",
+        fix=f"take one of {', '.join(known)}",
+    )
+
+
 def prepare(
     config: RunConfig,
     site_name: str,

@@ -59,6 +59,10 @@ class RdtlError(Exception):
         """JSON form; :func:`from_dict` is its inverse."""
         return {**asdict(self.problem), "exit_status": self.exit_status}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors come back whole from worker processes."""
+        return from_dict, (self.to_dict(),)
+
 
 class UsageError(RdtlError):
     """Bad usage or configuration (exit status 2)."""

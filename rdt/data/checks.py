@@ -1,4 +1,4 @@
-"""Checks of a demonstration file: what goes wrong silently when data are read.
+"""Checks of a data set of any layout: what goes wrong silently when data are read.
 
 Each returns findings; an `error` means that training on these data would waste
 the time. Codes are those of the catalogue of known failures.
@@ -12,158 +12,190 @@ from pathlib import Path
 import numpy as np
 
 from launcher.core.checks import Finding
-from rdt.data import rotations
-from rdt.data.demonstrations import Demonstrations, Episode
-from rdt.data.statistics import Statistics, compute
+from launcher.core.errors import RdtlError
+from rdt.data import detect, statistics_files
+from rdt.data.measuring import Measured, measure
+from rdt.data.source import Source
+from rdt.data.statistics import Summary
+from rdt.data.store import EpisodeStore
+from rdt.spec.contract import Contract
 
-LOOK_AHEAD = 4  # control steps in which the fingers visibly answer the gripper command
+WHY = "a policy trained on these numbers could not succeed in the simulator"
+FIX = "use other data, or collect the demonstrations again"
+CODES = {
+    "unit of the actions": "RDTL-D001",
+    "alignment": "RDTL-D027",
+    "gripper": "RDTL-D016",
+    "range of the gripper": "RDTL-D016",
+    "rotation": "RDTL-D015",
+}
+REMEDIES = {
+    "alignment": "declare what the data say: --alignment before or after; a replay decides",
+    "gripper": "declare what the data say: --gripper-open -1 or 1",
+}
 
 
-def pictures_readable(data: Demonstrations) -> list[Finding]:
-    """First and last picture of every demonstration can be read and are not one colour."""
-    S, found = data.camera_size, []
-    out = np.empty((2, len(data.contract.cameras), S, S, 3), np.uint8)
-    for index, episode in enumerate(data.episodes):
-        if len(episode.sampled) == 0:
-            continue  # windows_complete reports it
-        ends = np.array([[index, row] for row in episode.sampled[[0, -1]]])
-        data.pictures(ends, out)
-        if (out.reshape(len(out), out.shape[1], -1).std(axis=-1) == 0).any():
-            found.append(
-                _error(data, "RDTL-D013", "a picture is one single colour", f"{episode.name}")
-            )
-    return found or [_ok("RDTL-D013", f"first and last picture of {len(data.episodes)} demos read")]
-
-
-def values_finite(data: Demonstrations) -> list[Finding]:
+def values_finite(store: EpisodeStore) -> list[Finding]:
     """States and actions hold no NaN or infinity."""
     found = [
-        _error(data, "RDTL-D006", f"{name} holds NaN or infinity", episode.name)
-        for episode in data.episodes
-        for name, values in (("state", episode.state), ("actions", episode.actions))
-        if not np.isfinite(values).all()
+        _error("RDTL-D006", "numbers are NaN or infinite", where) for where in store.unfinite()
     ]
     return found or [_ok("RDTL-D006", "all states and actions are finite")]
 
 
-def action_range(data: Demonstrations) -> list[Finding]:
-    """Actions are LIBERO's raw numbers in [-1, 1], not metres or centimetres."""
-    largest = np.max([np.abs(episode.actions).max(axis=0) for episode in data.episodes], axis=0)
-    text = f"largest |action| per dimension: {', '.join(f'{x:.3g}' for x in largest)}"
-    if (largest > 1.0 + 1e-9).any():
-        return [_error(data, "RDTL-D001", "actions leave [-1, 1]", text)]
-    if largest[:3].max() < 0.1:
-        what = "translations are so small that they look like metres"
-        return [_error(data, "RDTL-D001", what, text)]
-    return [_ok("RDTL-D001", text)]
+def pictures_readable(store: EpisodeStore) -> list[Finding]:
+    """First and last picture of every episode can be read and are not one colour."""
+    found, S = [], store.picture_size
+    out = np.empty((2, S, S, 3), np.uint8)
+    for episode, start, end in zip(store.episodes, store.starts, store.ends, strict=True):
+        first, beyond = np.searchsorted(store.sampled, [start, end])
+        if first == beyond:
+            continue  # every_step_used reports it
+        for camera in store.cameras:
+            where = f"{episode.file}: {episode.name}, {camera}"
+            try:
+                store.frames(camera, store.sampled[[first, beyond - 1]], out)
+            except RdtlError as error:
+                found.append(of_error(error))
+                continue
+            if (out.reshape(2, -1).std(axis=-1) == 0).any():
+                found.append(_error("RDTL-D013", "a picture is one single colour", where))
+    cameras = " and ".join(store.cameras) or "no camera"
+    text = f"first and last picture of {len(store.episodes)} episodes read ({cameras})"
+    return found or [_ok("RDTL-D013", text)]
 
 
-def gripper_sign(data: Demonstrations) -> list[Finding]:
-    """Positive commands close the fingers: their sign against the later change of the width.
-
-    Only moments count in which the fingers really move: most of the time they rest,
-    open or on an object, whatever the command says.
-    """
-    commands, changes = [], []
-    for episode in data.episodes:
-        width = episode.gripper_qpos[:, 0] - episode.gripper_qpos[:, 1]
-        command = np.sign(episode.actions[:, 6])
-        steady = command[:-LOOK_AHEAD] == command[LOOK_AHEAD:]
-        commands.append(command[:-LOOK_AHEAD][steady])
-        changes.append((width[LOOK_AHEAD:] - width[:-LOOK_AHEAD])[steady])
-    command, change = np.concatenate(commands), np.concatenate(changes)
-    moving = np.abs(change) > 0.25 * np.abs(change).max(initial=0.0)
-    if not moving.any():
-        return [_error(data, "RDTL-D016", "the gripper never moves in these demonstrations", "")]
-    agreement = float(np.mean(command[moving] * np.sign(change[moving])))
-    if agreement > -0.5:
-        what = f"positive gripper commands do not close the fingers (agreement {agreement:+.2f})"
-        return [_error(data, "RDTL-D016", what, "actions[:, 6]")]
-    return [_ok("RDTL-D016", f"-1 opens, +1 closes the gripper (agreement {agreement:+.2f})")]
+def conventions(store: EpisodeStore) -> list[Finding]:
+    """Unit, alignment, gripper and rotation as declared, as far as the data tell."""
+    if store.unfinite():
+        return []  # values_finite reports it, and nothing can be told from NaN
+    return [_of_verdict(verdict, store) for verdict in detect.detect(store)]
 
 
-def rotation_form(data: Demonstrations) -> list[Finding]:
-    """`ee_ori` is axis-angle: it agrees with the recorded quaternion."""
-    compared, worst = 0, 0.0
-    for episode in data.episodes:
-        if episode.quaternion is not None:
-            compared += len(episode)
-            worst = max(worst, _rotation_difference(episode))
-    if compared and worst > 1e-3:
-        what = (
-            f"ee_ori is no axis-angle of the recorded quaternion (matrices differ by {worst:.2g})"
-        )
-        return [_error(data, "RDTL-D015", what, "obs/ee_ori, robot_states")]
-    return [_ok("RDTL-D015", f"ee_ori agrees with the quaternion in {compared} rows")]
+def _of_verdict(verdict: detect.Verdict, store: EpisodeStore) -> Finding:
+    code = CODES[verdict.what]
+    if verdict.contradicts:
+        what = f"{verdict.what}: declared {verdict.declared}, the data say {verdict.found}"
+        where = f"{store.path}: {verdict.evidence}"
+        return Finding(code, "error", what, where, WHY, REMEDIES.get(verdict.what, FIX))
+    if verdict.found == "unclear":
+        what = f"{verdict.what}: declared {verdict.declared}, which the data do not tell"
+        return Finding(code, "info", what, f"{store.path}: {verdict.evidence}")
+    return _ok(code, f"{verdict.what}: {verdict.found} ({verdict.evidence})")
 
 
-def _rotation_difference(episode: Episode) -> float:
-    assert episode.quaternion is not None
-    converted = np.stack([rotations.quat_to_axis_angle(q) for q in episode.quaternion])
-    recorded = rotations.axis_angle_to_6d(episode.axis_angle)
-    return float(np.abs(rotations.axis_angle_to_6d(converted) - recorded).max())
+def every_step_used(store: EpisodeStore) -> list[Finding]:
+    """Every episode has steps with pictures; how many there are, and how short the shortest."""
+    counts = np.diff(np.searchsorted(store.sampled, [*store.starts, store.ends[-1]]))
+    found = [
+        _error("RDTL-D008", "an episode has no picture of its own", f"{e.file}: {e.name}")
+        for e, count in zip(store.episodes, counts.tolist(), strict=True)
+        if count == 0
+    ]
+    lengths = store.ends - store.starts
+    text = (
+        f"{len(store.sampled)} samples, one for each picture row; episodes of {lengths.min()} "
+        f"to {lengths.max()} steps, tails and short ones are padded"
+    )
+    return found or [_ok("RDTL-D008", text)]
 
 
-def windows_complete(data: Demonstrations) -> list[Finding]:
-    """Every row with a picture is a sample, the last ones of an episode too."""
-    counted = np.bincount(data.windows[:, 0], minlength=len(data.episodes))
-    found = []
-    for episode, count in zip(data.episodes, counted, strict=True):
-        if len(episode.sampled) == 0 or count != len(episode.sampled):
-            where = f"{episode.name}: {count} of {len(episode.sampled)} rows"
-            found.append(_error(data, "RDTL-D008", "rows with pictures are no samples", where))
-    return found or [_ok("RDTL-D008", f"{len(data.windows)} samples, one for each picture row")]
+def camera_rotation(store: EpisodeStore) -> list[Finding]:
+    """The orientation of the pictures, which the layout tells."""
+    text = {"raw": "bottom row first, as the simulator renders", "180": "turned by 180 degrees"}
+    return [_ok("RDTL-D014", f"pictures of {store.kind} are {text[store.rotation]}")]
 
 
-def statistics_sane(data: Demonstrations, statistics: Statistics) -> list[Finding]:
-    """Finite, ordered, and no used slot without any spread."""
-    found = []
-    for name, slots in (
-        ("state", data.contract.state_slots),
-        ("action", data.contract.action_slots),
-    ):
-        summary = getattr(statistics, name)
-        if not np.isfinite([summary.mean, summary.std, summary.q01, summary.q99]).all():
-            found.append(_error(data, "RDTL-D006", f"{name} statistics are not finite", name))
-        still = [slot for slot in slots if summary.std[slot] == 0]
-        if still:
-            what = f"{name} never changes in slots {still}"
-            found.append(_error(data, "RDTL-D006", what, "standard deviation 0 on a used slot"))
-    return found or [_ok("RDTL-D006", "statistics are finite, every used slot has spread")]
-
-
-CHECKS: tuple[Callable[[Demonstrations], list[Finding]], ...] = (
+CHECKS: tuple[Callable[[EpisodeStore], list[Finding]], ...] = (
     values_finite,
     pictures_readable,
-    action_range,
-    gripper_sign,
-    rotation_form,
-    windows_complete,
+    camera_rotation,
+    conventions,
+    every_step_used,
+    EpisodeStore.findings,
 )
 
 
-def verify(data: Demonstrations, statistics: Statistics) -> list[Finding]:
-    """All findings about a data set and its statistics."""
-    findings = [finding for check in CHECKS for finding in check(data)]
-    return findings + statistics_sane(data, statistics)
+def verify(store: EpisodeStore) -> list[Finding]:
+    """All findings about a data set."""
+    return [finding for check in CHECKS for finding in check(store)]
 
 
-def verify_file(path: Path) -> list[Finding]:
-    """All findings about one demonstration file; raises RdtlError when it cannot be read."""
-    data = Demonstrations(path)
-    return verify(data, compute(data, path.parent.name, str(path)))
+def statistics_sane(
+    where: str, contract: Contract, state: Summary, action: Summary
+) -> list[Finding]:
+    """Finite, and no used slot without any spread; in the contract's 128 slots."""
+    found = []
+    for name, summary, slots in (
+        ("state", state, contract.state_slots),
+        ("action", action, contract.action_slots),
+    ):
+        if not np.isfinite([summary.mean, summary.std, summary.q01, summary.q99]).all():
+            found.append(_error("RDTL-D006", f"{name} statistics are not finite", where))
+        still = [slot for slot in slots if summary.std[slot] == 0]
+        if still:
+            what = f"{name} never changes in slots {still}"
+            found.append(_error("RDTL-D006", what, f"{where}: spread 0 in a slot that is used"))
+    return found or [_ok("RDTL-D006", "statistics are finite, every used slot has spread")]
+
+
+def verify_set(source: Source, contract: Contract, statistics: Path | None) -> list[Finding]:
+    """All findings about a data set, and about a file of statistics for it.
+
+    Raises RdtlError when the set cannot be opened at all.
+    """
+    store = source.open()
+    findings = verify(store) + _checksums(store)
+    try:
+        store.require(contract)
+        measured = measure(source, contract, slots=True)
+        where = str(source.path)
+        findings += statistics_sane(where, contract, measured.state, measured.action)
+        if statistics is not None:
+            findings += statistics_belong(statistics, source, measured)
+    except RdtlError as error:
+        findings.append(of_error(error))
+    return findings
+
+
+def _checksums(store: EpisodeStore) -> list[Finding]:
+    """Every byte of an RLDS set against its checksums; other layouts have none."""
+    if store.kind != "rlds":
+        return []
+    from rdt.data.rlds import verify_checksums
+
+    try:
+        return [_ok("RDTL-D030", f"checksums of {verify_checksums(store.path)} records agree")]
+    except RdtlError as error:
+        return [of_error(error)]
+
+
+def statistics_belong(path: Path, source: Source, measured: Measured) -> list[Finding]:
+    """A file of statistics is of these data: same digest, or at least the same numbers."""
+    found = statistics_files.read(path, measured.contract)
+    if not found.slots:
+        measured = measure(source, measured.contract, slots=False)
+    if found.source is not None and found.source["dataset_digest"] != measured.digest:
+        said, here = found.source["dataset_digest"][:12], measured.digest[:12]
+        where = f"{found.path}: digest {said}, the data have {here}"
+        return [_error("RDTL-D002", "the statistics are of other data", where)]
+    lines = statistics_files.differences(found, measured)
+    if lines:
+        more = f" ({len(lines)} in all)" if len(lines) > 1 else ""
+        where = f"{found.path}: {'; '.join(lines[:3])}{more}"
+        return [_error("RDTL-D002", "the statistics are of other data, or in another unit", where)]
+    return [_ok("RDTL-D002", f"{found.path.name} holds the statistics of these data")]
+
+
+def of_error(error: RdtlError) -> Finding:
+    """The finding that says what an error says."""
+    p = error.problem
+    return Finding(p.code, "error", p.what, p.where, p.why, p.fix)
 
 
 def _ok(code: str, what: str) -> Finding:
     return Finding(code, "ok", what)
 
 
-def _error(data: Demonstrations, code: str, what: str, where: str) -> Finding:
-    return Finding(
-        code,
-        "error",
-        what,
-        where=f"{data.path}: {where}" if where else str(data.path),
-        why="a policy trained on these numbers could not succeed in the simulator",
-        fix="collect the demonstrations again, or name a file in LIBERO's own conventions",
-    )
+def _error(code: str, what: str, where: str) -> Finding:
+    return Finding(code, "error", what, where, WHY, FIX)

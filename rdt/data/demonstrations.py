@@ -42,13 +42,14 @@ class Demonstrations:
     """All episodes of one file; `windows` enumerates the samples in file order.
 
     ``windows`` (n, 2) int64: episode and row of each sample. ``instruction`` is the
-    task in words. Raises what :func:`rdt.data.store.open_store` raises.
+    task in words, ``store`` what this is a view of. Raises what
+    :func:`rdt.data.store.open_store` raises.
     """
 
     def __init__(self, path: Path, contract: Contract = LIBERO_VELOCITY) -> None:
         self.path = path
         self.contract = contract
-        self._store = store = open_store(path)
+        self.store = store = open_store(path)
         store.require(contract)
         self.instruction = store.episodes[0].instruction
         self.task = store.episodes[0].task
@@ -63,8 +64,8 @@ class Demonstrations:
 
     def pictures(self, windows: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
         """Fill ``out`` (n, cameras, S, S, 3) uint8, raw, for rows (n, 2) of `windows`."""
-        steps = self._store.starts[windows[:, 0]] + windows[:, 1]
-        self._store.pictures(
+        steps = self.store.starts[windows[:, 0]] + windows[:, 1]
+        self.store.pictures(
             steps, {name: out[:, camera] for camera, name in enumerate(self.contract.cameras)}
         )
 

@@ -68,5 +68,16 @@ def euler_of_6d(columns: ArrayLike) -> Float:
     return np.stack([roll, pitch, yaw], axis=-1)
 
 
+def turns(columns: ArrayLike) -> Float:
+    """From each of (T, 6) to the next, (T - 1, 3): sine of the angle times axis, in the frame
+    in which the columns are given."""
+    values = np.asarray(columns, dtype=np.float64)
+    x, y = values[:, :3], values[:, 3:]
+    matrix = np.stack([x, y, np.cross(x, y)], axis=-1)
+    step = matrix[1:] @ np.swapaxes(matrix[:-1], 1, 2)
+    skew = (step - np.swapaxes(step, 1, 2)) / 2
+    return np.stack([skew[:, 2, 1], skew[:, 0, 2], skew[:, 1, 0]], axis=-1)
+
+
 def _unit(vector: Float) -> Float:
     return vector / np.maximum(np.linalg.norm(vector, axis=-1, keepdims=True), 1e-12)

@@ -18,7 +18,10 @@ from launcher.core import files
 from launcher.core.errors import RdtlError
 from rdt.data import unified
 from rdt.data.demonstrations import Demonstrations
+from rdt.data.streaming import Moments
 from rdt.spec.contract import require_same
+
+QUANTILES = (0.01, 0.99)
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,8 @@ class Statistics:
 
 def summarise(values: NDArray[np.float64]) -> Summary:
     """Statistics of (n, 128) float64 over the rows; the spread is that of a population."""
-    low, high = np.percentile(values, [1, 99], axis=0)
-    rows = (values.mean(0), values.std(0), values.min(0), values.max(0), low, high)
+    moments, (low, high) = Moments.of(values), np.quantile(values, QUANTILES, axis=0)
+    rows = (moments.mean, moments.std, moments.low, moments.high, low, high)
     return Summary(*(row.tolist() for row in rows))
 
 

@@ -20,11 +20,12 @@ def demonstration(number: int, steps: int = 24, size: int = 64, every: int = 3) 
     random = np.random.default_rng(number)
     actions = random.uniform(-0.5, 0.5, (steps, 7))
     actions[:, 6] = np.where(np.arange(steps) < steps // 2, -1.0, 1.0)
-    positions = np.array([0.0, 0.0, 1.0]) + 0.01 * np.cumsum(actions[:, :3], axis=0)
+    moved = np.cumsum(actions, axis=0) - actions  # by all actions before this one
+    positions = np.array([0.0, 0.0, 1.0]) + 0.0115 * moved[:, :3]
     tilt = 0.1 * random.standard_normal((steps, 3))
     quaternions = np.concatenate([tilt, np.ones((steps, 1))], axis=1)
     quaternions /= np.linalg.norm(quaternions, axis=1, keepdims=True)
-    opening = np.clip(np.cumsum(np.where(actions[:, 6] < 0, 0.01, -0.01)), 0.0, 0.04)
+    opening = np.clip(-0.01 * moved[:, 6], 0.0, 0.04)
     fingers = np.stack([opening, -opening], axis=1)
     frame_step = np.arange(steps) // every * every
     pictures = random.integers(0, 256, (steps, size, size, 3), np.uint8)[frame_step]

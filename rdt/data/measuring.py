@@ -1,0 +1,221 @@
+"""Statistics of a whole data set under a contract, whatever its layout.
+
+Numbers are taken as float32, as all copies but HDF5 hold them, so that copies of the same
+demonstrations have the same statistics and the same digest; sums are float64. Memory is
+that of one episode and of at most `streaming.EXACT_ROWS` rows. LIBERO's files are read by
+several processes, a file at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial, reduce
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from launcher.core.errors import RefusedError
+from rdt.data import unified
+from rdt.data.recording import Conventions, Recording
+from rdt.data.source import Source
+from rdt.data.statistics import QUANTILES, Summary
+from rdt.data.streaming import EXACT_ROWS, Histogram, Moments, Stream
+from rdt.data.unified import RobotState
+from rdt.data.widths import ACTION
+from rdt.spec.contract import UNIFIED_SIZE, Contract
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Statistics of ``action`` and ``state`` and what they are of.
+
+    Lists of 7 and 8 numbers in the units of the files, or of 128 in those of the
+    contract. ``digest`` covers the numbers and instructions of all episodes, in any order
+    and layout. ``quantile_error``: by how much q01 and q99 can be off, 0 when exact.
+    """
+
+    action: Summary
+    state: Summary
+    contract: Contract
+    kind: str
+    conventions: Conventions
+    digest: str
+    episodes: int
+    steps: int
+    quantile_error: float
+
+
+@dataclass
+class Pass:
+    """What one pass over a part of the data finds."""
+
+    stream: Stream
+    episodes: list[bytes] = field(default_factory=list)
+
+    def merge(self, other: Pass) -> Pass:
+        self.stream.merge(other.stream)
+        self.episodes += other.episodes
+        return self
+
+
+Columns = Callable[[Recording], NDArray[np.floating]]
+
+
+def raw_columns(recording: Recording) -> NDArray[np.float32]:
+    """Action (7) and LIBERO's state (8: position, axis-angle, fingers), (T, 15)."""
+    robot = recording.robot
+    parts = (recording.actions, robot.eef_pos, robot.axis_angle, robot.gripper_qpos)
+    return np.concatenate([np.asarray(part, np.float32) for part in parts], axis=1)
+
+
+def slot_columns(recording: Recording, contract: Contract) -> NDArray[np.float64]:
+    """The contract's action slots, then its state slots, (T, ·), in its units."""
+    _require_joints(recording, contract)
+    robot = RobotState(*(np.asarray(part, np.float32) for part in recording.robot))
+    action = unified.encode_action(recording.actions.astype(np.float32), contract)
+    state = unified.encode_state(robot, contract)
+    return np.concatenate(
+        [action[:, list(contract.action_slots)], state[:, list(contract.state_slots)]], axis=1
+    )
+
+
+def measure(
+    source: Source,
+    contract: Contract,
+    *,
+    slots: bool,
+    processes: int | None = None,
+    exact_rows: int = EXACT_ROWS,
+) -> Measured:
+    """Statistics over every control step: of the contract's ``slots``, or of raw numbers.
+
+    Raises what the readers raise, RefusedError RDTL-D006 for NaN and RDTL-D034 when the
+    contract needs joints that are not there.
+    """
+    kind, conventions, files = source.conventions()
+    parts = _parts(source, kind, files)
+    columns: Columns = partial(slot_columns, contract=contract) if slots else raw_columns
+    with _Workers(processes, len(parts)) as workers:
+        found = reduce(Pass.merge, workers.map(partial(_first, columns, exact_rows), parts))
+        if found.stream.rows is not None:
+            quantiles, error = found.stream.quantiles(QUANTILES), 0.0
+        else:
+            counted = _count(workers, columns, parts, found.stream)
+            quantiles, error = counted.quantiles(QUANTILES), float(counted.error.max())
+    action, state = _summaries(found.stream, quantiles, contract if slots else None)
+    digest = hashlib.sha256(b"".join(sorted(found.episodes))).hexdigest()
+    return Measured(
+        action, state, contract, kind, conventions, digest, len(found.episodes),
+        _moments(found.stream).count, error,
+    )  # fmt: skip
+
+
+def _parts(source: Source, kind: str, files: list[Path]) -> list[Source]:
+    """What can be read independently: LIBERO's files, unless something is chosen among them."""
+    if kind != "libero-hdf5" or source.tasks or source.demos:
+        return [source]
+    return [replace(source, path=file) for file in files]
+
+
+class _Workers:
+    """Processes for more than one part, else this process."""
+
+    def __init__(self, processes: int | None, parts: int) -> None:
+        count = min(processes or len(os.sched_getaffinity(0)), parts)
+        # Forking would copy the threads' locks of whoever asks.
+        self._pool = ProcessPoolExecutor(count, get_context("spawn")) if count > 1 else None
+
+    def map(self, work: Callable[[Source], Any], parts: Sequence[Source]) -> Iterator[Any]:
+        return self._pool.map(work, parts) if self._pool else map(work, parts)
+
+    def __enter__(self) -> _Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool:
+            self._pool.shutdown(cancel_futures=True)
+
+
+def _first(columns: Columns, exact_rows: int, source: Source) -> Pass:
+    found = Pass(Stream(exact_rows))
+    for recording in source.recordings():
+        rows = columns(recording)
+        _require_numbers(rows, recording)
+        found.stream.add(rows)
+        found.episodes.append(_digest(recording))
+    return found
+
+
+def _second(columns: Columns, low: Any, high: Any, source: Source) -> Histogram:
+    counted = Histogram(low, high)
+    for recording in source.recordings():
+        counted.add(columns(recording))
+    return counted
+
+
+def _count(
+    workers: _Workers, columns: Columns, parts: Sequence[Source], first: Stream
+) -> Histogram:
+    moments = _moments(first)
+    total = Histogram(moments.low, moments.high)
+    for counted in workers.map(partial(_second, columns, moments.low, moments.high), parts):
+        total.merge(counted)
+    return total
+
+
+def _moments(found: Stream) -> Moments:
+    assert found.moments is not None, "readers refuse sets without episodes"
+    return found.moments
+
+
+def _digest(recording: Recording) -> bytes:
+    """SHA-256 of an episode's instruction and raw numbers; joints are not in every copy."""
+    text = recording.episode.instruction.encode()
+    return hashlib.sha256(text + b"\0" + raw_columns(recording).tobytes()).digest()
+
+
+def _require_numbers(rows: NDArray[np.floating], recording: Recording) -> None:
+    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    if len(bad):
+        raise RefusedError(
+            "RDTL-D006",
+            "actions or states hold NaN or infinity",
+            where=f"{recording.episode.file}: {recording.episode.name}, step {bad[0]} "
+            f"({len(bad)} of {len(rows)} steps)",
+            why="every mean and spread would be NaN",
+            fix="copy or convert this episode again, or choose others",
+        )
+
+
+def _require_joints(recording: Recording, contract: Contract) -> None:
+    needed = any(part.source == "joint_pos" for part in contract.state)
+    if needed and np.isnan(np.asarray(recording.robot.joint_pos)).all():
+        raise RefusedError(
+            "RDTL-D034",
+            "the data set has no joint positions",
+            where=f"{recording.episode.file}: {recording.episode.name}; contract {contract.name}",
+            why="the contract fills slots of the state with them",
+            fix="choose a contract without joints, or a copy of the data that has them",
+        )
+
+
+def _summaries(
+    found: Stream, quantiles: NDArray[np.float64], contract: Contract | None
+) -> tuple[Summary, Summary]:
+    """Of action and state; with a contract in its 128 slots, 0 where unused."""
+    moments = _moments(found)
+    table = np.stack([moments.mean, moments.std, moments.low, moments.high, *quantiles])
+    if contract is None:
+        return Summary(*table[:, :ACTION].tolist()), Summary(*table[:, ACTION:].tolist())
+    action, state = np.zeros((2, len(table), UNIFIED_SIZE))
+    count = len(contract.action_slots)
+    action[:, list(contract.action_slots)] = table[:, :count]
+    state[:, list(contract.state_slots)] = table[:, count:]
+    return Summary(*action.tolist()), Summary(*state.tolist())

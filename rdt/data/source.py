@@ -1,0 +1,59 @@
+"""A data set, the part of it that is wanted, and what is declared of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rdt.data.recording import Conventions, Recording
+from rdt.data.selection import Selection
+from rdt.data.store import EpisodeStore, find_reader, open_store, stream
+
+
+@dataclass(frozen=True)
+class Source:
+    """``path`` and, in words of :func:`rdt.data.store.open_store`, what to take of it and how.
+
+    Without ``tasks`` and ``demos`` everything; without ``alignment`` what the layout says.
+    """
+
+    path: Path
+    tasks: tuple[str, ...] = ()
+    demos: tuple[int | str, ...] = ()
+    gripper_open: int = -1
+    alignment: str | None = None
+
+    def open(self) -> EpisodeStore:
+        """All numbers in memory, pictures on demand."""
+        return open_store(self.path, **self._options())
+
+    def recordings(self) -> Iterator[Recording]:
+        """Its episodes, one in memory at a time."""
+        return stream(self.path, **self._options())
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "tasks": self.tasks,
+            "demos": self.demos,
+            "gripper_open": self.gripper_open,
+            "alignment": self.alignment,
+        }
+
+    @classmethod
+    def of(cls, request: dict[str, Any]) -> Source:
+        """Out of a request in JSON: `path`, `tasks`, `demos`, `gripper_open`, `alignment`."""
+        return cls(
+            Path(request["path"]),
+            tuple(request["tasks"]),
+            tuple(int(demo) if demo.isdigit() else demo for demo in request["demos"]),
+            request["gripper_open"],
+            request["alignment"],
+        )
+
+    def conventions(self) -> tuple[str, Conventions, list[Path]]:
+        """Kind of the set, what its numbers mean, and its files."""
+        chosen = Selection(self.tasks, self.demos)
+        reader = find_reader(self.path, chosen, self.gripper_open, self.alignment)
+        return reader.kind, reader.conventions, reader.files()

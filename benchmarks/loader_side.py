@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks import loader_set
 from rdt.data.loader import Loader
 from rdt.data.order import Order
-from rdt.data.sample_source import Source
+from rdt.data.sample_source import SampleSource
 from rdt.data.sampler import Sampler
 from rdt.data.store import open_store
 from rdt.spec.contract import LIBERO_RAW_VELOCITY
@@ -86,7 +86,9 @@ def reference(folder: Path, sampler: Sampler) -> Callable[[int], Arrays]:
 
 def ours(folder: Path, sampler: Sampler) -> Callable[[int], Arrays]:
     """Batch by number; they must be asked for in order."""
-    loader = Loader(Source([open_store(folder)], CONTRACT, moments=2, horizon=HORIZON), sampler)
+    loader = Loader(
+        SampleSource([open_store(folder)], CONTRACT, moments=2, horizon=HORIZON), sampler
+    )
 
     def batch(number: int) -> Arrays:
         assert loader.taken == number * BATCH

@@ -18,12 +18,12 @@ from launcher.core.errors import RdtlError
 def data(request: str) -> list[Finding]:
     """Read a data set as training would; ``request`` is a JSON object."""
     from rdt.data.checks import verify_set
-    from rdt.data.source import Source
+    from rdt.data.declared import DeclaredSet
     from rdt.spec.contract import CONTRACTS
 
     asked = json.loads(request)
     statistics = Path(asked["statistics"]) if asked["statistics"] else None
-    return verify_set(Source.of(asked), CONTRACTS[asked["contract"]], statistics)
+    return verify_set(DeclaredSet.of(asked), CONTRACTS[asked["contract"]], statistics)
 
 
 def simulator() -> list[Finding]:

@@ -13,8 +13,8 @@ from typing import Any
 
 from launcher.core.errors import RdtlError, UsageError, full_disk
 from rdt.data import statistics_files
+from rdt.data.declared import DeclaredSet
 from rdt.data.measuring import Measured, measure
-from rdt.data.source import Source
 from rdt.spec.contract import CONTRACTS
 
 
@@ -23,7 +23,7 @@ def write(request: dict[str, Any]) -> dict[str, Any]:
     contract, slots = CONTRACTS[request["contract"]], request["format"] == "rdt"
     sets: dict[str, Measured] = {}
     for text in request["paths"]:
-        source = Source.of(request | {"path": text})
+        source = DeclaredSet.of(request | {"path": text})
         name = request["name"] or set_name(source.path)
         if name in sets:
             raise _same_name(name, text)

@@ -14,8 +14,8 @@ import numpy as np
 from launcher.core.checks import Finding
 from launcher.core.errors import RdtlError
 from rdt.data import detect, statistics_files
+from rdt.data.declared import DeclaredSet
 from rdt.data.measuring import Measured, measure
-from rdt.data.source import Source
 from rdt.data.statistics import Summary
 from rdt.data.store import EpisodeStore
 from rdt.spec.contract import Contract
@@ -139,7 +139,7 @@ def statistics_sane(
     return found or [_ok("RDTL-D006", "statistics are finite, every used slot has spread")]
 
 
-def verify_set(source: Source, contract: Contract, statistics: Path | None) -> list[Finding]:
+def verify_set(source: DeclaredSet, contract: Contract, statistics: Path | None) -> list[Finding]:
     """All findings about a data set, and about a file of statistics for it.
 
     Raises RdtlError when the set cannot be opened at all.
@@ -170,7 +170,7 @@ def _checksums(store: EpisodeStore) -> list[Finding]:
         return [of_error(error)]
 
 
-def statistics_belong(path: Path, source: Source, measured: Measured) -> list[Finding]:
+def statistics_belong(path: Path, source: DeclaredSet, measured: Measured) -> list[Finding]:
     """A file of statistics is of these data: same digest, or at least the same numbers."""
     found = statistics_files.read(path, measured.contract)
     if not found.slots:

@@ -13,7 +13,7 @@ from typing import Any
 
 from launcher.core.errors import RefusedError
 from rdt.data.batch import Batch, Buffer
-from rdt.data.sample_source import Source
+from rdt.data.sample_source import SampleSource
 from rdt.data.sampler import Sampler
 
 CHECK_EVERY = 64  # batches: what writes to the data behind our back is noticed that late
@@ -26,7 +26,7 @@ class Loader:
     copy them before. ``taken``: samples that all ranks were given so far.
     """
 
-    def __init__(self, source: Source, sampler: Sampler, rank: int = 0) -> None:
+    def __init__(self, source: SampleSource, sampler: Sampler, rank: int = 0) -> None:
         source.require_unchanged()
         self._source, self._sampler, self._rank = source, sampler, rank
         self._free = deque(source.empty(sampler.micro_batch) for _ in range(2))

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from launcher.core.errors import RefusedError
 from rdt.data import unified
+from rdt.data.declared import DeclaredSet
 from rdt.data.recording import Conventions, Recording
-from rdt.data.source import Source
 from rdt.data.statistics import QUANTILES, Summary
 from rdt.data.streaming import EXACT_ROWS, Histogram, Moments, Stream
 from rdt.data.unified import RobotState
@@ -87,7 +87,7 @@ def slot_columns(recording: Recording, contract: Contract) -> NDArray[np.float64
 
 
 def measure(
-    source: Source,
+    source: DeclaredSet,
     contract: Contract,
     *,
     slots: bool,
@@ -117,7 +117,7 @@ def measure(
     )  # fmt: skip
 
 
-def _parts(source: Source, kind: str, files: list[Path]) -> list[Source]:
+def _parts(source: DeclaredSet, kind: str, files: list[Path]) -> list[DeclaredSet]:
     """What can be read independently: LIBERO's files, unless something is chosen among them."""
     if kind != "libero-hdf5" or source.tasks or source.demos:
         return [source]
@@ -132,7 +132,9 @@ class _Workers:
         # Forking would copy the threads' locks of whoever asks.
         self._pool = ProcessPoolExecutor(count, get_context("spawn")) if count > 1 else None
 
-    def map(self, work: Callable[[Source], Any], parts: Sequence[Source]) -> Iterator[Any]:
+    def map(
+        self, work: Callable[[DeclaredSet], Any], parts: Sequence[DeclaredSet]
+    ) -> Iterator[Any]:
         return self._pool.map(work, parts) if self._pool else map(work, parts)
 
     def __enter__(self) -> _Workers:
@@ -143,7 +145,7 @@ class _Workers:
             self._pool.shutdown(cancel_futures=True)
 
 
-def _first(columns: Columns, exact_rows: int, source: Source) -> Pass:
+def _first(columns: Columns, exact_rows: int, source: DeclaredSet) -> Pass:
     found = Pass(Stream(exact_rows))
     for recording in source.recordings():
         rows = columns(recording)
@@ -153,7 +155,7 @@ def _first(columns: Columns, exact_rows: int, source: Source) -> Pass:
     return found
 
 
-def _second(columns: Columns, low: Any, high: Any, source: Source) -> Histogram:
+def _second(columns: Columns, low: Any, high: Any, source: DeclaredSet) -> Histogram:
     counted = Histogram(low, high)
     for recording in source.recordings():
         counted.add(columns(recording))
@@ -161,7 +163,7 @@ def _second(columns: Columns, low: Any, high: Any, source: Source) -> Histogram:
 
 
 def _count(
-    workers: _Workers, columns: Columns, parts: Sequence[Source], first: Stream
+    workers: _Workers, columns: Columns, parts: Sequence[DeclaredSet], first: Stream
 ) -> Histogram:
     moments = _moments(first)
     total = Histogram(moments.low, moments.high)

@@ -22,7 +22,7 @@ from rdt.spec.contract import Contract
 HORIZON = 64
 
 
-class Source:
+class SampleSource:
     """Samples of ``stores``: ``moments`` pictures by camera, the state, ``horizon`` actions.
 
     ``index`` numbers them; ``instructions``: the words of each episode. Raises

@@ -16,8 +16,8 @@ import pytest
 from launcher.core.checks import Finding
 from rdt.data import rotations, statistics_files
 from rdt.data.checks import verify_set
+from rdt.data.declared import DeclaredSet
 from rdt.data.measuring import measure
-from rdt.data.source import Source
 from rdt.spec.contract import CONTRACTS, LIBERO_VELOCITY
 from tests.cli.run_rdtl import rdtl
 from tests.data import writers
@@ -57,7 +57,7 @@ def spoiled(collected: Path, tmp_path: Path) -> Callable[..., Path]:
 
 
 def look(path: Path, **declared: Any) -> list[Finding]:
-    return verify_set(Source(path, **declared), LIBERO_VELOCITY, None)
+    return verify_set(DeclaredSet(path, **declared), LIBERO_VELOCITY, None)
 
 
 def errors(findings: list[Finding]) -> dict[str, Finding]:
@@ -224,7 +224,7 @@ def test_commands_that_move_nothing_tell_nothing(spoiled: Callable[..., Path]) -
 
 
 def test_missing_joints_and_nan_are_findings(lerobot2: Path, spoiled: Callable[..., Path]) -> None:
-    findings = verify_set(Source(lerobot2), CONTRACTS["libero-raw-velocity"], None)
+    findings = verify_set(DeclaredSet(lerobot2), CONTRACTS["libero-raw-velocity"], None)
     assert only_error(findings).code == "RDTL-D034"
 
     def change(demo: h5py.Group) -> None:
@@ -241,18 +241,18 @@ def test_statistics_of_other_data_are_told(
 ) -> None:
     slots = format == "rdt"
     path = tmp_path / "dataset_statistics.json"
-    right = measure(Source(collected), LIBERO_VELOCITY, slots=slots)
+    right = measure(DeclaredSet(collected), LIBERO_VELOCITY, slots=slots)
     statistics_files.write(path, format, {"a": right})
-    assert errors(verify_set(Source(collected), LIBERO_VELOCITY, path)) == {}
-    metres = Source(spoiled(scale(0.05)))
+    assert errors(verify_set(DeclaredSet(collected), LIBERO_VELOCITY, path)) == {}
+    metres = DeclaredSet(spoiled(scale(0.05)))
     wrong = measure(metres, LIBERO_VELOCITY, slots=slots)
     statistics_files.write(path, format, {"a": wrong})
-    error = only_error(verify_set(Source(collected), LIBERO_VELOCITY, path))
+    error = only_error(verify_set(DeclaredSet(collected), LIBERO_VELOCITY, path))
     assert (error.code, "digest" in error.where) == ("RDTL-D002", True)
     foreign = json.loads(path.read_text())
     (foreign.get("a", foreign)).pop("source")
     path.write_text(json.dumps(foreign))
-    error = only_error(verify_set(Source(collected), LIBERO_VELOCITY, path))
+    error = only_error(verify_set(DeclaredSet(collected), LIBERO_VELOCITY, path))
     assert (error.code, "0.05 times" in error.where) == ("RDTL-D002", True)
 
 

@@ -15,7 +15,7 @@ import pytest
 from launcher.core.errors import RdtlError, RefusedError
 from rdt.data.loader import CHECK_EVERY, Loader
 from rdt.data.order import Order
-from rdt.data.sample_source import Source
+from rdt.data.sample_source import SampleSource
 from rdt.data.sampler import Sampler
 from rdt.data.store import open_store
 from rdt.spec.contract import CONTRACTS, LIBERO_VELOCITY
@@ -31,15 +31,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return noise.write(noise.demos(LENGTHS, size=SIZE), tmp_path_factory.mktemp("noise") / "set")
 
 
-def load(path: Path, **options: Any) -> Source:
-    return Source([open_store(path)], LIBERO_VELOCITY, **options)
+def load(path: Path, **options: Any) -> SampleSource:
+    return SampleSource([open_store(path)], LIBERO_VELOCITY, **options)
 
 
-def steps_of(source: Source, batch: int, ranks: int = 1, seed: int = 1) -> Sampler:
+def steps_of(source: SampleSource, batch: int, ranks: int = 1, seed: int = 1) -> Sampler:
     return Sampler(Order(source.index.sizes, seed), batch * ranks, batch, ranks)
 
 
-def require_equal(batch: Any, demos: list[noise.Demo], source: Source) -> None:
+def require_equal(batch: Any, demos: list[noise.Demo], source: SampleSource) -> None:
     """Every array of every sample, bit for bit."""
     for place, number in enumerate(batch.samples.tolist()):
         expected = noise.sample(demos, number, source.contract, source.moments, source.horizon)
@@ -53,7 +53,7 @@ def require_equal(batch: Any, demos: list[noise.Demo], source: Source) -> None:
 @pytest.mark.parametrize("contract", [LIBERO_VELOCITY, TURNED, CONTRACTS["libero-eef6d"]])
 def test_batches_are_the_samples_read_one_by_one(contract: Any, moments: int, folder: Path) -> None:
     """Two sets, episodes shorter than the moments; ten epochs, so that the disk is idle, too."""
-    source = Source([open_store(folder), open_store(folder)], contract, moments, horizon=8)
+    source = SampleSource([open_store(folder), open_store(folder)], contract, moments, horizon=8)
     demos = 2 * noise.demos(LENGTHS, size=SIZE)
     with Loader(source, steps_of(source, 29)) as loader:
         for _ in range(30):
@@ -94,7 +94,7 @@ def test_copies_in_rlds_give_the_same_numbers(tmp_path: Path) -> None:
         open_store(noise.write(demos, tmp_path / "raw")),
         open_store(writers.write_rlds([writers.rlds_episode(d) for d in demos], tmp_path / "rlds")),
     ]
-    source = Source(stores, LIBERO_VELOCITY)
+    source = SampleSource(stores, LIBERO_VELOCITY)
     buffer = source.empty(150)
     batch = source.fill(np.arange(150), buffer).batch
     np.testing.assert_allclose(batch.actions[:75], batch.actions[75:], atol=1e-6)
@@ -194,16 +194,16 @@ def test_a_file_that_became_shorter_ends_the_loading(before: int, tmp_path: Path
 def test_sets_that_cannot_be_loaded_together(folder: Path, tmp_path: Path) -> None:
     larger = noise.write(noise.demos((5,), size=16), tmp_path / "larger")
     with pytest.raises(RefusedError, match="not of one size") as error:
-        Source([open_store(folder), open_store(larger)], LIBERO_VELOCITY)
+        SampleSource([open_store(folder), open_store(larger)], LIBERO_VELOCITY)
     assert error.value.problem.code == "RDTL-D036"
 
 
 def test_earlier_moments_need_a_picture_of_every_step(collected: Path) -> None:
     store = open_store(collected)
     with pytest.raises(RefusedError, match="not a picture of every step") as error:
-        Source([store], LIBERO_VELOCITY)
+        SampleSource([store], LIBERO_VELOCITY)
     assert error.value.problem.code == "RDTL-D038"
-    source = Source([store], LIBERO_VELOCITY, moments=1)
+    source = SampleSource([store], LIBERO_VELOCITY, moments=1)
     batch = source.fill(np.arange(8), source.empty(8)).batch
     expected = np.zeros((8, 64, 64, 3), np.uint8)
     store.frames("agentview", store.sampled[:8], expected)

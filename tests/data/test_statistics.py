@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from launcher.core.errors import RefusedError
 from rdt.data import unified
+from rdt.data.declared import DeclaredSet
 from rdt.data.measuring import measure
-from rdt.data.source import Source
 from rdt.data.statistics import summarise
 from rdt.data.streaming import Histogram, Moments, Stream
 from rdt.spec.contract import CONTRACTS, LIBERO_VELOCITY
@@ -97,7 +97,7 @@ def test_all_layouts_have_the_same_statistics(
     slots: bool, demos: list[Demo], request: pytest.FixtureRequest
 ) -> None:
     found = {
-        name: measure(Source(request.getfixturevalue(name)), LIBERO_VELOCITY, slots=slots)
+        name: measure(DeclaredSet(request.getfixturevalue(name)), LIBERO_VELOCITY, slots=slots)
         for name in LAYOUTS
     }
     state = np.concatenate([demo.state for demo in demos]).astype(np.float64)
@@ -125,7 +125,7 @@ def test_two_passes_of_two_processes(demos: list[Demo], tmp_path: Path) -> None:
     for task in ("a", "b", "c"):
         path = writers.write_regenerated([demo.part(60) for demo in demos], tmp_path)
         path.rename(tmp_path / f"{task}_demo.hdf5")
-    source = Source(tmp_path)
+    source = DeclaredSet(tmp_path)
     exact = measure(source, LIBERO_VELOCITY, slots=False, processes=1)
     counted = measure(source, LIBERO_VELOCITY, slots=False, processes=2, exact_rows=100)
     alone = measure(source, LIBERO_VELOCITY, slots=False, processes=1, exact_rows=100)
@@ -150,13 +150,13 @@ def test_a_changed_number_changes_the_digest_and_nan_is_refused(
         return writers.write_regenerated([demo], tmp_path / folder)
 
     digests = {
-        measure(Source(written(value, f"{value}")), LIBERO_VELOCITY, slots=False).digest
+        measure(DeclaredSet(written(value, f"{value}")), LIBERO_VELOCITY, slots=False).digest
         for value in (0.25, 0.5)
     }
     assert len(digests) == 2
     path = written(np.nan, "nan")
     with pytest.raises(RefusedError) as error:
-        measure(Source(path), LIBERO_VELOCITY, slots=False)
+        measure(DeclaredSet(path), LIBERO_VELOCITY, slots=False)
     assert error.value.problem.code == "RDTL-D006"
     assert error.value.problem.where.startswith(f"{path}: demo_0, step 11")
 
@@ -168,7 +168,7 @@ def test_what_a_worker_refuses_arrives_whole(demos: list[Demo], tmp_path: Path) 
         path = writers.write_regenerated([demo], tmp_path)
         path.rename(tmp_path / f"{task}_demo.hdf5")
     with pytest.raises(RefusedError) as error:
-        measure(Source(tmp_path), LIBERO_VELOCITY, slots=True, processes=2)
+        measure(DeclaredSet(tmp_path), LIBERO_VELOCITY, slots=True, processes=2)
     problem = error.value.problem
     assert problem.code == "RDTL-D006"
     assert problem.where == f"{tmp_path / 'b_demo.hdf5'}: demo_0, step 5 (1 of 20 steps)"
@@ -176,8 +176,8 @@ def test_what_a_worker_refuses_arrives_whole(demos: list[Demo], tmp_path: Path) 
 
 def test_a_contract_with_joints_needs_them(lerobot2: Path, collected: Path) -> None:
     contract = CONTRACTS["libero-raw-velocity"]
-    assert measure(Source(collected), contract, slots=True).state.std[3] > 0
+    assert measure(DeclaredSet(collected), contract, slots=True).state.std[3] > 0
     with pytest.raises(RefusedError, match="no joint positions") as error:
-        measure(Source(lerobot2), contract, slots=True)
+        measure(DeclaredSet(lerobot2), contract, slots=True)
     assert error.value.problem.code == "RDTL-D034"
-    measure(Source(lerobot2), contract, slots=False)
+    measure(DeclaredSet(lerobot2), contract, slots=False)

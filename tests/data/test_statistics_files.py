@@ -12,8 +12,8 @@ import pytest
 
 from launcher.core.errors import RdtlError, RefusedError, UsageError
 from rdt.data import statistics_files
+from rdt.data.declared import DeclaredSet
 from rdt.data.measuring import Measured, measure
-from rdt.data.source import Source
 from rdt.spec.contract import CONTRACTS, LIBERO_VELOCITY
 from tests.cli.run_rdtl import rdtl
 from tests.data import writers
@@ -26,8 +26,8 @@ NAME = "libero_object"
 def measured(demos: list[Demo], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Measured]:
     """The collected demonstrations, in slots for RDT and raw for openpi."""
     path = writers.write_regenerated(demos, tmp_path_factory.mktemp("set"))
-    raw = measure(Source(path), LIBERO_VELOCITY, slots=False)
-    slots = measure(Source(path), LIBERO_VELOCITY, slots=True)
+    raw = measure(DeclaredSet(path), LIBERO_VELOCITY, slots=False)
+    slots = measure(DeclaredSet(path), LIBERO_VELOCITY, slots=True)
     return {"rdt": slots, "openpi": raw, "openpi-flat": raw}
 
 
@@ -174,7 +174,7 @@ def test_an_arm_that_never_turned_has_no_usable_statistics(
     """A used dimension without spread, really recorded so, is refused when it is read."""
     demo = demos[0].part(40)
     demo.arrays["actions"] = demo.arrays["actions"] * np.array([1, 1, 1, 1, 0, 1, 1])
-    source = Source(writers.write_regenerated([demo], tmp_path))
+    source = DeclaredSet(writers.write_regenerated([demo], tmp_path))
     path = tmp_path / "dataset_statistics.json"
     statistics_files.write(path, "openpi", {NAME: measure(source, LIBERO_VELOCITY, slots=False)})
     assert "action.std[4] = 0.0" in caught(path)[1]

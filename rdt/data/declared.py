@@ -13,7 +13,7 @@ from rdt.data.store import EpisodeStore, find_reader, open_store, stream
 
 
 @dataclass(frozen=True)
-class Source:
+class DeclaredSet:
     """``path`` and, in words of :func:`rdt.data.store.open_store`, what to take of it and how.
 
     Without ``tasks`` and ``demos`` everything; without ``alignment`` what the layout says.
@@ -42,7 +42,7 @@ class Source:
         }
 
     @classmethod
-    def of(cls, request: dict[str, Any]) -> Source:
+    def of(cls, request: dict[str, Any]) -> DeclaredSet:
         """Out of a request in JSON: `path`, `tasks`, `demos`, `gripper_open`, `alignment`."""
         return cls(
             Path(request["path"]),

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from launcher.core.errors import RefusedError
 from rdt.data import unified
 from rdt.data.declared import DeclaredSet
-from rdt.data.recording import Conventions, Recording
+from rdt.data.recording import Conventions, Recording, require_joints
 from rdt.data.statistics import QUANTILES, Summary
 from rdt.data.streaming import EXACT_ROWS, Histogram, Moments, Stream
 from rdt.data.unified import RobotState
@@ -77,7 +77,8 @@ def raw_columns(recording: Recording) -> NDArray[np.float32]:
 
 def slot_columns(recording: Recording, contract: Contract) -> NDArray[np.float64]:
     """The contract's action slots, then its state slots, (T, ·), in its units."""
-    _require_joints(recording, contract)
+    episode = recording.episode
+    require_joints(recording.robot, contract, f"{episode.file}: {episode.name}")
     robot = RobotState(*(np.asarray(part, np.float32) for part in recording.robot))
     action = unified.encode_action(recording.actions.astype(np.float32), contract)
     state = unified.encode_state(robot, contract)
@@ -193,18 +194,6 @@ def _require_numbers(rows: NDArray[np.floating], recording: Recording) -> None:
             f"({len(bad)} of {len(rows)} steps)",
             why="every mean and spread would be NaN",
             fix="copy or convert this episode again, or choose others",
-        )
-
-
-def _require_joints(recording: Recording, contract: Contract) -> None:
-    needed = any(part.source == "joint_pos" for part in contract.state)
-    if needed and np.isnan(np.asarray(recording.robot.joint_pos)).all():
-        raise RefusedError(
-            "RDTL-D034",
-            "the data set has no joint positions",
-            where=f"{recording.episode.file}: {recording.episode.name}; contract {contract.name}",
-            why="the contract fills slots of the state with them",
-            fix="choose a contract without joints, or a copy of the data that has them",
         )
 
 

@@ -20,6 +20,7 @@ from launcher.core.errors import RdtlError, RefusedError
 from rdt.data import widths
 from rdt.data.ranges import ByteFile
 from rdt.data.unified import RobotState
+from rdt.spec.contract import Contract
 
 CAMERAS = ("agentview", "eye_in_hand")
 
@@ -169,6 +170,19 @@ def split_state(state: NDArray[Any], joints: NDArray[Any] | None, where: str) ->
     if joints is None:
         joints = np.full((len(state), 7), np.nan, state.dtype)
     return RobotState(state[:, :3], state[:, 3:6], state[:, 6:], joints)
+
+
+def require_joints(robot: RobotState, contract: Contract, where: str) -> None:
+    """Refuse (RDTL-D034) a contract that needs the joints when they are not recorded."""
+    needed = any(part.source == "joint_pos" for part in contract.state)
+    if needed and np.isnan(np.asarray(robot.joint_pos)).all():
+        raise RefusedError(
+            "RDTL-D034",
+            "the data set has no joint positions",
+            where=f"{where}; contract {contract.name}",
+            why="the contract fills slots of the state with them",
+            fix="choose a contract without joints, or a copy of the data that has them",
+        )
 
 
 def require_alignment(declared: str | None, layout: str) -> str:

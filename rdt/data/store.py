@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from launcher.core.checks import Finding
 from launcher.core.errors import RdtlError, RefusedError
 from rdt.data.contents import Contents, walk
-from rdt.data.recording import RawPlaces, Reader, Recording, Wanted
+from rdt.data.recording import RawPlaces, Reader, Recording, Wanted, require_joints
 from rdt.data.selection import Selection
 from rdt.spec.contract import Contract
 
@@ -105,14 +105,7 @@ class EpisodeStore:
         for camera in contract.cameras:
             if camera and camera not in self.contents.places:
                 raise self._no_camera(camera)
-        if any(part.source == "joint_pos" for part in contract.state) and not self.has_joints:
-            raise RefusedError(
-                "RDTL-D034",
-                "the data set has no joint positions",
-                where=f"{self.path}; contract {contract.name}, state {contract.state[0].name}",
-                why="the contract fills slots of the state with them",
-                fix="choose a contract without joints, or a copy of the data that has them",
-            )
+        require_joints(self.robot, contract, str(self.path))
 
     def unfinite(self) -> list[str]:
         """Places of NaN and infinity among actions and robot state, one line an episode."""

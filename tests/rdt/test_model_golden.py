@@ -240,7 +240,7 @@ def test_keys_shapes_and_sizes_of_the_published_models(name: str, parameters: in
 def test_position_tables_at_the_published_widths(name: str) -> None:
     recorded, config = golden.tensors("pos_embed"), PRESETS[name]
     h = config.hidden_size
-    small = Rdt(parse({**golden.config("rdt_B"), "rdt": {**config.rdt, "depth": 0}}, name))
+    small = Rdt(parse({**golden.config("rdt_B"), "rdt": {**config.rdt, "depth": 1}}, name))
     assert torch.equal(small.model.x_pos_embed[0], recorded[f"{name}.x_pos_embed"])
     pictures = condition_table(config.img_pos_embed_config, config.img_cond_len, h)
     per_picture = recorded[f"{name}.img_cond_pos_embed_per_image"][:, None].expand(-1, 729, -1)

@@ -7,7 +7,7 @@ table keeps these columns of all steps as float32, a batch has zeros in the othe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -28,15 +28,17 @@ Floats = NDArray[np.float32]
 class Batch(NamedTuple):
     """Arrays of B samples; ``horizon`` H, ``moments`` m (the last one is now), cameras c.
 
-    ``samples`` (B,) int64, rising; ``episodes`` (B,) int64; ``actions`` (B, H, 128)
-    float32 in units of the contract, behind the episode's end its last action, where
-    ``valid`` (B, H) is False; ``states`` (B, 128) float32, in units of the contract, not
-    normalised; ``pictures`` (B, m, c, S, S, 3) uint8 as the contract has them turned, the
-    background where ``present`` (B, m, c) is False: a camera that does not exist, or a
-    moment before the episode's first step.
+    ``samples`` (B,) int64, rising, and where they stand in the stream, ``positions`` (B,)
+    int64; ``episodes`` (B,) int64; ``actions`` (B, H, 128) float32 in units of the
+    contract, behind the episode's end its last action, where ``valid`` (B, H) is False;
+    ``states`` (B, 128) float32, in units of the contract, not normalised; ``pictures``
+    (B, m, c, S, S, 3) uint8 as the contract has them turned, the background where
+    ``present`` (B, m, c) is False: a camera that does not exist, or a moment before the
+    episode's first step.
     """
 
     samples: Ints
+    positions: Ints
     episodes: Ints
     actions: Floats
     valid: NDArray[np.bool_]
@@ -57,6 +59,7 @@ def empty(size: int, horizon: int, moments: int, contract: Contract, pixels: int
     cameras = len(contract.cameras)
     real = np.array([bool(camera) for camera in contract.cameras])
     batch = Batch(
+        np.zeros(size, np.int64),
         np.zeros(size, np.int64),
         np.zeros(size, np.int64),
         np.zeros((size, horizon, UNIFIED_SIZE), np.float32),
@@ -88,6 +91,17 @@ class Table:
             for a, b in zip(firsts, ends, strict=True)
         ]
 
+    def spreads(self, starts: Ints, lengths: Ints) -> NDArray[np.float64]:
+        """Standard deviation (n, 128) float64 within each range of steps (population)."""
+        steps = int(lengths.sum())
+        values = self._values[:steps].astype(np.float64)
+        mean = np.add.reduceat(values, starts) / lengths[:, None]
+        values -= np.repeat(mean, lengths, axis=0)
+        found = np.sqrt(np.add.reduceat(values**2, starts) / lengths[:, None])
+        out = np.zeros((len(starts), UNIFIED_SIZE))
+        self._spread(found, out)
+        return out
+
     def gather(self, steps: Ints, out: Floats) -> None:
         """Fill the table's slots of ``out`` (n, 128) with ``steps`` (n,)."""
         self._spread(self._values[steps], out)
@@ -102,7 +116,7 @@ class Table:
             found[short, counts[short] :] = found[short, counts[short] - 1]
         self._spread(found, out)
 
-    def _spread(self, found: Floats, out: Floats) -> None:
+    def _spread(self, found: NDArray[Any], out: NDArray[Any]) -> None:
         for slots, columns in self._runs:
             out[..., slots] = found[..., columns]
 

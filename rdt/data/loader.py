@@ -58,7 +58,8 @@ class Loader:
     def _fill(self, taken: int, buffer: Buffer) -> Buffer:
         if taken // self._sampler.stride % CHECK_EVERY == 0:
             self._source.require_unchanged()
-        return self._source.fill(self._sampler.part(taken, self._rank), buffer)
+        samples = self._sampler.part(taken, self._rank)
+        return self._source.fill(samples, buffer, taken + self._rank * len(samples))
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs, as JSON; the number of ranks and the batch may change."""

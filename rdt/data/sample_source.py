@@ -64,10 +64,19 @@ class SampleSource:
         """A buffer of ``size`` samples for :meth:`fill`."""
         return batches.empty(size, self.horizon, self.moments, self.contract, self.picture_size)
 
-    def fill(self, samples: Ints, buffer: Buffer) -> Buffer:
-        """Fill ``buffer`` with ``samples`` (B,), which it keeps in rising order; returns it."""
+    def state_spread(self) -> NDArray[np.float64]:
+        """Standard deviation of the state within each episode, (episodes, 128) float64."""
+        return self._states.spreads(self.index.starts, self.index.ends - self.index.starts)
+
+    def fill(self, samples: Ints, buffer: Buffer, position: int = 0) -> Buffer:
+        """Fill ``buffer`` with ``samples`` (B,), which it keeps in rising order; returns it.
+
+        They stand at ``position`` and behind it in the stream.
+        """
         out = buffer.batch
-        out.samples[:] = np.sort(samples)
+        order = np.argsort(samples, kind="stable")
+        out.samples[:] = samples[order]
+        np.add(order, position, out=out.positions)
         steps = self.index.steps(out.samples)
         out.episodes[:] = episodes = self.index.episodes(steps)
         counts = self.index.ends[episodes] - steps

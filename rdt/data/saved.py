@@ -68,7 +68,7 @@ def require_same(then: list[dict[str, Any]], now: list[dict[str, Any]]) -> None:
 
 def save(contents: Contents, path: Path) -> None:
     """Write ``contents`` to ``path``, as a whole."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save as packed
 
     arrays: Arrays = {"actions": contents.actions, "sampled": contents.sampled}
     arrays |= {f"robot.{k}": np.asarray(v) for k, v in contents.robot._asdict().items()}
@@ -87,7 +87,7 @@ def save(contents: Contents, path: Path) -> None:
     }
     whole = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
     with files.whole_file(path) as temporary:
-        save_file(whole, temporary, {HEADER: json.dumps(header)})
+        temporary.write_bytes(packed(whole, {HEADER: json.dumps(header)}))
 
 
 def load(path: Path, reader: Reader) -> Contents:

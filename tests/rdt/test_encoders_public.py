@@ -39,9 +39,12 @@ def test_pictures_equal_pillows(height: int, width: int, seed: int, smooth: bool
     padded.paste(source, ((side - width) // 2, (side - height) // 2))
     expected = np.asarray(padded.resize((384, 384), Image.Resampling.BICUBIC), np.int64)
     found = pictures.fitted(np.asarray(source), 384)
-    np.testing.assert_array_equal(pictures.square(np.asarray(source)), np.asarray(padded))
+    batch = torch.from_numpy(np.array(source))[None]
+    np.testing.assert_array_equal(pictures.square(batch)[0], np.asarray(padded))
     assert found.dtype == np.uint8
     assert np.abs(found - expected).max() <= 2
+    on_a_gpu = pictures._resized(pictures.square(batch).permute(0, 3, 1, 2).float(), 384)
+    assert np.abs(on_a_gpu[0].permute(1, 2, 0).numpy() - expected).max() <= 2
 
 
 def test_pictures_are_turned_as_the_contract_says() -> None:

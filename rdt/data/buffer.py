@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from launcher.core import files
 from launcher.core.errors import RdtlError, RefusedError, UsageError, full_disk
 from rdt.data.order import Order
-from rdt.data.sample_source import Source
+from rdt.data.sample_source import SampleSource
 
 PLAN = "buffer.json"
 POLL_S = 0.2
@@ -64,7 +64,7 @@ class Producer:
     def __init__(
         self,
         folder: Path,
-        source: Source,
+        source: SampleSource,
         size: Size,
         seed: int,
         worker: int = 0,
@@ -167,7 +167,7 @@ def _next_of(folder: Path, consumer: int) -> int:
     return int(files.read_json(path)["next"]) if path.is_file() else consumer
 
 
-def _eligible(source: Source, size: Size) -> NDArray[np.int64]:
+def _eligible(source: SampleSource, size: Size) -> NDArray[np.int64]:
     """Numbers of the samples of episodes that are neither too short nor too long."""
     samples = np.arange(sum(source.index.sizes))
     lengths = source.index.ends - source.index.starts
@@ -185,7 +185,7 @@ def _eligible(source: Source, size: Size) -> NDArray[np.int64]:
     )
 
 
-def _plan(source: Source, size: Size, order: Order) -> dict[str, Any]:
+def _plan(source: SampleSource, size: Size, order: Order) -> dict[str, Any]:
     lengths = source.index.ends - source.index.starts
     out = ((lengths < size.shortest) | (lengths > size.longest)).sum()
     plan = {
@@ -225,7 +225,7 @@ def _refused(what: str, where: str) -> RefusedError:
     )
 
 
-def bytes_needed(source: Source, size: Size) -> int:
+def bytes_needed(source: SampleSource, size: Size) -> int:
     """What a full buffer takes on disk."""
     one = sum(values.nbytes for values in source.empty(1).batch)
     return one * size.samples * size.chunks

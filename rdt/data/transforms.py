@@ -71,7 +71,7 @@ class Transforms:
         """``batch`` on ``device``, which then owes nothing to its arrays.
 
         ``state_mean`` (128,) of the data and ``state_spread`` (episodes, 128), the standard
-        deviation within each episode (:meth:`Source.state_spread`), in units of the contract.
+        deviation within each episode (:meth:`SampleSource.state_spread`), in units of the contract.
         """
         B, shown = len(batch.positions), batch.present.shape[1:]
         drops = draws.uniform(self.seed, batch.positions, DROPS, 4 + int(np.prod(shown)))

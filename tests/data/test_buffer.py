@@ -21,7 +21,7 @@ from rdt.data.batch import Batch
 from rdt.data.buffer import Producer, Size
 from rdt.data.buffer_reading import Consumer
 from rdt.data.order import Order
-from rdt.data.sample_source import Source
+from rdt.data.sample_source import SampleSource
 from rdt.data.store import open_store
 from rdt.spec.contract import LIBERO_VELOCITY
 from tests.data import noise
@@ -56,12 +56,12 @@ with Consumer(folder, 4, number) as consumer:
 """
 
 
-def source_of(path: Path) -> Source:
-    return Source([open_store(path)], LIBERO_VELOCITY, horizon=8)
+def source_of(path: Path) -> SampleSource:
+    return SampleSource([open_store(path)], LIBERO_VELOCITY, horizon=8)
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> Source:
+def source(tmp_path: Path) -> SampleSource:
     return source_of(noise.write(noise.demos(LENGTHS, size=16), tmp_path / "set"))
 
 
@@ -72,7 +72,7 @@ def take(folder: Path, number: int, batches: int, state: dict[str, object] | Non
         return [next(consumer) for _ in range(batches)], consumer.state_dict()
 
 
-def require_samples(batch: Batch, source: Source) -> None:
+def require_samples(batch: Batch, source: SampleSource) -> None:
     """What the source gives for the positions that the batch says it has."""
     eligible = np.arange(5, 95)
     samples = eligible[Order((90,), 1).at(batch.positions)]
@@ -84,7 +84,7 @@ def require_samples(batch: Batch, source: Source) -> None:
 
 
 def test_consumers_see_every_position_once_and_used_chunks_make_room(
-    source: Source, tmp_path: Path
+    source: SampleSource, tmp_path: Path
 ) -> None:
     """Two consumers through three buffers' worth: nine epochs' order, in 6 chunks at a time."""
     folder = tmp_path / "buffer"
@@ -109,7 +109,7 @@ def test_consumers_see_every_position_once_and_used_chunks_make_room(
 
 
 def test_episodes_outside_the_limits_are_left_out_and_counted(
-    source: Source, tmp_path: Path
+    source: SampleSource, tmp_path: Path
 ) -> None:
     with Producer(tmp_path / "buffer", source, SMALL, 1) as producer:
         producer.fill_up()
@@ -125,7 +125,7 @@ def test_episodes_outside_the_limits_are_left_out_and_counted(
 
 
 def test_a_resume_goes_on_at_the_sample_though_its_chunk_was_used(
-    source: Source, tmp_path: Path
+    source: SampleSource, tmp_path: Path
 ) -> None:
     folder = tmp_path / "buffer"
     with Producer(folder, source, SMALL, 1) as producer:
@@ -175,7 +175,7 @@ def test_killed_producers_leave_whole_chunks_and_go_on(tmp_path: Path) -> None:
 
 
 def test_killed_consumers_and_producers_still_show_everything(
-    source: Source, tmp_path: Path
+    source: SampleSource, tmp_path: Path
 ) -> None:
     """Consumer 0 is killed and resumes from its state; only its last batch may come again."""
     path, folder = source.stores[0].path, tmp_path / "buffer"
@@ -212,7 +212,7 @@ def test_killed_consumers_and_producers_still_show_everything(
 
 
 def test_the_same_worker_twice_and_other_samples_are_refused(
-    source: Source, tmp_path: Path
+    source: SampleSource, tmp_path: Path
 ) -> None:
     folder = tmp_path / "buffer"
     with Producer(folder, source, SMALL, 1):
@@ -232,7 +232,7 @@ def test_the_same_worker_twice_and_other_samples_are_refused(
     assert error.value.problem.where.startswith(f"{folder}: files:")
 
 
-def test_consumers_that_do_not_fit_or_wait_in_vain(source: Source, tmp_path: Path) -> None:
+def test_consumers_that_do_not_fit_or_wait_in_vain(source: SampleSource, tmp_path: Path) -> None:
     folder = tmp_path / "buffer"
     with pytest.raises(RdtlError, match="no buffer"):
         Consumer(folder, 4)

@@ -17,7 +17,7 @@ from rdt.data.augmentation import Draws
 from rdt.data.batch import Batch
 from rdt.data.loader import Loader
 from rdt.data.order import MASK, Order, mix
-from rdt.data.sample_source import Source
+from rdt.data.sample_source import SampleSource
 from rdt.data.sampler import Sampler
 from rdt.data.store import open_store
 from rdt.data.transforms import Transforms
@@ -30,18 +30,18 @@ POSITIONS = np.arange(20_000)
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
+def source(tmp_path_factory: pytest.TempPathFactory) -> SampleSource:
     folder = tmp_path_factory.mktemp("noise") / "set"
-    return Source(
+    return SampleSource(
         [open_store(noise.write(noise.demos((3, 40, 70), size=20), folder))], LIBERO_VELOCITY
     )
 
 
-def batch_of(source: Source, samples: NDArray[np.int64], position: int = 0) -> Batch:
+def batch_of(source: SampleSource, samples: NDArray[np.int64], position: int = 0) -> Batch:
     return source.fill(samples, source.empty(len(samples)), position).batch
 
 
-def mean_of(source: Source) -> NDArray[np.float64]:
+def mean_of(source: SampleSource) -> NDArray[np.float64]:
     return np.linspace(1, 2, 128) * np.isin(np.arange(128), source.contract.state_slots)
 
 
@@ -70,11 +70,11 @@ def test_pixels_are_the_hash_of_the_order() -> None:
         assert found.min() > 0 and found.max() < 1
 
 
-def everything(source: Source, size: int = 24) -> Transforms:
+def everything(source: SampleSource, size: int = 24) -> Transforms:
     return Transforms(source.contract, 3, size, 0.5, 40.0, 0.1, 0.2)
 
 
-def test_a_sample_is_the_same_in_any_batch_and_alone(source: Source) -> None:
+def test_a_sample_is_the_same_in_any_batch_and_alone(source: SampleSource) -> None:
     transforms, spread = everything(source), source.state_spread()
     samples = Order(source.index.sizes, 1).at(np.arange(48))
     whole = batch_of(source, samples)
@@ -87,7 +87,7 @@ def test_a_sample_is_the_same_in_any_batch_and_alone(source: Source) -> None:
             assert torch.equal(found[0], expected), f"{name} at {position}"
 
 
-def test_ranks_and_a_resume_transform_alike(source: Source) -> None:
+def test_ranks_and_a_resume_transform_alike(source: SampleSource) -> None:
     """By position: what 1 rank and 3 ranks show, the latter after a resume."""
     transforms, spread = everything(source), source.state_spread()
     order = Order(source.index.sizes, 1)
@@ -108,7 +108,7 @@ def test_ranks_and_a_resume_transform_alike(source: Source) -> None:
     assert all(torch.equal(picture, one[position]) for position, picture in three.items())
 
 
-def test_nothing_is_changed_unless_asked_for(source: Source) -> None:
+def test_nothing_is_changed_unless_asked_for(source: SampleSource) -> None:
     batch = batch_of(source, np.arange(60))
     plain = Transforms(source.contract, 3, 20)
     out = plain(batch, mean_of(source), source.state_spread(), CPU)
@@ -122,12 +122,12 @@ def test_nothing_is_changed_unless_asked_for(source: Source) -> None:
     assert out.pictures.any() and out.actions.any(), "the loader's arrays may be used again"
 
 
-def repeated(source: Source, sample: int, count: int) -> Batch:
+def repeated(source: SampleSource, sample: int, count: int) -> Batch:
     """One sample at many positions."""
     return batch_of(source, np.full(count, sample), 1000)
 
 
-def test_noise_of_the_state_is_a_share_of_its_spread(source: Source) -> None:
+def test_noise_of_the_state_is_a_share_of_its_spread(source: SampleSource) -> None:
     """40 dB is 1 %, 20 dB 10 % of the episode's own spread; unused slots stay 0."""
     rows = open_store(source.stores[0].path).robot.eef_pos
     spread = source.state_spread()
@@ -143,7 +143,7 @@ def test_noise_of_the_state_is_a_share_of_its_spread(source: Source) -> None:
         assert np.abs((states - batch.states).mean(0)).max() < 0.1 * share * spread.max()
 
 
-def test_conditions_are_dropped_each_by_itself(source: Source) -> None:
+def test_conditions_are_dropped_each_by_itself(source: SampleSource) -> None:
     batch = repeated(source, 60, 6000)
     tiny = batch._replace(pictures=batch.pictures[:, :, :, :1, :1])
     transforms = Transforms(source.contract, 3, 1, dropped=0.1, dropped_external=0.3)
@@ -168,7 +168,7 @@ def test_conditions_are_dropped_each_by_itself(source: Source) -> None:
     np.testing.assert_array_equal(out.actions, batch.actions)
 
 
-def test_half_of_the_pictures_that_are_there_are_augmented(source: Source) -> None:
+def test_half_of_the_pictures_that_are_there_are_augmented(source: SampleSource) -> None:
     batch = repeated(source, 60, 150)
     transforms = Transforms(source.contract, 3, 20, augmented=0.5)
     out = transforms(batch, mean_of(source), source.state_spread(), CPU)
@@ -285,7 +285,7 @@ def test_order_of_noise_and_blur_matters() -> None:
     assert last > 3 * first, "noise behind the blur keeps its strength"
 
 
-def test_other_seeds_and_epochs_change_a_sample_otherwise(source: Source) -> None:
+def test_other_seeds_and_epochs_change_a_sample_otherwise(source: SampleSource) -> None:
     batch = batch_of(source, np.array([60]), 7)
     later = batch_of(source, np.array([60]), 7 + len(source.index))
     transforms = Transforms(source.contract, 3, 20, augmented=1.0, noise_db=20.0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -100,7 +101,7 @@ class Engine:
             model=module, model_parameters=module.parameters(), config=deepspeed_config(train)
         )
 
-    def step(self, micro_batches: list[Any], learning_rate: float) -> float:
+    def step(self, micro_batches: Iterable[Any], learning_rate: float) -> float:
         """One optimizer step; returns this rank's share of the loss (their sum is the loss).
 
         Micro batches carry weights that add up to 1 over all ranks and micro steps,

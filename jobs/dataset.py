@@ -71,7 +71,7 @@ def _open(job: Job, sources: Sequence[DeclaredSet]) -> list[EpisodeStore]:
 
 def _verified(job: Job, store: EpisodeStore) -> list[Finding]:
     print(f"{store.path} ({store.kind})", flush=True)
-    findings = checks.verify(store) + _camera_size(job, store)
+    findings = checks.verify(store) + checks.checksums(store) + _camera_size(job, store)
     _print(findings)
     return findings
 

@@ -29,6 +29,18 @@ def text(x: float, y: float, words: str, size: int = 13, anchor: str = "start") 
     return f'<text x="{x}" y="{y}" font-size="{size}" text-anchor="{anchor}">{escape(words)}</text>'
 
 
+def document(width: int, height: int, parts: list[str]) -> str:
+    """A whole picture on white."""
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        'font-family="DejaVu Sans, Helvetica, sans-serif">\n'
+        '<defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" '
+        'markerHeight="7" orient="auto"><path d="M0 0 L8 4 L0 8 z" fill="#555"/></marker></defs>\n'
+        f'<rect width="{width}" height="{height}" fill="#fff"/>\n'
+    )
+    return head + "\n".join(parts) + "\n</svg>\n"
+
+
 def box(x: float, y: float, w: float, h: float, when: str, *lines: str) -> str:
     """A rounded box with centred lines; the first is larger."""
     drawn = [
@@ -154,11 +166,4 @@ def svg() -> str:
         *denoising(),
         *slots(),
     ]
-    head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
-        'font-family="DejaVu Sans, Helvetica, sans-serif">\n'
-        '<defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" '
-        'markerHeight="7" orient="auto"><path d="M0 0 L8 4 L0 8 z" fill="#555"/></marker></defs>\n'
-        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>\n'
-    )
-    return head + "\n".join(parts) + "\n</svg>\n"
+    return document(WIDTH, HEIGHT, parts)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from docs import figure
+from docs import figure, figure_data
 from launcher.images.builder import Builder
 from launcher.images.definition import Definition
 from launcher.schema import RunConfig
@@ -57,6 +57,7 @@ def main(check: bool) -> int:
     pages = {
         HERE / "configuration.md": configuration(),
         HERE / "images" / "rdt.svg": figure.svg(),
+        HERE / "images" / "data.svg": figure_data.svg(),
     }
     stale = [path for path, text in pages.items() if not path.exists() or path.read_text() != text]
     if check:

@@ -1,0 +1,131 @@
+"""The charts of a data set's page: actions, episode lengths, coverage."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from launcher.html import svg
+from launcher.inspection import words
+from launcher.inspection.words import Inspection
+
+PANEL = 380
+MARKS = {"enumerate": "bar main", "random": "bar", "tail-dropping": "bar lost"}
+
+
+def action(number: dict[str, Any]) -> str:
+    """One number of the actions: share of the steps over its value, 1 % to 99 % marked below."""
+    left, right, top, bottom = 44, PANEL - 10, 34, 130
+    edge, counts = number["edge"], number["counts"]
+    steps = sum(counts) or 1
+    highest = max(max(counts), 1) / steps
+    width = (right - left) / len(counts)
+    parts = [svg.text(left, 16, number["name"], "label")]
+    parts.append(svg.text(right, 16, _scale_text(number), "tick end"))
+    for share in (highest, highest / 2):
+        y = svg.scale(share, 0, highest, bottom, top)
+        parts.append(svg.line(left, y, right, y, "grid"))
+        parts.append(svg.text(left - 6, y + 4, f"{share:.0%}", "tick end"))
+    for place, count in enumerate(counts):
+        height = svg.scale(count / steps, 0, highest, 0, bottom - top)
+        if count:
+            parts.append(
+                svg.rect(left + place * width, bottom - max(height, 1), width - 1, max(height, 1), "bar main")
+            )
+    parts.append(svg.line(left, bottom, right, bottom, "axis"))
+    parts += [
+        svg.text(svg.scale(tick, -edge, edge, left, right), bottom + 17, f"{tick:.3g}", "tick middle")
+        for tick in (-edge, 0, edge)
+    ]
+    if number["quantiles"]:
+        low, high = (
+            svg.scale(number["quantiles"][place], -edge, edge, left, right) for place in (1, 3)
+        )
+        parts.append(svg.line(low, bottom + 25, high, bottom + 25, "whisker"))
+        parts += [svg.line(x, bottom + 21, x, bottom + 29, "whisker") for x in (low, high)]
+    return svg.svg(bottom + 34, _action_text(number), parts, PANEL)
+
+
+def _scale_text(number: dict[str, Any]) -> str:
+    if number["name"] == "gripper":
+        return "−1 opens, +1 closes"
+    return f"1 = {number['unit']} of goal"
+
+
+def _action_text(number: dict[str, Any]) -> str:
+    if not number["quantiles"]:
+        return f"{number['name']}: no finite value"
+    _, low, middle, high, _ = number["quantiles"]
+    return f"{number['name']}: 1 % to 99 % from {low:.3g} to {high:.3g}, median {middle:.3g}"
+
+
+def lengths(found: Inspection) -> str:
+    """Episodes over their length, and the length of a chunk where it lies in range."""
+    left, right, top, bottom = 44, 740, 24, 150
+    histogram, horizon = found["lengths"]["histogram"], found["coverage"]["horizon"]
+    counts, width = histogram["counts"], histogram["width"]
+    start = min(histogram["low"], horizon) if histogram["low"] < 3 * horizon else histogram["low"]
+    end = max(histogram["low"] + width * len(counts), start + 1, horizon + 1)
+
+    def at(steps: float) -> float:
+        return svg.scale(steps, start, end, left, right)
+
+    parts = [
+        svg.line(left, y := svg.scale(tick, 0, max(counts), bottom, top), right, y, "grid")
+        + svg.text(left - 6, y + 5, f"{tick:g}", "tick end")
+        for tick in {max(counts), max(counts) // 2} - {0}
+    ]
+    for place, count in enumerate(counts):
+        first = histogram["low"] + place * width
+        high = svg.scale(count, 0, max(counts), 0, bottom - top)
+        parts.append(
+            svg.rect(at(first), bottom - high, max(at(first + width) - at(first) - 1, 1), high, "bar main")
+        )
+    if start <= horizon:
+        parts.append(svg.line(at(horizon), top - 8, at(horizon), bottom, "whisker"))
+        parts.append(svg.text(at(horizon) + 6, top - 2, f"chunk of {horizon}", "tick"))
+    parts.append(svg.line(left, bottom, right, bottom, "axis"))
+    ticks = {start, found["lengths"]["min"], found["lengths"]["max"]}
+    parts += [svg.text(at(t), bottom + 18, f"{t}", "tick middle") for t in sorted(ticks)]
+    parts.append(svg.text((left + right) / 2, bottom + 38, "control steps", "tick middle"))
+    facts = found["lengths"]
+    about = f"Episode lengths from {facts['min']} to {facts['max']}, median {facts['median']:g}"
+    return svg.svg(bottom + 44, about, parts)
+
+
+def coverage(found: Inspection) -> str:
+    """Share of each key window that one epoch shows, by order; what is never shown is hollow."""
+    left, right, top, pitch, gap = 250, 660, 6, 22, 16
+    parts, y = [], float(top)
+    said = []
+    for window, meaning in words.windows(found).items():
+        steps = found["coverage"]["windows"][window]
+        parts.append(svg.text(0, y + 15, meaning, "label"))
+        parts.append(svg.text(0, y + 33, words.counted(steps, "step"), "tick"))
+        for order, _, own in words.orders(found):
+            parts += _coverage_bar(order, own[window], y, left, right)
+            said.append(f"{meaning}, {order} {own[window]['seen']:.0%}")
+            y += pitch
+        y += gap
+    bottom = y - gap + 4
+    grid = [
+        svg.line(x := svg.scale(tick, 0, 1, left, right), top, x, bottom, "grid")
+        + svg.text(x, bottom + 18, f"{tick:.0%}", "tick middle")
+        for tick in (0, 0.5, 1)
+    ]
+    return svg.svg(bottom + 26, "Coverage of one epoch: " + "; ".join(said), grid + parts)
+
+
+def _coverage_bar(order: str, row: dict[str, Any], y: float, left: float, right: float) -> list[str]:
+    seen, never = row["seen"], row["never"]
+    end = svg.scale(seen, 0, 1, left, right)
+    parts = [
+        svg.text(left - 8, y + 15, order, "tick end"),
+        svg.rect(left, y + 2, end - left, 17, MARKS[order]),
+    ]
+    words_right = f"{seen:.1%}"
+    if never:
+        start = svg.scale(1 - never, 0, 1, left, right)
+        parts.append(svg.rect(start, y + 2.5, right - start, 16, "never"))
+        words_right += f", {never:.1%} never"
+    parts.append(svg.text(right + 8, y + 15, words_right, "tick"))
+    return parts

@@ -9,6 +9,7 @@ import json
 import sys
 from typing import Any
 
+from jobs.statistics import set_name
 from launcher.core.errors import RdtlError
 from rdt.data import contact_sheet, inspection
 from rdt.data.checks import verify_opened
@@ -23,6 +24,7 @@ def look(request: dict[str, Any]) -> dict[str, Any]:
     findings = verify_opened(store, source, contract)
     return {
         **inspection.describe(store),
+        "name": set_name(source.path),
         "contract": contract.name,
         "findings": [finding.to_dict() for finding in findings],
         "sheets": contact_sheet.sheets(store) if request["pictures"] else [],

@@ -67,13 +67,12 @@ def _require_outside(out: Path, path: Path) -> None:
     """UsageError RDTL-D075 for a folder inside the data set: sources stay as they are."""
     from launcher.core.errors import UsageError
 
-    folder = path if path.is_dir() else path.parent
-    if out != folder and folder not in out.parents:
+    if not path.is_dir() or (out != path and path not in out.parents):
         return
     raise UsageError(
         "RDTL-D075",
         "the page would lie inside the data set",
-        where=f"--out {out}, which is in {folder}",
+        where=f"--out {out}, which is in {path}",
         why="source data stay as they are, and readers look at every file of some layouts",
         fix="name a folder elsewhere",
     )

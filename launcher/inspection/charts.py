@@ -24,16 +24,27 @@ def action(number: dict[str, Any]) -> str:
     for share in (highest, highest / 2):
         y = svg.scale(share, 0, highest, bottom, top)
         parts.append(svg.line(left, y, right, y, "grid"))
-        parts.append(svg.text(left - 6, y + 4, f"{share:.0%}", "tick end"))
+        parts.append(svg.text(left - 6, y + 4, f"{100 * share:.0f} %", "tick end"))
     for place, count in enumerate(counts):
         height = svg.scale(count / steps, 0, highest, 0, bottom - top)
         if count:
             parts.append(
-                svg.rect(left + place * width, bottom - max(height, 1), width - 1, max(height, 1), "bar main")
+                svg.rect(
+                    left + place * width,
+                    bottom - max(height, 1),
+                    width - 1,
+                    max(height, 1),
+                    "bar main",
+                )
             )
     parts.append(svg.line(left, bottom, right, bottom, "axis"))
     parts += [
-        svg.text(svg.scale(tick, -edge, edge, left, right), bottom + 17, f"{tick:.3g}", "tick middle")
+        svg.text(
+            svg.scale(tick, -edge, edge, left, right),
+            bottom + 17,
+            f"{tick:.3g}".replace("-", "−"),
+            "tick middle",
+        )
         for tick in (-edge, 0, edge)
     ]
     if number["quantiles"]:
@@ -47,8 +58,8 @@ def action(number: dict[str, Any]) -> str:
 
 def _scale_text(number: dict[str, Any]) -> str:
     if number["name"] == "gripper":
-        return "−1 opens, +1 closes"
-    return f"1 = {number['unit']} of goal"
+        return "−1 opens, 1 closes"
+    return f"1 = goal moved by {number['unit']}"
 
 
 def _action_text(number: dict[str, Any]) -> str:
@@ -59,12 +70,13 @@ def _action_text(number: dict[str, Any]) -> str:
 
 
 def lengths(found: Inspection) -> str:
-    """Episodes over their length, and the length of a chunk where it lies in range."""
+    """Episodes over their length, beside the length of a chunk."""
     left, right, top, bottom = 44, 740, 24, 150
     histogram, horizon = found["lengths"]["histogram"], found["coverage"]["horizon"]
     counts, width = histogram["counts"], histogram["width"]
-    start = min(histogram["low"], horizon) if histogram["low"] < 3 * horizon else histogram["low"]
-    end = max(histogram["low"] + width * len(counts), start + 1, horizon + 1)
+    low, end = histogram["low"], histogram["low"] + width * len(counts)
+    start = min(low, max(horizon - 4, 0))
+    end = max(end, horizon + 4)
 
     def at(steps: float) -> float:
         return svg.scale(steps, start, end, left, right)
@@ -75,16 +87,21 @@ def lengths(found: Inspection) -> str:
         for tick in {max(counts), max(counts) // 2} - {0}
     ]
     for place, count in enumerate(counts):
-        first = histogram["low"] + place * width
+        first = low + place * width
         high = svg.scale(count, 0, max(counts), 0, bottom - top)
         parts.append(
-            svg.rect(at(first), bottom - high, max(at(first + width) - at(first) - 1, 1), high, "bar main")
+            svg.rect(
+                at(first),
+                bottom - high,
+                max(at(first + width) - at(first) - 1, 1),
+                high,
+                "bar main",
+            )
         )
-    if start <= horizon:
-        parts.append(svg.line(at(horizon), top - 8, at(horizon), bottom, "whisker"))
-        parts.append(svg.text(at(horizon) + 6, top - 2, f"chunk of {horizon}", "tick"))
+    parts.append(svg.line(at(horizon), top - 14, at(horizon), bottom, "whisker"))
+    parts.append(svg.text(at(horizon) + 6, top - 6, f"a chunk: {horizon}", "tick"))
     parts.append(svg.line(left, bottom, right, bottom, "axis"))
-    ticks = {start, found["lengths"]["min"], found["lengths"]["max"]}
+    ticks = {horizon, found["lengths"]["min"], found["lengths"]["max"]}
     parts += [svg.text(at(t), bottom + 18, f"{t}", "tick middle") for t in sorted(ticks)]
     parts.append(svg.text((left + right) / 2, bottom + 38, "control steps", "tick middle"))
     facts = found["lengths"]
@@ -94,38 +111,39 @@ def lengths(found: Inspection) -> str:
 
 def coverage(found: Inspection) -> str:
     """Share of each key window that one epoch shows, by order; what is never shown is hollow."""
-    left, right, top, pitch, gap = 250, 660, 6, 22, 16
-    parts, y = [], float(top)
-    said = []
+    left, right, top, pitch, gap = 250, 580, 6, 22, 16
+    y, parts, said = float(top), [], []
     for window, meaning in words.windows(found).items():
         steps = found["coverage"]["windows"][window]
         parts.append(svg.text(0, y + 15, meaning, "label"))
         parts.append(svg.text(0, y + 33, words.counted(steps, "step"), "tick"))
         for order, _, own in words.orders(found):
             parts += _coverage_bar(order, own[window], y, left, right)
-            said.append(f"{meaning}, {order} {own[window]['seen']:.0%}")
+            said.append(f"{meaning}, {order} {words.percent(own[window]['seen'])}")
             y += pitch
         y += gap
     bottom = y - gap + 4
     grid = [
         svg.line(x := svg.scale(tick, 0, 1, left, right), top, x, bottom, "grid")
-        + svg.text(x, bottom + 18, f"{tick:.0%}", "tick middle")
+        + svg.text(x, bottom + 18, f"{100 * tick:.0f} %", "tick middle")
         for tick in (0, 0.5, 1)
     ]
     return svg.svg(bottom + 26, "Coverage of one epoch: " + "; ".join(said), grid + parts)
 
 
-def _coverage_bar(order: str, row: dict[str, Any], y: float, left: float, right: float) -> list[str]:
+def _coverage_bar(
+    order: str, row: dict[str, Any], y: float, left: float, right: float
+) -> list[str]:
     seen, never = row["seen"], row["never"]
     end = svg.scale(seen, 0, 1, left, right)
     parts = [
         svg.text(left - 8, y + 15, order, "tick end"),
         svg.rect(left, y + 2, end - left, 17, MARKS[order]),
     ]
-    words_right = f"{seen:.1%}"
+    beside = words.percent(seen)
     if never:
         start = svg.scale(1 - never, 0, 1, left, right)
         parts.append(svg.rect(start, y + 2.5, right - start, 16, "never"))
-        words_right += f", {never:.1%} never"
-    parts.append(svg.text(right + 8, y + 15, words_right, "tick"))
+        beside += f", never {words.percent(never)}"
+    parts.append(svg.text(right + 8, y + 15, beside, "tick"))
     return parts

@@ -5,10 +5,9 @@ from __future__ import annotations
 import shutil
 import textwrap
 
-from launcher.core.checks import Finding
 from launcher.inspection import words
 from launcher.inspection.words import Inspection
-from launcher.output import Output
+from launcher.output import MARKS, Output
 
 INDENT = 2
 
@@ -24,7 +23,10 @@ def show(output: Output, found: Inspection) -> None:
     _coverage(output, found, width)
     output.text(f"\n{words.verdict(found)}")
     for finding in words.telling(found):
-        output.finding(Finding(**finding))
+        line = f"{MARKS[finding['severity']]}  {finding['code']}  {finding['what']}"
+        output.text(textwrap.fill(line, width, subsequent_indent=" " * 17))
+    if words.telling(found):
+        output.text("rdtl data verify says where, why and what to do")
 
 
 def _tasks(output: Output, found: Inspection, width: int) -> None:
@@ -57,8 +59,8 @@ def _conventions(output: Output, found: Inspection) -> None:
 def _coverage(output: Output, found: Inspection, width: int) -> None:
     windows = words.windows(found)
     rows = [
-        [order, *(f"{own[window]['seen']:.1%}" for window in windows)]
-        + [f"{own['all']['never']:.1%}"]
+        [order, *(words.percent(own[window]["seen"]) for window in windows)]
+        + [words.percent(own["all"]["never"])]
         for order, _, own in words.orders(found)
     ]
     title = "coverage: share of the steps from which one epoch starts a chunk"

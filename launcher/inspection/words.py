@@ -28,6 +28,11 @@ def size(count: int) -> str:
     return f"{value:.0f} B" if units[0] == "B" else f"{value:.1f} {units[0]}"
 
 
+def percent(share: float) -> str:
+    """A share of 1 for a person: ``62.1 %``."""
+    return f"{100 * share:.1f} %"
+
+
 def counted(count: int, one: str) -> str:
     """``1 file``, ``12 files``."""
     return f"{count:,} {one}{'' if count == 1 else 's'}"
@@ -57,7 +62,9 @@ def facts(found: Inspection) -> list[tuple[str, str]]:
     ]
     if found["samples"] < found["steps"]:
         share = found["samples"] / found["steps"]
-        lines.insert(2, ("samples", f"{found['samples']:,} steps ({share:.0%}) have a picture"))
+        lines.insert(
+            2, ("samples", f"{found['samples']:,} steps ({percent(share)}) have a picture")
+        )
     return lines
 
 

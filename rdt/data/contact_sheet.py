@@ -18,8 +18,9 @@ from launcher.core.errors import RdtlError
 from rdt.data.store import EpisodeStore
 
 PIXELS = 128
+GAP, GREY = 2, 127
 QUALITY = 85
-PER_TASK = 3
+PER_TASK = 4
 STRIPS = 24  # of a camera, when there are not more tasks
 Pictures = NDArray[np.uint8]
 
@@ -72,9 +73,15 @@ def _strip(store: EpisodeStore, camera: str, number: int) -> dict[str, Any]:
         store.frames(camera, steps, pictures)
     except RdtlError as error:
         return described | {"jpeg": None, "error": f"{error.problem.what}: {error.problem.where}"}
-    side_by_side = np.concatenate(list(_smaller(upright(pictures, store.rotation))), axis=1)
-    data = simplejpeg.encode_jpeg(np.ascontiguousarray(side_by_side), QUALITY, "RGB")
+    shown = _side_by_side(_smaller(upright(pictures, store.rotation)))
+    data = simplejpeg.encode_jpeg(shown, QUALITY, "RGB")
     return described | {"jpeg": base64.b64encode(data).decode(), "error": None}
+
+
+def _side_by_side(pictures: Pictures) -> Pictures:
+    """(n, S, S, 3) as one row with grey gaps."""
+    padded = np.pad(pictures, ((0, 0), (0, 0), (0, GAP), (0, 0)), constant_values=GREY)
+    return np.ascontiguousarray(np.concatenate(list(padded), axis=1)[:, :-GAP])
 
 
 def _smaller(pictures: Pictures) -> Pictures:

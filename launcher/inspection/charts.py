@@ -15,54 +15,43 @@ MARKS = {"enumerate": "bar main", "random": "bar", "tail-dropping": "bar lost"}
 def action(number: dict[str, Any]) -> str:
     """One number of the actions: share of the steps over its value, 1 % to 99 % marked below."""
     left, right, top, bottom = 44, PANEL - 10, 34, 130
-    edge, counts = number["edge"], number["counts"]
-    steps = sum(counts) or 1
-    highest = max(max(counts), 1) / steps
-    width = (right - left) / len(counts)
+    edge, steps = number["edge"], sum(number["counts"]) or 1
+    shares = [count / steps for count in number["counts"]]
+    highest = max(shares) or 1.0
+
+    def at(value: float) -> float:
+        return svg.scale(value, -edge, edge, left, right)
+
     parts = [svg.text(left, 16, number["name"], "label")]
-    parts.append(svg.text(right, 16, _scale_text(number), "tick end"))
+    parts.append(svg.text(right, 16, _meaning(number), "tick end"))
     for share in (highest, highest / 2):
         y = svg.scale(share, 0, highest, bottom, top)
         parts.append(svg.line(left, y, right, y, "grid"))
         parts.append(svg.text(left - 6, y + 4, f"{100 * share:.0f} %", "tick end"))
-    for place, count in enumerate(counts):
-        height = svg.scale(count / steps, 0, highest, 0, bottom - top)
-        if count:
-            parts.append(
-                svg.rect(
-                    left + place * width,
-                    bottom - max(height, 1),
-                    width - 1,
-                    max(height, 1),
-                    "bar main",
-                )
-            )
+    width = (right - left) / len(shares)
+    for place, share in enumerate(shares):
+        high = max(svg.scale(share, 0, highest, 0, bottom - top), 1)
+        if share:
+            parts.append(svg.rect(left + place * width, bottom - high, width - 1, high, "bar main"))
     parts.append(svg.line(left, bottom, right, bottom, "axis"))
-    parts += [
-        svg.text(
-            svg.scale(tick, -edge, edge, left, right),
-            bottom + 17,
-            f"{tick:.3g}".replace("-", "−"),
-            "tick middle",
-        )
-        for tick in (-edge, 0, edge)
-    ]
+    for tick in (-edge, 0, edge):
+        below = f"{tick:.3g}".replace("-", "−")
+        parts.append(svg.text(at(tick), bottom + 17, below, "tick middle"))
     if number["quantiles"]:
-        low, high = (
-            svg.scale(number["quantiles"][place], -edge, edge, left, right) for place in (1, 3)
-        )
+        low, high = at(number["quantiles"][1]), at(number["quantiles"][3])
         parts.append(svg.line(low, bottom + 25, high, bottom + 25, "whisker"))
         parts += [svg.line(x, bottom + 21, x, bottom + 29, "whisker") for x in (low, high)]
-    return svg.svg(bottom + 34, _action_text(number), parts, PANEL)
+    return svg.svg(bottom + 34, _about(number), parts, PANEL)
 
 
-def _scale_text(number: dict[str, Any]) -> str:
+def _meaning(number: dict[str, Any]) -> str:
     if number["name"] == "gripper":
         return "−1 opens, 1 closes"
-    return f"1 = goal moved by {number['unit']}"
+    verb = "turned" if number["unit"].endswith("rad") else "moved"
+    return f"1 = goal {verb} by {number['unit']}"
 
 
-def _action_text(number: dict[str, Any]) -> str:
+def _about(number: dict[str, Any]) -> str:
     if not number["quantiles"]:
         return f"{number['name']}: no finite value"
     _, low, middle, high, _ = number["quantiles"]
@@ -87,17 +76,9 @@ def lengths(found: Inspection) -> str:
         for tick in {max(counts), max(counts) // 2} - {0}
     ]
     for place, count in enumerate(counts):
-        first = low + place * width
         high = svg.scale(count, 0, max(counts), 0, bottom - top)
-        parts.append(
-            svg.rect(
-                at(first),
-                bottom - high,
-                max(at(first + width) - at(first) - 1, 1),
-                high,
-                "bar main",
-            )
-        )
+        wide = max(at(width) - at(0) - 1, 1)
+        parts.append(svg.rect(at(low + place * width), bottom - high, wide, high, "bar main"))
     parts.append(svg.line(at(horizon), top - 14, at(horizon), bottom, "whisker"))
     parts.append(svg.text(at(horizon) + 6, top - 6, f"a chunk: {horizon}", "tick"))
     parts.append(svg.line(left, bottom, right, bottom, "axis"))

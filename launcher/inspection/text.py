@@ -58,11 +58,10 @@ def _conventions(output: Output, found: Inspection) -> None:
 
 def _coverage(output: Output, found: Inspection, width: int) -> None:
     windows = words.windows(found)
-    rows = [
-        [order, *(words.percent(own[window]["seen"]) for window in windows)]
-        + [words.percent(own["all"]["never"])]
-        for order, _, own in words.orders(found)
-    ]
+    rows = []
+    for order, _, own in words.orders(found):
+        shares = [words.percent(own[window]["seen"]) for window in windows]
+        rows.append([order, *shares, words.percent(own["all"]["never"])])
     title = "coverage: share of the steps from which one epoch starts a chunk"
     output.table(title, ["order", *windows.values(), "never"], rows)
     for order, about, _ in words.orders(found):

@@ -61,10 +61,8 @@ def facts(found: Inspection) -> list[tuple[str, str]]:
         ("contract", found["contract"]),
     ]
     if found["samples"] < found["steps"]:
-        share = found["samples"] / found["steps"]
-        lines.insert(
-            2, ("samples", f"{found['samples']:,} steps ({percent(share)}) have a picture")
-        )
+        share = percent(found["samples"] / found["steps"])
+        lines.insert(2, ("samples", f"{found['samples']:,} steps ({share}) have a picture"))
     return lines
 
 

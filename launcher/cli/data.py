@@ -150,6 +150,21 @@ def _sign(value: int) -> int:
     )
 
 
+def require_outside(out: Path, path: Path) -> None:
+    """UsageError RDTL-D075 for a folder inside the data set: sources stay as they are."""
+    from launcher.core.errors import UsageError
+
+    if not path.is_dir() or (out != path and path not in out.parents):
+        return
+    raise UsageError(
+        "RDTL-D075",
+        "what is written would lie inside the data set",
+        where=f"--out {out}, which is in {path}",
+        why="source data stay as they are, and readers look at every file of some layouts",
+        fix="name a folder elsewhere",
+    )
+
+
 def _show(output: Output, name: str, measured: dict[str, Any], contract: Contract | None) -> None:
     error = measured["quantile_error"]
     quantiles = "exact" if error == 0 else f"within {error:.2g}"

@@ -43,7 +43,7 @@ def inspect(
         "pictures": out is not None,
     }
     if out is not None:
-        _require_outside(out.resolve(), path.resolve())
+        data.require_outside(out.resolve(), path.resolve())
     found = heavy.call("jobs.inspect_data", json.dumps(request), environment=JOB_ENVIRONMENT)
     result = found["result"]
     text.show(output, result)
@@ -61,18 +61,3 @@ def _write_page(result: dict[str, object], path: Path, out: Path) -> Path:
     target = out.resolve() / "index.html"
     files.write_text(target, page.render(result, f"rdtl data inspect {path} --out {out}"))
     return target
-
-
-def _require_outside(out: Path, path: Path) -> None:
-    """UsageError RDTL-D075 for a folder inside the data set: sources stay as they are."""
-    from launcher.core.errors import UsageError
-
-    if not path.is_dir() or (out != path and path not in out.parents):
-        return
-    raise UsageError(
-        "RDTL-D075",
-        "the page would lie inside the data set",
-        where=f"--out {out}, which is in {path}",
-        why="source data stay as they are, and readers look at every file of some layouts",
-        fix="name a folder elsewhere",
-    )

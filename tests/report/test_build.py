@@ -31,7 +31,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 class Tags(HTMLParser):
     """Collects start tags with attributes, and checks that tags are closed in order."""
 
-    VOID = ("meta", "line", "rect", "polyline")
+    VOID = ("meta", "line", "rect", "polyline", "img", "br")
 
     def __init__(self) -> None:
         super().__init__()

@@ -41,7 +41,7 @@ def _tasks(output: Output, found: Inspection, width: int) -> None:
     room = width - INDENT - sum(numbers) - 2 * len(numbers)
     rows = []
     for task, own in zip(found["tasks"], cells, strict=True):
-        first, *more = textwrap.wrap(words.task_name(task), room)
+        first, *more = textwrap.wrap(words.task_name(task), room) or [""]
         rows += [[first, *own], *([line, *[""] * len(own)] for line in more)]
     output.table("tasks", columns, rows)
 

@@ -65,7 +65,7 @@ def verify(
     from launcher import heavy
 
     output = common.start_output(as_json)
-    request = _source(contract, task, demo, gripper_open, alignment) | {
+    request = source_request(contract, task, demo, gripper_open, alignment) | {
         "path": str(path.resolve()),
         "statistics": str(statistics.resolve()) if statistics else None,
     }
@@ -100,7 +100,7 @@ def stats(
     from rdt.spec.contract import CONTRACTS
 
     output = common.start_output(as_json)
-    request = _source(contract, task, demo, gripper_open, alignment) | {
+    request = source_request(contract, task, demo, gripper_open, alignment) | {
         "paths": [str(path.resolve()) for path in paths],
         "format": format,
         "out": str(out.resolve()),
@@ -115,13 +115,14 @@ def stats(
     output.result(result)
 
 
-def _source(
+def source_request(
     contract: str,
     tasks: list[str] | None,
     demos: list[str] | None,
     gripper_open: int,
     alignment: str | None,
 ) -> dict[str, Any]:
+    """What :meth:`rdt.data.declared.DeclaredSet.of` reads, but for the path."""
     from rdt.spec.contract import CONTRACTS
 
     common.require_contract(contract, list(CONTRACTS))
@@ -146,6 +147,21 @@ def _sign(value: int) -> int:
         where=f"--gripper-open {value}",
         why="one sign opens the fingers, the other closes them",
         fix="say -1 (LIBERO's own) or 1",
+    )
+
+
+def require_outside(out: Path, path: Path) -> None:
+    """UsageError RDTL-D075 for a folder inside the data set: sources stay as they are."""
+    from launcher.core.errors import UsageError
+
+    if not path.is_dir() or (out != path and path not in out.parents):
+        return
+    raise UsageError(
+        "RDTL-D075",
+        "what is written would lie inside the data set",
+        where=f"--out {out}, which is in {path}",
+        why="source data stay as they are, and readers look at every file of some layouts",
+        fix="name a folder elsewhere",
     )
 
 

@@ -1,19 +1,14 @@
-"""Charts as SVG text that takes its colours from the page, so that dark mode and print follow.
-
-Coordinates are SVG units; the page scales a chart to its column. Text is escaped here.
-"""
+"""The charts of the evaluation page: success rates and the training loss."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
-from html import escape
+from collections.abc import Sequence
 
+from launcher.html import svg
 from launcher.report import evidence
 from launcher.report.aggregate import Row
-
-WIDTH = 760
 
 
 def bars(rows: Sequence[Row], main: str) -> str:
@@ -21,33 +16,33 @@ def bars(rows: Sequence[Row], main: str) -> str:
     left, right, top, pitch = 84, 650, 8, 42
     bottom = top + pitch * len(rows)
     parts = [
-        _line(x := _scale(tick, 0, 100, left, right), top, x, bottom, "grid")
-        + _text(x, bottom + 18, f"{tick} %" if tick == 100 else str(tick), "tick middle")
+        svg.line(x := svg.scale(tick, 0, 100, left, right), top, x, bottom, "grid")
+        + svg.text(x, bottom + 18, f"{tick} %" if tick == 100 else str(tick), "tick middle")
         for tick in (0, 25, 50, 75, 100)
     ]
     for number, row in enumerate(rows):
         y = top + pitch * number + pitch / 2
-        parts.append(_text(left - 10, y + 5, row.policy, "label end"))
-        parts.append(_text(right + 14, y + 5, f"{row.successes}/{row.episodes}", "label"))
+        parts.append(svg.text(left - 10, y + 5, row.policy, "label end"))
+        parts.append(svg.text(right + 14, y + 5, f"{row.successes}/{row.episodes}", "label"))
         parts.append(_bar(row, y, left, right, "bar main" if row.policy == main else "bar"))
     about = "; ".join(
         f"{row.policy} {evidence.percent(row.rate)} %, interval {evidence.interval_text(row)} %"
         for row in rows
     )
-    return _svg(bottom + 28, f"Success rate per policy: {about}", parts)
+    return svg.svg(bottom + 28, f"Success rate per policy: {about}", parts)
 
 
 def _bar(row: Row, y: float, left: float, right: float, kind: str) -> str:
     if row.rate is None or row.interval is None:
-        return _text(left + 8, y + 5, "no finished episode", "tick")
-    end = _scale(row.rate, 0, 1, left, right)
-    low, high = (_scale(bound, 0, 1, left, right) for bound in row.interval)
+        return svg.text(left + 8, y + 5, "no finished episode", "tick")
+    end = svg.scale(row.rate, 0, 1, left, right)
+    low, high = (svg.scale(bound, 0, 1, left, right) for bound in row.interval)
     return (
-        f'<rect class="{kind}" x="{left}" y="{y - 11:g}" width="{end - left:.1f}" height="22"/>'
-        + _line(low, y, high, y, "halo")
-        + _line(low, y, high, y, "whisker")
-        + _line(low, y - 6, low, y + 6, "whisker")
-        + _line(high, y - 6, high, y + 6, "whisker")
+        svg.rect(left, y - 11, end - left, 22, kind)
+        + svg.line(low, y, high, y, "halo")
+        + svg.line(low, y, high, y, "whisker")
+        + svg.line(low, y - 6, low, y + 6, "whisker")
+        + svg.line(high, y - 6, high, y + 6, "whisker")
     )
 
 
@@ -59,28 +54,28 @@ def loss_curve(points: Sequence[tuple[int, float]]) -> str:
     left, right, top, bottom = 64, 740, 10, 250
     steps, losses = [p[0] for p in points], [p[1] for p in points]
     low, high = min(losses) * 0.9, max(losses) * 1.1
-    x = [_scale(step, 0, steps[-1], left, right) for step in steps]
+    x = [svg.scale(step, 0, steps[-1], left, right) for step in steps]
 
     def height(value: float) -> float:
-        return _scale(math.log(value), math.log(low), math.log(high), bottom, top)
+        return svg.scale(math.log(value), math.log(low), math.log(high), bottom, top)
 
     parts = [
-        _line(left, height(tick), right, height(tick), "grid")
-        + _text(left - 8, height(tick) + 5, f"{tick:.4g}", "tick end")
+        svg.line(left, height(tick), right, height(tick), "grid")
+        + svg.text(left - 8, height(tick) + 5, f"{tick:.4g}", "tick end")
         for tick in log_ticks(low, high)
     ]
     for tick in linear_ticks(steps[-1]):
-        at = _scale(tick, 0, steps[-1], left, right)
-        parts.append(_line(at, bottom, at, bottom + 5, "axis"))
-        parts.append(_text(at, bottom + 20, f"{tick:,}", "tick middle"))
+        at = svg.scale(tick, 0, steps[-1], left, right)
+        parts.append(svg.line(at, bottom, at, bottom + 5, "axis"))
+        parts.append(svg.text(at, bottom + 20, f"{tick:,}", "tick middle"))
     smooth = running_median(losses, max(3, len(losses) // 10))
-    parts.append(_line(left, bottom, right, bottom, "axis"))
-    parts.append(_path(x, map(height, losses), "raw"))
-    parts.append(_path(x, map(height, smooth), "curve"))
-    parts.append(_text((left + right) / 2, bottom + 40, "optimizer step", "tick middle"))
-    parts.append(_text(left + 8, top + 10, "loss", "tick"))
+    parts.append(svg.line(left, bottom, right, bottom, "axis"))
+    parts.append(svg.path(x, map(height, losses), "raw"))
+    parts.append(svg.path(x, map(height, smooth), "curve"))
+    parts.append(svg.text((left + right) / 2, bottom + 40, "optimizer step", "tick middle"))
+    parts.append(svg.text(left + 8, top + 10, "loss", "tick"))
     about = f"Training loss from {smooth[0]:.3g} to {smooth[-1]:.3g} over {steps[-1]} steps"
-    return _svg(bottom + 48, about, parts)
+    return svg.svg(bottom + 48, about, parts)
 
 
 def running_median(values: Sequence[float], window: int) -> list[float]:
@@ -105,28 +100,3 @@ def linear_ticks(end: int) -> list[int]:
     power = 10 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw)
     return list(range(0, end + 1, step))
-
-
-def _scale(value: float, low: float, high: float, start: float, end: float) -> float:
-    return start + (value - low) / (high - low) * (end - start)
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
-    return f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
-
-
-def _text(x: float, y: float, text: str, kind: str) -> str:
-    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>'
-
-
-def _path(xs: Iterable[float], ys: Iterable[float], kind: str) -> str:
-    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(xs, ys, strict=True))
-    return f'<polyline class="{kind}" points="{points}"/>'
-
-
-def _svg(height: float, about: str, parts: Iterable[str]) -> str:
-    return (
-        f'<svg viewBox="0 0 {WIDTH} {height:g}" role="img" aria-label="{escape(about)}">'
-        + "".join(parts)
-        + "</svg>"
-    )

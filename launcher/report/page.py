@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launcher.core.errors import UsageError
+from launcher import html
 from launcher.report import charts, evidence, sources
 from launcher.report.aggregate import Report
 
@@ -35,24 +35,13 @@ def render(report: Report) -> str:
 
     Raises UsageError RDTL-U015 when jinja2 is not installed.
     """
-    try:
-        import jinja2
-        from markupsafe import Markup
-    except ImportError as error:
-        raise UsageError(
-            "RDTL-U015",
-            "the page cannot be written: jinja2 is not installed",
-            where=f"{error}",
-            why="episodes.csv and summary.csv are written and complete; only index.html is not",
-            fix="pip install 'rdt-launcher[report]', then rdtl report " + str(report.run.root),
-        ) from error
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    environment = html.environment(
+        Path(__file__).parent,
+        why="episodes.csv and summary.csv are written and complete; only index.html is not",
+        again=f"rdtl report {report.run.root}",
     )
+    from markupsafe import Markup
+
     environment.filters["tie"] = _tie
     loss = sources.loss(report.run)
     curve = charts.loss_curve(loss.points) if loss and len(loss.points) > 1 else None

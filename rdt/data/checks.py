@@ -144,7 +144,13 @@ def verify_set(source: DeclaredSet, contract: Contract, statistics: Path | None)
 
     Raises RdtlError when the set cannot be opened at all.
     """
-    store = source.open()
+    return verify_opened(source.open(), source, contract, statistics)
+
+
+def verify_opened(
+    store: EpisodeStore, source: DeclaredSet, contract: Contract, statistics: Path | None = None
+) -> list[Finding]:
+    """:func:`verify_set` of a set that is open already."""
     findings = verify(store) + checksums(store)
     try:
         store.require(contract)

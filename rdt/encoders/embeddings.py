@@ -4,7 +4,8 @@ A file is either a bare tensor (L, width), named after its instruction, or a
 dictionary with ``instruction`` and ``embeddings`` (1, L, width). LIBERO's file
 names are those of its tasks: the instruction with underscores, in the long suites
 with a scene in front. configs/assets/libero-t5-embeddings.yaml names a public set
-with all 130 instructions of LIBERO.
+with all 130 instructions of LIBERO; folders made by `rdtl data embed` have a list of
+their files (:mod:`rdt.encoders.manifest`), and only what it lists is read.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from launcher.core.errors import RefusedError
+from rdt.encoders import manifest
 
 SCENE = re.compile(r"^[a-z ]+ scene\d+ ")
 
@@ -42,7 +44,7 @@ class Embeddings:
         """
         self.source = source
         self._sentences: dict[str, Tensor] = {}
-        for path in [source] if source.is_file() else sorted(source.rglob("*.pt")):
+        for path in _files(source):
             instruction, tokens = _read(path, width)
             known = self._sentences.setdefault(instruction, tokens)
             if not torch.equal(known, tokens):
@@ -64,9 +66,19 @@ class Embeddings:
                 where=f"{self.source}: {len(self._sentences)} instructions"
                 + (f"; near ones: {'; '.join(near)}" if near else ", none of them near"),
                 why="the policy would be told to do something else, or nothing",
-                fix="add the sentence to the embeddings, or name a text encoder instead",
+                fix="add the sentence (rdtl data embed), or name a text encoder instead",
             )
         return self._sentences[key]
+
+
+def _files(source: Path) -> list[Path]:
+    """The files to read: the one named, those on the folder's list, or all in it."""
+    if source.is_file():
+        return [source]
+    listed = manifest.read(source)
+    if listed is None:
+        return sorted(source.rglob("*.pt"))
+    return [listed.path(source, instruction) for instruction in listed.sentences]
 
 
 def _read(path: Path, width: int) -> tuple[str, Tensor]:

@@ -36,6 +36,15 @@ def find_task(suite: str, task_id: int) -> TaskInfo:
 
     Raises UsageError RDTL-U020 for an unknown suite or task.
     """
+    benchmark = _benchmark(suite, task_id)
+    task = benchmark.tasks[task_id]
+    path = Path(benchmark.get_task_bddl_file_path(task_id))
+    states = np.asarray(benchmark.get_task_init_states(task_id), np.float64)
+    return TaskInfo(suite, task.name, task.language, path, states)
+
+
+def _benchmark(suite: str, task_id: int) -> Any:
+    """A suite that has a task of that number."""
     backend.prepare()
     from libero.libero.benchmark import get_benchmark_dict
 
@@ -50,10 +59,12 @@ def find_task(suite: str, task_id: int) -> TaskInfo:
             why=f"known suites are, among others, {', '.join(sorted(known)[:8])}",
             fix="choose libero_object, libero_spatial, libero_goal, libero_10 or libero_90",
         )
-    task = benchmark.tasks[task_id]
-    path = Path(benchmark.get_task_bddl_file_path(task_id))
-    states = np.asarray(benchmark.get_task_init_states(task_id), np.float64)
-    return TaskInfo(suite, task.name, task.language, path, states)
+    return benchmark
+
+
+def instructions(suite: str) -> list[str]:
+    """The words of every task of a suite in the installed LIBERO; RDTL-U020 for an unknown one."""
+    return [task.language for task in _benchmark(suite, 0).tasks]
 
 
 class Simulator:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 from pathlib import Path
@@ -18,11 +17,10 @@ from safetensors.torch import load_file, save_file
 from launcher.core.errors import RdtlError, RefusedError
 from rdt.encoders import language, pictures, siglip
 from rdt.encoders.embeddings import Embeddings, plain
-from tests.rdt import small_policy
+from tests.rdt import small_policy, small_t5
 
 pytestmark = pytest.mark.train
 WIDTH = 24
-SENTENCES = ["Pick up the soup.", "Open the drawer.", "Turn on the stove.", "Put it on the plate."]
 
 
 @settings(max_examples=25, deadline=None)
@@ -119,39 +117,9 @@ def test_an_encoder_that_is_not_there(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def t5(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
-    """A random T5 of the v1.1 kind in the hub's layout: .bin weights, spiece.model."""
-    import sentencepiece
-    from transformers import T5Config, T5ForConditionalGeneration
-
+    """A random T5 of the v1.1 kind in the hub's layout."""
     folder = tmp_path_factory.mktemp("t5")
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(SENTENCES * 4),
-        model_prefix=str(folder / "spiece"),
-        vocab_size=60,
-        hard_vocab_limit=False,
-        pad_id=0,
-        eos_id=1,
-        unk_id=2,
-        bos_id=-1,
-        minloglevel=2,
-    )
-    settings = T5Config(
-        vocab_size=256,
-        d_model=WIDTH,
-        d_kv=6,
-        d_ff=32,
-        num_layers=2,
-        num_heads=4,
-        feed_forward_proj="gated-gelu",
-        tie_word_embeddings=False,
-    )
-    model = T5ForConditionalGeneration(settings).eval()
-    settings.save_pretrained(folder)
-    torch.save(model.state_dict(), folder / "pytorch_model.bin")
-    (folder / "tokenizer_config.json").write_text(
-        json.dumps({"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"})
-    )
-    return folder, model
+    return folder, small_t5.save(folder, WIDTH)
 
 
 def test_t5_out_of_a_whole_checkpoint(t5: tuple[Path, Any]) -> None:

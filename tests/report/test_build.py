@@ -16,6 +16,7 @@ import launcher.report
 from launcher.core import files
 from launcher.core.errors import UsageError
 from launcher.core.runs import RunDir
+from launcher.html import svg
 from launcher.report import charts, page, sources
 from tests.report import runs
 
@@ -30,7 +31,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 class Tags(HTMLParser):
     """Collects start tags with attributes, and checks that tags are closed in order."""
 
-    VOID = ("meta", "line", "rect", "polyline")
+    VOID = ("meta", "line", "rect", "polyline", "img", "br")
 
     def __init__(self) -> None:
         super().__init__()
@@ -231,11 +232,11 @@ def test_step_ticks_are_few_and_inside(end: int) -> None:
 
 
 def test_the_loss_curve_is_drawn_inside_its_frame() -> None:
-    svg = charts.loss_curve([(1, 5.0), (10, 0.001), (20, 0.001), (500, 80.0)])
-    for points in re.findall(r'points="([^"]+)"', svg):
+    drawn = charts.loss_curve([(1, 5.0), (10, 0.001), (20, 0.001), (500, 80.0)])
+    for points in re.findall(r'points="([^"]+)"', drawn):
         for pair in points.split():
             x, y = map(float, pair.split(","))
-            assert 0 <= x <= charts.WIDTH
+            assert 0 <= x <= svg.WIDTH
             assert 0 <= y <= 250
     assert charts.loss_curve([(1, 1.0), (2, 1.0)]).count("<polyline") == 2
 

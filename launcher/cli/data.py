@@ -65,7 +65,7 @@ def verify(
     from launcher import heavy
 
     output = common.start_output(as_json)
-    request = _source(contract, task, demo, gripper_open, alignment) | {
+    request = source_request(contract, task, demo, gripper_open, alignment) | {
         "path": str(path.resolve()),
         "statistics": str(statistics.resolve()) if statistics else None,
     }
@@ -100,7 +100,7 @@ def stats(
     from rdt.spec.contract import CONTRACTS
 
     output = common.start_output(as_json)
-    request = _source(contract, task, demo, gripper_open, alignment) | {
+    request = source_request(contract, task, demo, gripper_open, alignment) | {
         "paths": [str(path.resolve()) for path in paths],
         "format": format,
         "out": str(out.resolve()),
@@ -115,13 +115,14 @@ def stats(
     output.result(result)
 
 
-def _source(
+def source_request(
     contract: str,
     tasks: list[str] | None,
     demos: list[str] | None,
     gripper_open: int,
     alignment: str | None,
 ) -> dict[str, Any]:
+    """Which data, and what is declared of them; UsageError for what there is not."""
     from rdt.spec.contract import CONTRACTS
 
     common.require_contract(contract, list(CONTRACTS))

@@ -25,9 +25,6 @@ from rdt.data.sample_source import SampleSource
 from rdt.spec.contract import Contract
 
 PLAN, SPREAD, LOCK = "buffer.json", "state_spread.npy", "producers.lock"
-CHUNKS, SAMPLES = 512, 512
-LENGTHS = (32, 2048)
-"""Steps of an episode, at least and at most, as the pre-training takes them."""
 Stored = dict[str, Any]
 
 
@@ -73,8 +70,8 @@ class Producer:
         folder: Path,
         source: SampleSource,
         order: Order,
-        chunks: int = CHUNKS,
-        samples: int = SAMPLES,
+        chunks: int,
+        samples: int,
     ) -> None:
         if chunks < 2 or samples < 1:
             raise UsageError(
@@ -82,7 +79,7 @@ class Producer:
                 "a buffer needs two chunks of a sample at least",
                 where=f"chunks {chunks}, samples {samples}",
                 why="one is read while the next one is made",
-                fix=f"leave them at {CHUNKS} and {SAMPLES}, or use smaller chunks, but more",
+                fix="make the chunks smaller, and use more of them",
             )
         self._folder, self._source, self._order = folder, source, order
         self._chunks, self._samples = chunks, samples

@@ -233,7 +233,7 @@ def test_killed_producers_leave_whole_chunks_and_go_on(tmp_path: Path) -> None:
     source, folder = source_of(path), tmp_path / "buffer"
     moments = random.Random(0)
     torn = 0
-    for _ in range(8):
+    for _ in range(5):
         process = started(PRODUCE, path, folder)
         time.sleep(moments.uniform(0.0, 0.04))
         kill(process)

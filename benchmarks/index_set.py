@@ -33,5 +33,7 @@ def _write_demo(group: h5py.Group, random: np.random.Generator) -> int:
     for name, width in ROBOT.items():
         group.create_dataset(f"obs/{name}", data=0.1 * random.normal(size=(T, width)))
     for name in ("agentview_rgb", "eye_in_hand_rgb"):
-        group.create_dataset(f"obs/{name}", data=random.integers(0, 256, (T, SIZE, SIZE, 3), np.uint8))
+        group.create_dataset(
+            f"obs/{name}", data=random.integers(0, 256, (T, SIZE, SIZE, 3), np.uint8)
+        )
     return T

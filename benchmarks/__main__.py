@@ -93,9 +93,9 @@ def _data(loader: dict, index: dict) -> str:
         f"the state and dropped conditions, {ends[1]} with four pictures resized to 384 pixels as "
         f"well, {ends[2]} with half of them augmented as well.\n"
         f"\n`data_index` takes {index['memory']['mb']} MB (bar {index['memory']['bar']}); a "
-        f"resumed run on {first['files']} files with {first['steps']:,} steps has its first batch after "
-        f"{first['median']:.2f} s (bar {first['bar']:.0f} s), one that reads all headers after "
-        f"{first['walking_s']} s.\n"
+        f"resumed run on {first['files']} files with {first['steps']:,} steps has its first "
+        f"batch after {first['median']:.2f} s (bar {first['bar']:.0f} s), one that reads all "
+        f"headers after {first['walking_s']} s.\n"
     )
 
 

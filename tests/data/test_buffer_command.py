@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from jobs import buffer as job
+from launcher import heavy
 from launcher.core.errors import RdtlError, RefusedError
 from rdt.data import buffer
 from rdt.data.buffered import BufferedSource
@@ -88,6 +89,13 @@ def test_what_cannot_be_made_is_refused_before_it_is_begun(
         "data", "buffer", str(path), "--out", "b", "--weight", "1", "--weight", "2", cwd=tmp_path
     )
     assert done.returncode == 2 and "RDTL-D063" in done.stderr
+
+
+def test_a_program_that_cannot_start_is_said() -> None:
+    with pytest.raises(RdtlError, match="gave no answer") as error:
+        list(heavy.stream("jobs.nothing", "{}", environment={}))
+    assert error.value.problem.code == "RDTL-U098"
+    assert "No module named jobs.nothing" in error.value.problem.where
 
 
 def running(path: Path, folder: Path) -> subprocess.Popen[bytes]:

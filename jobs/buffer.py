@@ -176,7 +176,7 @@ def _ended(how: str) -> RdtlError:
         "RDTL-D061",
         "a process that fills the buffer has ended",
         where=how,
-        why="when it was killed, memory may have run out: each holds a chunk nearly three times",
+        why="when it was killed, memory may have run out: each holds a chunk more than twice",
         fix="run the same command again, with fewer --processes; chunks that are there are kept",
     )
 

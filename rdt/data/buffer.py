@@ -137,8 +137,12 @@ class Producer:
 def _save(path: Path, values: NDArray[Any]) -> None:
     try:
         with files.whole_file(path) as temporary, temporary.open("wb") as file:
-            np.save(file, values, allow_pickle=False)
+            # `numpy.save` does not say when it is the disk that is full.
+            header = np.lib.format.header_data_from_array_1_0(values)
+            np.lib.format.write_array_header_1_0(file, header)
+            file.write(values.view(np.uint8))
     except OSError as error:
+        error.filename = error.filename or str(path)
         raise full_disk(error, "filling the buffer") or error from error
 
 

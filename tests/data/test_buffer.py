@@ -280,6 +280,26 @@ def test_killed_ranks_and_producers_still_show_everything(path: Path, folder: Pa
     assert len(shown[0]) - len(set(shown[0])) <= 2 * 4
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system: needs root")
+def test_a_full_disk_is_said_and_keeps_whole_chunks(source: SampleSource, tmp_path: Path) -> None:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(folder)], check=True)
+    try:
+        producer = producer_of(folder, source)
+        producer.publish()
+        with pytest.raises(RdtlError, match="disk is full") as error:
+            fill_up(producer)
+        assert error.value.problem.code == "RDTL-G009"
+        assert str(folder / "chunk_") in error.value.problem.where
+        there = buffer.chunks(folder)
+        assert 0 < len(there) < CHUNKS and not list(folder.glob(".*"))
+        for number in there:
+            assert len(np.load(buffer.place(folder, number))) == SAMPLES
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
 def test_two_producers_and_other_samples_are_refused(
     source: SampleSource, folder: Path, tmp_path: Path
 ) -> None:

@@ -32,6 +32,12 @@ CAMERAS = ("agentview_rgb", "eye_in_hand_rgb")
 SLOTS = [39, 40, 41, 42, 43, 44, 10]
 CONTRACT = replace(LIBERO_RAW_VELOCITY, cameras=("agentview", "eye_in_hand"))
 """One fork's mapping: joints, fingers, raw actions."""
+TRANSFORMS: dict[str, dict[str, Any]] = {
+    "conditions": {"size": loader_set.SIZE},
+    "resized": {"size": 384},
+    "augmented": {"size": 384, "augmented": 0.5},
+}
+"""Noise of the state and dropped conditions alone, resized as well, augmented as well."""
 Arrays = dict[str, np.ndarray[Any, Any]]
 Place = tuple[Path, str, int]
 
@@ -98,6 +104,24 @@ def ours(folder: Path, sampler: Sampler) -> Callable[[int], Arrays]:
     return batch
 
 
+def transformed(folder: Path, sampler: Sampler, how: str) -> Callable[[int], Arrays]:
+    """Batches of ours as the network gets them."""
+    import torch
+
+    from rdt.data.transforms import Transforms
+
+    source = SampleSource([open_store(folder)], CONTRACT, moments=2, horizon=HORIZON)
+    loader, spread, mean = Loader(source, sampler), source.state_spread(), np.zeros(128)
+    transforms = Transforms(CONTRACT, SEED, **TRANSFORMS[how], noise_db=40.0, dropped=0.1)
+
+    def batch(number: int) -> Arrays:
+        assert loader.taken == number * BATCH
+        found = transforms(next(loader), mean, spread, torch.device("cpu"))
+        return {name: value.numpy() for name, value in found._asdict().items()}
+
+    return batch
+
+
 def digest(batch: Arrays) -> int:
     """Checksum over names, types, shapes and all bytes."""
     total = 0
@@ -119,12 +143,18 @@ def copying() -> float:
 
 
 def main() -> None:
-    """``SIDE FOLDER warm|cold COMPARED WARM_UP BATCHES``: prints costs and checksums."""
+    """``SIDE FOLDER warm|cold COMPARED WARM_UP BATCHES``: prints costs and checksums.
+
+    SIDE: ``ours``, ``reference``, or ours with one of TRANSFORMS.
+    """
     name, folder, how, *counts = sys.argv[1:]
     compared, before, batches = map(int, counts)
     samples = len(places(Path(folder)))
     sampler = Sampler(Order((samples,), SEED), BATCH, BATCH)
-    batch = {"ours": ours, "reference": reference}[name](Path(folder), sampler)
+    if name in TRANSFORMS:
+        batch = transformed(Path(folder), sampler, name)
+    else:
+        batch = {"ours": ours, "reference": reference}[name](Path(folder), sampler)
     if how == "cold":
         loader_set.evict(Path(folder))
     digests = [digest(batch(number)) for number in range(compared)]

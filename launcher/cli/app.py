@@ -16,6 +16,7 @@ from launcher.cli import (
     checkpoint,
     common,
     data,
+    data_buffer,
     data_embed,
     data_inspect,
     demo,
@@ -53,6 +54,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
 app.add_typer(checkpoint.app, name="checkpoint")
+data_buffer.add_to(data.app)
 data_inspect.add_to(data.app)
 data_embed.add_to(data.app)
 app.add_typer(data.app, name="data")

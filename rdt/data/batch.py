@@ -7,7 +7,7 @@ are taken as float32, as all copies but HDF5 hold them, so that copies give the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +21,7 @@ from rdt.spec.contract import UNIFIED_SIZE, Contract
 
 BACKGROUND = 127
 """The grey of a picture that does not exist."""
-ENCODED_AT_ONCE = 1 << 12
+BLOCK = 512  # steps that are encoded at once
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
@@ -73,15 +73,27 @@ def empty(size: int, horizon: int, moments: int, contract: Contract, pixels: int
 
 
 class Table:
-    """Columns of all steps, (steps + horizon, ·) float32, and the slots that they fill."""
+    """Columns of all steps of ``stores``, (steps + horizon, ·) float32, and their slots.
+
+    Encoded in blocks when they are asked for first: all of a million steps take a second,
+    for which a run that is resumed would wait.
+    """
 
     def __init__(
-        self, slots: Sequence[int], pieces: Iterable[NDArray[np.float64]], horizon: int
+        self,
+        stores: Sequence[EpisodeStore],
+        slots: Sequence[int],
+        encode: Callable[[EpisodeStore, slice], NDArray[np.float64]],
+        horizon: int,
     ) -> None:
-        columns = np.array(sorted(slots))
-        parts = [piece[:, columns].astype(np.float32) for piece in pieces]
-        behind = np.zeros((horizon, len(columns)), np.float32)  # so that all chunks are inside
-        self._values = np.concatenate([*parts, behind])
+        self._stores, self._encode = stores, encode
+        self._columns = columns = np.array(sorted(slots))
+        self._starts = np.cumsum([0, *map(len, stores)]).tolist()
+        steps = self._starts[-1]
+        # What is behind the last step is there so that all chunks are inside.
+        self._values = np.zeros((steps + horizon, len(columns)), np.float32)
+        self._block = max(BLOCK, horizon)
+        self._missing = np.ones(-(-steps // self._block), np.bool_)
         rows, item = self._values.strides
         shape = (len(self._values) - horizon + 1, horizon, len(columns))
         self._chunks = as_strided(self._values, shape, (rows, rows, item), writeable=False)
@@ -92,9 +104,26 @@ class Table:
             for a, b in zip(firsts, ends, strict=True)
         ]
 
+    def _require(self, steps: Ints) -> None:
+        """Encode the blocks of ``steps`` (n,) that are missing."""
+        if not self._missing.any():
+            return
+        for block in np.unique(steps // self._block).tolist():
+            if self._missing[block]:
+                self._fill(block * self._block, (block + 1) * self._block)
+                self._missing[block] = False
+
+    def _fill(self, first: int, last: int) -> None:
+        for store, start in zip(self._stores, self._starts, strict=False):
+            a, b = max(first - start, 0), min(last - start, len(store))
+            if a < b:
+                encoded = self._encode(store, slice(a, b))
+                self._values[start + a : start + b] = encoded[:, self._columns]
+
     def spreads(self, starts: Ints, lengths: Ints) -> NDArray[np.float64]:
         """Standard deviation (n, 128) float64 within each range of steps (population)."""
         steps = int(lengths.sum())
+        self._require(np.arange(0, steps, self._block))
         values = self._values[:steps].astype(np.float64)
         mean = np.add.reduceat(values, starts) / lengths[:, None]
         values -= np.repeat(mean, lengths, axis=0)
@@ -105,6 +134,7 @@ class Table:
 
     def gather(self, steps: Ints, out: Floats) -> None:
         """Fill the table's slots of ``out`` (n, 128) with ``steps`` (n,)."""
+        self._require(steps)
         self._spread(self._values[steps], out)
 
     def gather_chunks(self, steps: Ints, counts: Ints, out: Floats) -> None:
@@ -112,6 +142,7 @@ class Table:
 
         The first ``counts`` (n,) are taken; the last of these is repeated behind them.
         """
+        self._require(np.concatenate([steps, steps + counts.clip(max=out.shape[1]) - 1]))
         found = self._chunks[steps]
         for short in np.flatnonzero(counts < out.shape[1]).tolist():
             found[short, counts[short] :] = found[short, counts[short] - 1]
@@ -129,7 +160,7 @@ def state_table(stores: Sequence[EpisodeStore], contract: Contract) -> Table:
         parts = (np.asarray(part)[rows].astype(np.float32) for part in store.robot)
         return unified.encode_state(unified.RobotState(*parts), contract)
 
-    return Table(contract.state_slots, _pieces(stores, encode), 0)
+    return Table(stores, contract.state_slots, encode, 0)
 
 
 def action_table(stores: Sequence[EpisodeStore], contract: Contract, horizon: int) -> Table:
@@ -138,13 +169,4 @@ def action_table(stores: Sequence[EpisodeStore], contract: Contract, horizon: in
     def encode(store: EpisodeStore, rows: slice) -> NDArray[np.float64]:
         return unified.encode_action(store.actions[rows].astype(np.float32), contract)
 
-    return Table(contract.action_slots, _pieces(stores, encode), horizon)
-
-
-def _pieces(
-    stores: Sequence[EpisodeStore], encode: Callable[[EpisodeStore, slice], NDArray[np.float64]]
-) -> Iterator[NDArray[np.float64]]:
-    """Encoded in pieces that stay in the cache; all slots at once would be a gigabyte a million."""
-    for store in stores:
-        for first in range(0, len(store), ENCODED_AT_ONCE):
-            yield encode(store, slice(first, first + ENCODED_AT_ONCE))
+    return Table(stores, contract.action_slots, encode, horizon)

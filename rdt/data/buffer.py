@@ -1,19 +1,17 @@
 """A buffer of prepared samples on disk, for data whose decoding is slower than training.
 
-Chunk n holds the samples at positions n·samples … of the endless stream: a function of its
-number, so that whoever makes it makes the same. Producers keep the next chunks of every
-consumer there; a consumer says in a file of its own which chunk it wants next, and all
-before are used. Nothing else is remembered: chunks and these files appear as a whole, so a
-producer or consumer may be killed at any moment and started again.
+Chunk n holds the samples at positions n·samples … of an :class:`rdt.data.order.Order`: it
+is a function of its number, so whoever makes it makes the same. Each rank of a training
+says in a file of its own in which chunk it reads; producers keep that one and the next
+ones there, and remove those before. Nothing else is remembered, and chunks and these files
+appear as a whole: producers and ranks may be killed at any moment and started again.
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,127 +22,177 @@ from launcher.core import files
 from launcher.core.errors import RdtlError, RefusedError, UsageError, full_disk
 from rdt.data.order import Order
 from rdt.data.sample_source import SampleSource
+from rdt.spec.contract import Contract
 
-PLAN = "buffer.json"
-POLL_S = 0.2
+PLAN, SPREAD, LOCK = "buffer.json", "state_spread.npy", "producers.lock"
+Stored = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Size:
-    """``chunks`` of ``samples`` are kept for all ``consumers`` together.
+def stored(contract: Contract) -> Stored:
+    """Which part of each of a batch's arrays is not the same in all samples, as an index."""
+    return {
+        "samples": ...,
+        "episodes": ...,
+        "actions": np.s_[..., list(contract.action_slots)],
+        "valid": ...,
+        "states": np.s_[..., list(contract.state_slots)],
+        "pictures": np.s_[:, :, [n for n, name in enumerate(contract.cameras) if name]],
+        "present": ...,
+    }
 
-    Episodes of fewer than ``shortest`` or more than ``longest`` steps are left out, as in
-    the pre-training. Raises UsageError RDTL-D044 when a consumer would have no chunk.
-    """
 
-    chunks: int = 512
-    samples: int = 512
-    consumers: int = 1
-    shortest: int = 32
-    longest: int = 2048
-
-    def __post_init__(self) -> None:
-        if min(self.consumers, self.samples, self.chunks // max(self.consumers, 1)) < 1:
-            raise UsageError(
-                "RDTL-D044",
-                "a buffer needs a chunk and a sample for each consumer",
-                where=f"chunks {self.chunks}, samples {self.samples}, consumers {self.consumers}",
-                why="a consumer without chunks would wait for ever",
-                fix="use more chunks, or fewer consumers",
-            )
+def record(contract: Contract, moments: int, horizon: int, pixels: int) -> np.dtype[np.void]:
+    """One sample in a chunk: the :func:`stored` parts of a :class:`rdt.data.batch.Batch`."""
+    cameras = len(contract.cameras)
+    real = sum(bool(name) for name in contract.cameras)
+    return np.dtype(
+        [
+            ("samples", "<i8"),
+            ("episodes", "<i8"),
+            ("actions", "<f4", (horizon, len(contract.action_slots))),
+            ("valid", "?", (horizon,)),
+            ("states", "<f4", (len(contract.state_slots),)),
+            ("pictures", "u1", (moments, real, pixels, pixels, 3)),
+            ("present", "?", (moments, cameras)),
+        ]
+    )
 
 
 class Producer:
-    """Number ``worker`` of ``workers`` that fill ``folder`` with samples of ``source``.
+    """Fills ``folder`` with ``chunks`` of ``samples`` of ``source`` in ``order``.
 
-    Use it in a ``with`` statement. Raises RefusedError RDTL-D044 when the folder is a
-    buffer of something else, or when this worker runs already.
+    Raises UsageError RDTL-D044 when there are too few for one to be read while the next
+    is made.
     """
 
     def __init__(
         self,
         folder: Path,
         source: SampleSource,
-        size: Size,
-        seed: int,
-        worker: int = 0,
-        workers: int = 1,
+        order: Order,
+        chunks: int,
+        samples: int,
     ) -> None:
-        self._folder, self._source, self._size = folder, source, size
-        self._worker, self._workers = worker, workers
-        self._eligible = _eligible(source, size)
-        self._order = Order((len(self._eligible),), seed)
-        _require_plan(folder, _plan(source, size, self._order))
-        self._lock = (folder / f"producer_{worker}.lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._lock.close()
-            raise _refused("this worker runs already", f"{folder}: producer {worker}") from error
-        for path in folder.glob(".chunk_*.part"):  # what it left behind when it was killed
-            if self._mine(int(path.name[7:16])):
-                path.unlink()
+        if chunks < 2 or samples < 1:
+            raise UsageError(
+                "RDTL-D044",
+                "a buffer needs two chunks of a sample at least",
+                where=f"chunks {chunks}, samples {samples}",
+                why="one is read while the next one is made",
+                fix="make the chunks smaller, and use more of them",
+            )
+        self._folder, self._source, self._order = folder, source, order
+        self._chunks, self._samples = chunks, samples
+        self._record = record(source.contract, source.moments, source.horizon, source.picture_size)
+        self.bytes = self._record.itemsize * samples * chunks
+        """What the whole buffer takes on disk."""
 
-    def __enter__(self) -> Producer:
-        return self
+    def publish(self) -> None:
+        """Say what the buffer consists of; RefusedError RDTL-D044 when it is another one."""
+        source = self._source
+        plan = {
+            "chunks": self._chunks,
+            "samples": self._samples,
+            "order": self._order.identity,
+            "contract": source.contract.to_dict(),
+            "moments": source.moments,
+            "horizon": source.horizon,
+            "picture_size": source.picture_size,
+            "lengths": list(source.lengths),
+            "files": source.files(),
+            "instructions": source.instructions,
+        }
+        if not (self._folder / PLAN).is_file():
+            _save(self._folder / SPREAD, source.state_spread())
+        if not files.publish_once(self._folder / PLAN, plan):
+            _require_same(self._folder, read_plan(self._folder), plan)
 
-    def __exit__(self, *_: object) -> None:
-        self._lock.close()
+    def make_one(self, worker: int = 0, workers: int = 1) -> bool:
+        """Remove what is used and make the next chunk that is missing, if any.
 
-    def _mine(self, number: int) -> bool:
-        return number // self._size.consumers % self._workers == self._worker
-
-    def fill_up(self) -> int:
-        """Remove what is used and make what is missing; returns how many chunks were made.
-
-        Raises RdtlError RDTL-G009 on a full disk, RDTL-D028 when the data have changed.
+        Of ``workers`` processes each does so for chunks of its own. Raises RdtlError
+        RDTL-G009 on a full disk, RDTL-D028 when the data have changed.
         """
-        wanted = set(filter(self._mine, self._wanted()))
-        there = {int(path.stem[6:]) for path in self._folder.glob("chunk_*.safetensors")}
-        for number in filter(self._mine, there - wanted):
+        first = min(marks(self._folder).values(), default=0)
+        there = {number for number in chunks(self._folder) if number % workers == worker}
+        wanted = {n for n in range(first, first + self._chunks) if n % workers == worker}
+        for number in there - wanted:
             place(self._folder, number).unlink(missing_ok=True)
-        missing = sorted(wanted - there)
+        missing = wanted - there
         if missing:
             self._source.require_unchanged()
-        for number in missing:
-            self._make(number)
-        return len(missing)
+            _save(place(self._folder, min(missing)), self._chunk(min(missing)))
+        return bool(missing)
 
-    def run(self, stop: Callable[[], bool]) -> None:
-        """Fill up, again and again, until ``stop`` says so."""
-        while not stop():
-            if self.fill_up() == 0:
-                time.sleep(POLL_S)
+    def _chunk(self, number: int) -> NDArray[np.void]:
+        first = number * self._samples
+        samples = self._order.at(np.arange(first, first + self._samples))
+        batch = self._source.fill(samples, self._source.empty(len(samples)), first).batch
+        rows = np.empty(self._samples, self._record)
+        for name, part in stored(self._source.contract).items():
+            rows[name][batch.positions - first] = getattr(batch, name)[part]
+        return rows
 
-    def _wanted(self) -> list[int]:
-        size = self._size
-        ahead = np.arange(size.chunks // size.consumers) * size.consumers
-        starts = [_next_of(self._folder, consumer) for consumer in range(size.consumers)]
-        return sorted(int(number) for start in starts for number in start + ahead)
 
-    def _make(self, number: int) -> None:
-        from safetensors.numpy import save
+def _save(path: Path, values: NDArray[Any]) -> None:
+    try:
+        with files.whole_file(path) as temporary, temporary.open("wb") as file:
+            # `numpy.save` does not say when it is the disk that is full.
+            header = np.lib.format.header_data_from_array_1_0(values)
+            np.lib.format.write_array_header_1_0(file, header)
+            file.write(values.view(np.uint8))
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise full_disk(error, "filling the buffer") or error from error
 
-        count = self._size.samples
-        positions = np.arange(number * count, (number + 1) * count)
-        samples = self._eligible[self._order.at(positions)]
-        batch = self._source.fill(samples, self._source.empty(count), int(positions[0])).batch
+
+@contextmanager
+def producing(folder: Path) -> Iterator[int]:
+    """The only one who fills ``folder``; yields the descriptor that holds the right to.
+
+    Removes what was half-written when an earlier one was killed. Raises RefusedError
+    RDTL-D044 when another one fills it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("w") as lock:
         try:
-            with files.whole_file(place(self._folder, number)) as temporary:
-                # Its own writing to a file leaves a file of another name when it is killed.
-                temporary.write_bytes(save(batch._asdict()))
-        except OSError as error:
-            raise full_disk(error, "filling the buffer") or error from error
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RefusedError(
+                "RDTL-D044",
+                "this buffer is being filled already",
+                where=str(folder / LOCK),
+                why="every chunk would be made twice",
+                fix="end the other `rdtl data buffer`, or let it do the work",
+            ) from error
+        for path in folder.glob(".*.part"):
+            if not path.name.startswith(".consumer_"):  # a rank may be writing it
+                path.unlink()
+        yield lock.fileno()
 
 
 def place(folder: Path, number: int) -> Path:
     """The file of a chunk."""
-    return folder / f"chunk_{number:09d}.safetensors"
+    return folder / f"chunk_{number:09d}.npy"
 
 
-def mark(folder: Path, consumer: int) -> Path:
-    """The file in which a consumer says what it wants next."""
-    return folder / f"consumer_{consumer}.json"
+def chunks(folder: Path) -> list[int]:
+    """Numbers of the chunks that are there."""
+    return [int(path.stem[6:]) for path in folder.glob("chunk_*.npy")]
+
+
+def mark(folder: Path, rank: int) -> Path:
+    """The file in which a rank says in which chunk it reads."""
+    return folder / f"consumer_{rank}.json"
+
+
+def marks(folder: Path) -> dict[int, int]:
+    """Chunks by rank."""
+    found = {}
+    for path in folder.glob("consumer_*.json"):
+        with suppress(FileNotFoundError):  # a run with fewer ranks has just begun
+            found[int(path.stem[9:])] = int(files.read_json(path)["chunk"])
+    return found
 
 
 def read_plan(folder: Path) -> dict[str, Any]:
@@ -156,76 +204,20 @@ def read_plan(folder: Path) -> dict[str, Any]:
             "RDTL-D014",
             "there is no buffer of samples",
             where=str(folder / PLAN),
-            why="producers write it before the first chunk",
-            fix="start the producers of this buffer first",
+            why="its producers write it before the first chunk",
+            fix="run `rdtl data buffer` first",
         ) from error
     return plan
 
 
-def _next_of(folder: Path, consumer: int) -> int:
-    path = mark(folder, consumer)
-    return int(files.read_json(path)["next"]) if path.is_file() else consumer
-
-
-def _eligible(source: SampleSource, size: Size) -> NDArray[np.int64]:
-    """Numbers of the samples of episodes that are neither too short nor too long."""
-    samples = np.arange(sum(source.index.sizes))
-    lengths = source.index.ends - source.index.starts
-    fits = (lengths >= size.shortest) & (lengths <= size.longest)
-    found = samples[fits[source.index.episodes(source.index.steps(samples))]]
-    if len(found):
-        return found
-    raise UsageError(
-        "RDTL-D044",
-        "no episode is within the buffer's limits",
-        where=f"limits {size.shortest} and {size.longest}, "
-        f"episodes of {lengths.min()} to {lengths.max()} steps",
-        why="there would be nothing to train on",
-        fix="change the limits, or read the data without a buffer",
-    )
-
-
-def _plan(source: SampleSource, size: Size, order: Order) -> dict[str, Any]:
-    lengths = source.index.ends - source.index.starts
-    out = ((lengths < size.shortest) | (lengths > size.longest)).sum()
-    plan = {
-        **asdict(size),
-        "order": order.identity,
-        "contract": asdict(source.contract),
-        "moments": source.moments,
-        "horizon": source.horizon,
-        "picture_size": source.picture_size,
-        "episodes": len(lengths),
-        "episodes_left_out": int(out),
-        "files": source.files(),
-    }
-    normal: dict[str, Any] = json.loads(json.dumps(plan))
-    return normal
-
-
-def _require_plan(folder: Path, plan: dict[str, Any]) -> None:
-    if files.publish_once(folder / PLAN, plan):
-        return
-    there = read_plan(folder)
-    others = [key for key in plan if plan[key] != there.get(key)]
+def _require_same(folder: Path, there: dict[str, Any], now: dict[str, Any]) -> None:
+    others = [key for key in now if now[key] != there.get(key)]
     if others:
-        values = "; ".join(
-            f"{key}: {there.get(key)} there, {plan[key]} now"[:200] for key in others
+        values = (f"{key}: {there.get(key)} there, {now[key]} now"[:200] for key in others)
+        raise RefusedError(
+            "RDTL-D044",
+            "the folder is the buffer of something else",
+            where=f"{folder}: {'; '.join(values)}",
+            why="samples of two kinds would be mixed",
+            fix="use another folder for this buffer, or remove the older one",
         )
-        raise _refused("the folder is the buffer of something else", f"{folder}: {values}")
-
-
-def _refused(what: str, where: str) -> RefusedError:
-    return RefusedError(
-        "RDTL-D044",
-        what,
-        where=where,
-        why="samples of two kinds would be mixed, or made twice",
-        fix="use another folder for this buffer, or end the other process",
-    )
-
-
-def bytes_needed(source: SampleSource, size: Size) -> int:
-    """What a full buffer takes on disk."""
-    one = sum(values.nbytes for values in source.empty(1).batch)
-    return one * size.samples * size.chunks

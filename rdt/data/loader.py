@@ -13,6 +13,7 @@ from typing import Any
 
 from launcher.core.errors import RefusedError
 from rdt.data.batch import Batch, Buffer
+from rdt.data.buffered import BufferedSource
 from rdt.data.sample_source import SampleSource
 from rdt.data.sampler import Sampler
 
@@ -26,7 +27,9 @@ class Loader:
     copy them before. ``taken``: samples that all ranks were given so far.
     """
 
-    def __init__(self, source: SampleSource, sampler: Sampler, rank: int = 0) -> None:
+    def __init__(
+        self, source: SampleSource | BufferedSource, sampler: Sampler, rank: int = 0
+    ) -> None:
         source.require_unchanged()
         self._source, self._sampler, self._rank = source, sampler, rank
         self._free = deque(source.empty(sampler.micro_batch) for _ in range(2))
@@ -39,6 +42,7 @@ class Loader:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._source.close()
         self._pool.shutdown(cancel_futures=True)
 
     def __iter__(self) -> Iterator[Batch]:

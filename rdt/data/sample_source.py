@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from launcher.core.errors import RefusedError
+from launcher.core.errors import RefusedError, UsageError
 from rdt.data import batch as batches
 from rdt.data.batch import BACKGROUND, Batch, Buffer, Ints
 from rdt.data.contents import changed, describe
@@ -20,15 +21,18 @@ from rdt.data.store import EpisodeStore
 from rdt.spec.contract import Contract
 
 HORIZON = 64
+ANY = (1, sys.maxsize)
+"""Episodes of every length."""
 
 
 class SampleSource:
     """Samples of ``stores``: ``moments`` pictures by camera, the state, ``horizon`` actions.
 
-    ``index`` numbers them; ``instructions``: the words of each episode. Raises
-    RefusedError RDTL-D034 for what the contract needs and a set lacks, RDTL-D036 for
-    pictures of two sizes, and RDTL-D038 when earlier moments are wanted of a set that has
-    not a picture of every step.
+    ``index`` numbers them; ``instructions``: the words of each episode; ``lengths``: of
+    episodes with fewer or more steps no sample is taken. Raises RefusedError RDTL-D034 for
+    what the contract needs and a set lacks, RDTL-D036 for pictures of two sizes, RDTL-D038
+    when earlier moments are wanted of a set that has not a picture of every step, and
+    UsageError RDTL-D044 when a set has no episode within ``lengths``.
     """
 
     def __init__(
@@ -37,15 +41,16 @@ class SampleSource:
         contract: Contract,
         moments: int = 2,
         horizon: int = HORIZON,
+        lengths: tuple[int, int] = ANY,
     ) -> None:
         self.stores, self.contract = tuple(stores), contract
-        self.moments, self.horizon = moments, horizon
+        self.moments, self.horizon, self.lengths = moments, horizon, lengths
         for store in self.stores:
             store.require(contract)
         self.picture_size = _common_size(self.stores)
-        self.index = Index([Member(store.ends, store.sampled) for store in self.stores])
-        if moments > 1 and not self.index.complete:
-            raise _sparse(self.stores)
+        if moments > 1:
+            _require_every_picture(self.stores)
+        self.index = Index([Member(s.ends, _sampled(s, lengths)) for s in self.stores])
         self.instructions = [e.instruction for store in self.stores for e in store.episodes]
         self._states = batches.state_table(self.stores, contract)
         self._actions = batches.action_table(self.stores, contract, horizon)
@@ -143,6 +148,9 @@ class SampleSource:
             if now != then:
                 raise changed(then, now)
 
+    def close(self) -> None:
+        """Nobody waits here, unlike for a buffer's chunks."""
+
 
 def _common_size(stores: Sequence[EpisodeStore]) -> int:
     sizes = {store.picture_size: store for store in stores}
@@ -157,12 +165,31 @@ def _common_size(stores: Sequence[EpisodeStore]) -> int:
     )
 
 
-def _sparse(stores: Sequence[EpisodeStore]) -> RefusedError:
-    lacking = next(store for store in stores if len(store.sampled) != len(store))
-    return RefusedError(
-        "RDTL-D038",
-        "a data set has not a picture of every step",
-        where=f"{lacking.path}: {len(lacking.sampled)} of {len(lacking)} steps were rendered",
-        why="the picture of the step before would be an older one than in the evaluation",
-        fix="collect with render_every 1, or use a network that sees one moment",
+def _require_every_picture(stores: Sequence[EpisodeStore]) -> None:
+    for store in stores:
+        if len(store.sampled) != len(store):
+            raise RefusedError(
+                "RDTL-D038",
+                "a data set has not a picture of every step",
+                where=f"{store.path}: {len(store.sampled)} of {len(store)} steps were rendered",
+                why="the picture of the step before would be an older one than in the evaluation",
+                fix="collect with render_every 1, or use a network that sees one moment",
+            )
+
+
+def _sampled(store: EpisodeStore, lengths: tuple[int, int]) -> Ints:
+    """Steps (n,) with a picture of their own, of episodes of these lengths."""
+    shortest, longest = lengths
+    sizes = store.ends - store.starts
+    fits = (sizes >= shortest) & (sizes <= longest)
+    if fits.all():
+        return store.sampled
+    if fits.any():
+        return store.sampled[fits[np.searchsorted(store.ends, store.sampled, "right")]]
+    raise UsageError(
+        "RDTL-D044",
+        "a data set has no episode of a wanted length",
+        where=f"{store.path}: {sizes.min()} to {sizes.max()} steps; wanted {shortest} to {longest}",
+        why="there would be nothing to train on",
+        fix="change the limits, or leave this set out",
     )

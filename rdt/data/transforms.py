@@ -49,8 +49,8 @@ class Transforms:
     """``size``: pixels that the encoder wants. Shares are of 0 … 1.
 
     ``augmented``: of pictures that are there; ``noise_db``: signal to noise of the state,
-    None for none; ``dropped``: each condition by itself, ``dropped_external`` the pictures
-    of the first camera.
+    None for none; ``dropped``: each condition by itself, ``dropped_external``: the pictures
+    of the first camera, None for as often as the others.
     """
 
     contract: Contract
@@ -59,7 +59,7 @@ class Transforms:
     augmented: float = 0.0
     noise_db: float | None = None
     dropped: float = 0.0
-    dropped_external: float = 0.0
+    dropped_external: float | None = None
 
     def __call__(
         self,
@@ -76,7 +76,8 @@ class Transforms:
         B, shown = len(batch.positions), batch.present.shape[1:]
         drops = draws.uniform(self.seed, batch.positions, DROPS, 4 + int(np.prod(shown)))
         limits = np.full(shown, self.dropped)
-        limits[:, 0] = self.dropped_external
+        if self.dropped_external is not None:
+            limits[:, 0] = self.dropped_external
         present = batch.present & (drops[:, 4:].reshape(B, *shown) >= limits)
         kept = drops[:, :4] >= self.dropped
         states = np.where(kept[:, :1], self._noisy(batch, state_spread), state_mean)
@@ -100,17 +101,22 @@ class Transforms:
         """Those that are ``present``, augmented and fitted; the background elsewhere."""
         shape = (*batch.pictures.shape[:3], self.size, self.size, 3)
         out = torch.full(shape, pictures.GREY, dtype=torch.uint8, device=device)
-        places = np.argwhere(present)
-        if not len(places):
+        if not present.any():
             return out
         found = torch.from_numpy(batch.pictures[present]).to(device)
-        for number, (sample, moment, camera) in enumerate(places.tolist()):
-            position = batch.positions[sample : sample + 1]
-            purpose = moment * present.shape[2] + camera
-            row = draws.uniform(self.seed, position, PICTURES + purpose, len(Draws._fields))
-            draw = Draws._make(row[0].tolist())
-            if draw.chosen < self.augmented:
-                key = int(draws.words(self.seed, position, PIXELS + purpose, 1)[0, 0])
-                found[number] = augmentation.augmented(found[number], draw, key)
+        self._augment(found, batch, present)
         out[torch.from_numpy(present).to(device)] = pictures.fitted_batch(found, self.size)
         return out
+
+    def _augment(self, found: Tensor, batch: Batch, present: NDArray[np.bool_]) -> None:
+        """Change some of ``found`` (n, h, w, 3), those of ``batch`` that are ``present``."""
+        purposes = range(present[0].size)
+        shape = (*present.shape, -1)
+        words = [draws.words(self.seed, batch.positions, PIXELS + n, 1) for n in purposes]
+        keys = np.stack(words, 1).reshape(shape)[present]
+        count = len(Draws._fields)
+        numbers = [draws.uniform(self.seed, batch.positions, PICTURES + n, count) for n in purposes]
+        rows = np.stack(numbers, 1).reshape(shape)[present]
+        for number in np.flatnonzero(rows[:, 0] < self.augmented).tolist():
+            draw, key = Draws._make(rows[number].tolist()), int(keys[number, 0])
+            found[number] = augmentation.augmented(found[number], draw, key)

@@ -63,6 +63,22 @@ def test_batches_are_the_samples_read_one_by_one(contract: Any, moments: int, fo
     assert not source._raw[0].disk.busy, "the last batches came from memory"
 
 
+def test_numbers_are_encoded_when_they_are_asked_for(tmp_path: Path) -> None:
+    """Two sets whose border lies inside a block, chunks that go over from one block to the next."""
+    parts = [noise.demos((400, 300), seed=1), noise.demos((600, 500), seed=2, task="stack")]
+    stores = [open_store(noise.write(d, tmp_path / f"{n}")) for n, d in enumerate(parts)]
+    source, demos = SampleSource(stores, LIBERO_VELOCITY, horizon=64), parts[0] + parts[1]
+    for first in (505, 699, 1022, 1799, 0):
+        samples = np.arange(first, min(first + 3, 1800))
+        require_equal(source.fill(samples, source.empty(len(samples))).batch, demos, source)
+    assert source._states._missing.sum() == 0 and source._actions._missing.sum() == 0
+    fresh = SampleSource(stores, LIBERO_VELOCITY, horizon=64)
+    fresh.fill(np.array([505]), fresh.empty(1))
+    assert fresh._states._missing.tolist() == [False, True, True, True]
+    assert fresh._actions._missing.tolist() == [False, False, True, True], "the chunk's end, too"
+    np.testing.assert_array_equal(fresh.state_spread(), source.state_spread())
+
+
 @pytest.mark.parametrize("chunks", [(1, 8, 8, 3), (3, 4, 8, 1)])
 def test_chunked_pictures_go_through_the_library(chunks: Any, folder: Path, tmp_path: Path) -> None:
     demos = noise.demos(LENGTHS[2:])

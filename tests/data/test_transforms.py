@@ -277,6 +277,16 @@ def test_blurs_are_what_they_are_called() -> None:
         assert (augmentation.blurred(flat, draw) - flat).abs().max() <= 1, "brightness stays"
 
 
+@pytest.mark.parametrize("size", [3, 7, 11])
+def test_the_median_is_that_of_each_window(size: int) -> None:
+    values = np.random.default_rng(size).integers(0, 256, (3, 20, 30)).astype(np.float32)
+    padded = np.pad(values, ((0, 0), (size // 2,) * 2, (size // 2,) * 2), mode="edge")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(1, 2))
+    draw = CALM._replace(blurred=0.0, motion=0.9, blur=0.9, blur_size=(size - 2.5) / 9)
+    found = augmentation.blurred(torch.from_numpy(values), draw)
+    np.testing.assert_array_equal(found.numpy(), np.median(windows, axis=(3, 4)))
+
+
 def test_order_of_noise_and_blur_matters() -> None:
     draw = CALM._replace(blurred=0.0, motion=0.9, blur=0.5, noise_strength=1.0, noise=0.0)
     flat = torch.full((3, 60, 60), 100.0)

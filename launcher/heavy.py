@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from launcher.core.checks import Finding
@@ -37,15 +38,47 @@ def call(module: str, *arguments: str, environment: Mapping[str, str]) -> dict[s
     try:
         answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, json.JSONDecodeError):
-        raise RdtlError(
-            "RDTL-U098",
-            f"{module} {arguments[0]} gave no answer (exit code {done.returncode})",
-            where=" ".join(done.stderr.split())[-300:],
-            fix="pip install 'rdt-launcher[all]' into this environment, or read the message above",
-        ) from None
+        raise _no_answer(f"{module} {arguments[0]}", done.returncode, done.stderr) from None
     if "error" in answer:
         raise from_dict(answer["error"])
     return answer
+
+
+def stream(
+    module: str, *arguments: str, environment: Mapping[str, str]
+) -> Iterator[dict[str, Any]]:
+    """The answers of a program that gives one a line, as they come; raises as :func:`call`.
+
+    Whoever stops asking ends the program.
+    """
+    with tempfile.TemporaryFile("w+", errors="replace") as log:
+        argv = [sys.executable, "-P", "-m", module, *arguments]
+        settings = {**os.environ, **environment}
+        process = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=settings
+        )
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                answer = json.loads(line)
+                if "error" in answer:
+                    raise from_dict(answer["error"])
+                yield answer
+            if process.wait():
+                log.seek(0)
+                raise _no_answer(module, process.returncode, log.read())
+        finally:
+            process.kill()
+            process.communicate()
+
+
+def _no_answer(program: str, status: int, said: str) -> RdtlError:
+    return RdtlError(
+        "RDTL-U098",
+        f"{program} gave no answer (exit code {status})",
+        where=" ".join(said.split())[-300:],
+        fix="pip install 'rdt-launcher[all]' into this environment, or read the message above",
+    )
 
 
 def show(output: Output, findings: list[Finding], result: Any = None) -> None:

@@ -16,6 +16,7 @@ from launcher.cli import (
     checkpoint,
     common,
     data,
+    data_collect,
     demo,
     doctor,
     evaluate,
@@ -51,6 +52,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
 app.add_typer(checkpoint.app, name="checkpoint")
+data_collect.add_to(data.app)
 app.add_typer(data.app, name="data")
 app.add_typer(image.app, name="image")
 runs_change.add_to(runs.app)

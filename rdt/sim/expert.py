@@ -90,7 +90,7 @@ def _bowl_onto_plate(simulator: Simulator, hand: Hand, bowl: str, plate: str) ->
     low = np.array([*over, top + hang + 0.004])
     yield from hand.move(low, rotation, CLOSE, tolerance=0.008)
     yield from hand.hold(OPEN, steps=8)
-    yield from hand.move(low + [0, 0, 0.12], rotation, OPEN, tolerance=0.02)
+    yield from hand.move(low + np.array([0, 0, 0.12]), rotation, OPEN, tolerance=0.02)
 
 
 def _pick(hand: Hand, grasp: Vector, rotation: Vector, tolerance: float) -> Iterator[Action]:

@@ -20,7 +20,7 @@ def collision_points(env: Any, name: str) -> Vector:
     Mesh geoms contribute their vertices, primitives the corners of their bounding box.
     ``env`` is LIBERO's ``ControlEnv``; the object is one of its movable objects.
     """
-    model, data = env.sim.model._model, env.sim.data._data
+    model = env.sim.model._model
     root = env.env.obj_body_id[name]
     owned = model.body_rootid[model.geom_bodyid] == root
     solid = (model.geom_contype != 0) | (model.geom_conaffinity != 0)

@@ -41,7 +41,7 @@ class Hand:
         return np.array(self._data.site_xmat[self._site]).reshape(3, 3)
 
     def shape(self) -> Vector:
-        """Points (k, 3) in metres that span hand and fingers as they are now, seen from the site."""
+        """Points (k, 3) in metres that span hand and fingers as they stand, in the site's frame."""
         return (geom_points(self._env, self._geoms) - self.position()) @ self.rotation()
 
     def move(

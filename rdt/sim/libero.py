@@ -31,16 +31,28 @@ class TaskInfo:
     init_states: NDArray[np.float64]
 
 
+def _suites() -> dict[str, Any]:
+    """LIBERO's suites, to be called, by name."""
+    backend.prepare()
+    from libero.libero.benchmark import get_benchmark_dict
+
+    known: dict[str, Any] = get_benchmark_dict()
+    return known
+
+
+def task_ids(suite: str) -> range:
+    """Numbers of the tasks of a suite that exists."""
+    with backend.quiet():
+        return range(_suites()[suite]().n_tasks)
+
+
 def find_task(suite: str, task_id: int) -> TaskInfo:
     """Look a task up in the installed LIBERO.
 
     Raises UsageError RDTL-U020 for an unknown suite or task.
     """
-    backend.prepare()
-    from libero.libero.benchmark import get_benchmark_dict
-
+    known = _suites()
     with backend.quiet():
-        known = get_benchmark_dict()
         benchmark = known[suite]() if suite in known else None
     if benchmark is None or task_id >= benchmark.n_tasks:
         raise UsageError(

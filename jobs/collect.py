@@ -8,16 +8,14 @@ gives the same files.
 
 from __future__ import annotations
 
-import json
-import time
 from pathlib import Path
 
 from jobs.fence import require_current
 from launcher.core.files import whole_file
 from launcher.core.job import Job, run_job
-from rdt.sim import backend, demo_file
-from rdt.sim.demonstration import find_run, replay
-from rdt.sim.libero import Simulator, find_task
+from rdt.sim import demo_file
+from rdt.sim.collecting import Collector, settings
+from rdt.sim.libero import find_task
 
 
 def body(job: Job) -> None:
@@ -31,10 +29,15 @@ def body(job: Job) -> None:
     missing = [number for number in numbers if not _have(job, number)]
     done = len(numbers) - len(missing)
     job.progress(done, len(numbers), "demonstrations")
-    if missing:
-        collector = Collector(job)
+    if not missing:
+        return
+    collector = Collector(task, job.config["collect"], job.config["seed"])
     for number in missing:
-        print(collector.collect(number), flush=True)
+        path = _part(job, number)
+        with whole_file(path) as temporary:
+            line = collector.collect(number, temporary, path.stem)
+            require_current(job)
+        print(line, flush=True)
         done += 1
         job.progress(done, len(numbers), "demonstrations")
         job.may_stop_here()
@@ -48,44 +51,10 @@ def _have(job: Job, number: int) -> bool:
     path = _part(job, number)
     if not path.exists():
         return False
-    demo_file.require_belongs(path, path.stem, settings(job))
+    config = job.config
+    wanted = settings(config["task"], config["collect"], config["seed"])
+    demo_file.require_belongs(path, path.stem, wanted)
     return True
-
-
-def settings(job: Job) -> str:
-    """Everything that a demonstration depends on, as canonical JSON."""
-    collect = {k: v for k, v in job.config["collect"].items() if k not in ("demos", "shards")}
-    parts = {
-        "seed": job.config["seed"],
-        "task": job.config["task"],
-        "collect": collect,
-        "versions": backend.versions(),
-    }
-    return json.dumps(parts, sort_keys=True)
-
-
-class Collector:
-    """Two simulators of the same task: a blind one that searches, a seeing one that records."""
-
-    def __init__(self, job: Job) -> None:
-        self._job = job
-        self._blind = Simulator(job.config["task"], blind=True)
-        self._seeing = Simulator(job.config["task"], blind=False)
-
-    def collect(self, number: int) -> str:
-        """Publish demonstration ``number``; returns a line about it."""
-        collect, started = self._job.config["collect"], time.process_time()
-        run = find_run(self._blind, collect, self._job.config["seed"], number)
-        searched = time.process_time()
-        frames = replay(self._seeing, run, collect["render_every"])
-        path = _part(self._job, number)
-        require_current(self._job)
-        with whole_file(path) as temporary:
-            demo_file.write(temporary, path.stem, self._seeing, run, frames, settings(self._job))
-        return (
-            f"{path.stem}: initial state {run.init_state}, retry {run.retry}, {len(frames)} steps, "
-            f"{searched - started:.1f} s CPU blind, {time.process_time() - searched:.1f} s rendered"
-        )
 
 
 if __name__ == "__main__":

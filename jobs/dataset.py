@@ -15,9 +15,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import h5py
-import numpy as np
-
 from launcher.core import files
 from launcher.core.checks import Finding
 from launcher.core.errors import RdtlError, RefusedError
@@ -25,8 +22,9 @@ from launcher.core.job import Job, run_job
 from rdt.data import checks, coverage, hdf5
 from rdt.data.coverage import Coverage
 from rdt.data.declared import DeclaredSet
-from rdt.data.libero import episode_names, task_name
+from rdt.data.libero import task_name
 from rdt.data.measuring import Totals, measure_all
+from rdt.data.merging import merge
 from rdt.data.order import Order
 from rdt.data.statistics import Statistics
 from rdt.data.store import EpisodeStore
@@ -109,36 +107,9 @@ def _merge(job: Job, parts: list[Path]) -> Path:
     with hdf5.open_file(parts[0]) as first:
         name = task_name(first["data"], parts[0])
     target = job.run.data / _suite(job) / f"{name}_demo.hdf5"
-    with files.whole_file(target) as temporary, h5py.File(temporary, "w") as output:
-        group = output.create_group("data")
-        for number, part in enumerate(parts):
-            _append(group, number, part)
-            job.progress(number + 1, len(parts), "demonstrations", "merging")
+    total = len(parts)
+    merge(target, parts, lambda done: job.progress(done, total, "demonstrations", "merging"))
     return target
-
-
-def _append(group: h5py.Group, number: int, part: Path) -> None:
-    """Copy the one demonstration of ``part``; all parts must say the same of themselves."""
-    with hdf5.open_file(part) as file:
-        source = file["data"]
-        (name,) = episode_names(source, part)
-        for key, value in source.attrs.items():
-            if key in ("total", "num_demos"):
-                continue
-            if number == 0:
-                group.attrs[key] = value
-            elif not np.array_equal(group.attrs.get(key), value):
-                raise RefusedError(
-                    "RDTL-D014",
-                    f"the demonstrations differ in {key}",
-                    where=f"{part}: /data attribute {key} = {value!r}, "
-                    f"the first part has {group.attrs.get(key)!r}",
-                    why="they were collected under different settings",
-                    fix="remove data/parts of this run and collect again",
-                )
-        source.copy(name, group, f"demo_{number}")
-    group.attrs["num_demos"] = number + 1
-    group.attrs["total"] = group.attrs.get("total", 0) + len(group[f"demo_{number}/actions"])
 
 
 def _camera_size(job: Job, store: EpisodeStore) -> list[Finding]:

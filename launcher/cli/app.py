@@ -17,6 +17,7 @@ from launcher.cli import (
     common,
     data,
     data_buffer,
+    data_collect,
     data_embed,
     data_inspect,
     demo,
@@ -55,6 +56,7 @@ app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
 app.add_typer(checkpoint.app, name="checkpoint")
 data_buffer.add_to(data.app)
+data_collect.add_to(data.app)
 data_inspect.add_to(data.app)
 data_embed.add_to(data.app)
 app.add_typer(data.app, name="data")

@@ -62,6 +62,11 @@ def _benchmark(suite: str, task_id: int) -> Any:
     return benchmark
 
 
+def task_ids(suite: str) -> range:
+    """Numbers of the tasks of a suite; RDTL-U020 for an unknown one."""
+    return range(_benchmark(suite, 0).n_tasks)
+
+
 def instructions(suite: str) -> list[str]:
     """The words of every task of a suite in the installed LIBERO; RDTL-U020 for an unknown one."""
     return [task.language for task in _benchmark(suite, 0).tasks]

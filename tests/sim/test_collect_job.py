@@ -125,7 +125,7 @@ def test_nothing_to_do_when_merged(
     assert not (other.run.data / "parts").exists()
 
 
-def _must_not_start(job: Job) -> None:
+def _must_not_start(*arguments: Any) -> None:
     raise AssertionError("a simulator was started although nothing is missing")
 
 

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from launcher.core import files
 from launcher.core.checks import Finding
 from launcher.core.errors import RdtlError, RefusedError

@@ -14,7 +14,7 @@ MARKS = {"enumerate": "bar main", "random": "bar", "tail-dropping": "bar lost"}
 
 def action(number: dict[str, Any]) -> str:
     """One number of the actions: share of the steps over its value, 1 % to 99 % marked below."""
-    left, right, top, bottom = 44, PANEL - 10, 34, 130
+    left, right, top, bottom = 52, PANEL - 10, 34, 130
     edge, steps = number["edge"], sum(number["counts"]) or 1
     shares = [count / steps for count in number["counts"]]
     highest = max(shares) or 1.0

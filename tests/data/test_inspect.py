@@ -282,7 +282,7 @@ def test_in_a_real_browser(shown: Browser, tmp_path: Path) -> None:
           const frame = svg.getBoundingClientRect();
           return [...svg.querySelectorAll('text, rect')].filter(e => {
             const box = e.getBoundingClientRect();
-            return box.left < frame.left - 8 || box.right > frame.right + 8;
+            return box.left < frame.left - 1 || box.right > frame.right + 1;
           }).map(e => e.outerHTML);
         })"""
     for width in (1200, 900, 420):

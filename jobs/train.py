@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,8 +17,9 @@ from launcher.core.errors import UsageError
 from launcher.core.job import Job, run_job
 from launcher.core.runs import RunDir
 from rdt.data import statistics
+from rdt.data.buffered import BufferedSource
 from rdt.data.order import Order
-from rdt.data.sample_source import SampleSource
+from rdt.data.sample_source import ANY, SampleSource
 from rdt.data.statistics import Statistics
 from rdt.model.policy_network import PICTURE_HISTORY, build, config_from_run
 from rdt.spec.contract import CONTRACTS, require_same
@@ -70,15 +72,22 @@ def open_batches(
 ) -> Batches:
     """The batches of one rank, of the data sets as the dataset stage found them.
 
-    Raises RdtlError RDTL-D028 when a file was changed since.
+    Raises RdtlError RDTL-D028 when a file was changed since, D044 when the configuration
+    names a buffer of something else.
     """
     contract, train = CONTRACTS[described.contract["name"]], config["train"]
     sets = described.sources(run.root)
     stores = [entry.kept(run.data / "index") for entry in sets]
-    source = SampleSource(stores, contract, PICTURE_HISTORY, train["model"]["horizon"])
+    folder = config["dataset"]["buffer"]
+    buffered = BufferedSource(Path(folder), contract, rank, ranks) if folder else None
+    lengths = buffered.lengths if buffered else ANY
+    horizon = train["model"]["horizon"]
+    source = SampleSource(stores, contract, PICTURE_HISTORY, horizon, lengths)
     weights = tuple(entry.weight for entry in sets)
     order = Order(source.index.sizes, config["seed"], weights, config["dataset"]["order"])
-    return Batches(source, order, described, train, rank, ranks)
+    if buffered:
+        buffered.require_stands_for(source, order)
+    return Batches(source, order, described, train, rank, ranks, buffered)
 
 
 def settings_digest(config: dict[str, Any]) -> str:

@@ -154,7 +154,9 @@ def _absolute(config: RunConfig) -> RunConfig:
         else entry.model_copy(update={"path": str(Path(entry.path).absolute())})
         for entry in config.dataset.sets
     ]
-    dataset = config.dataset.model_copy(update={"sets": sets})
+    buffer = config.dataset.buffer
+    buffer = buffer and str(Path(buffer).absolute())
+    dataset = config.dataset.model_copy(update={"sets": sets, "buffer": buffer})
     if evaluate:
         named = {"checkpoint": evaluate.checkpoint, "demonstrations": evaluate.demonstrations}
         update = {

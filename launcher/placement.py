@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,12 +22,18 @@ OUTSIDE = ("stage", "report")
 
 
 def place(
-    stage: Stage, site: Site, run: RunDir, container: Container | None, visible: list[Path]
+    stage: Stage,
+    site: Site,
+    run: RunDir,
+    container: Container | None,
+    visible: list[Path],
+    written: Sequence[Path] = (),
 ) -> Stage:
     """``stage`` in its container, or in the site's environment; the report stays outside.
 
     In the container it sees the run directory (writable), the run's code snapshot
-    (read-only), what ``visible`` names and what the site binds.
+    (read-only), what ``visible`` names, what ``written`` names (writable), and what the
+    site binds.
     """
     if container is None or stage.name in OUTSIDE:
         activate = site.activate.get(stage.name, site.activate.get("default", ""))
@@ -39,6 +46,7 @@ def place(
         for path in visible
         if run.root not in (path, *path.parents)  # it is bound already
     ]
+    seen += [Bind(str(path), str(path), read_only=False) for path in written]
     binds = (
         Bind(root, root, read_only=False),
         *([Bind(code, code)] if stage.own_code else []),
@@ -65,6 +73,11 @@ def named_files(config: RunConfig) -> list[Path]:
     named: list[str | None] = [entry.path for entry in config.dataset.sets]
     named += [evaluate.checkpoint, evaluate.demonstrations] if evaluate else []
     return [Path(name).absolute() for name in named if name]
+
+
+def written_folders(config: RunConfig) -> list[Path]:
+    """What a configuration names for jobs to write in (absolute)."""
+    return [Path(config.dataset.buffer)] if config.dataset.buffer else []
 
 
 def parse_bind(text: str) -> Bind:

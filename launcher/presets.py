@@ -15,7 +15,7 @@ from launcher.core.errors import UsageError
 from launcher.core.plan import Plan, Stage
 from launcher.core.runs import RunDir
 from launcher.core.runtimes import Container
-from launcher.placement import PYTHON, named_files, place
+from launcher.placement import PYTHON, named_files, place, written_folders
 from launcher.schema import RunConfig
 from launcher.sites import Site, memory_mb
 
@@ -55,7 +55,8 @@ def pipeline(
         stages.append(_train_stage(config, run))
     if config.evaluate:
         stages += _evaluate_stages(config, run, [stage.name for stage in stages])
-    stages = [place(stage, site, run, container, named_files(config)) for stage in stages]
+    seen, written = named_files(config), written_folders(config)
+    stages = [place(stage, site, run, container, seen, written) for stage in stages]
     for stage in stages:
         _fits(stage, site_name, site)
     data = config.model_dump(mode="json")

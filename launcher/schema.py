@@ -185,6 +185,9 @@ class Dataset(Section):
     """enumerate: an epoch shows every sample; random: draws with replacement, 63 % of them."""
     sets: list[DataSet] = []
     """Demonstrations from outside; empty: those that the run itself collects."""
+    buffer: str | None = None
+    """Folder that `rdtl data buffer` keeps filled with samples of these sets; unset: training
+    reads the sets themselves."""
 
 
 class RunConfig(Section):

@@ -18,6 +18,7 @@ from rdt.data import batch as batches
 from rdt.data import buffer
 from rdt.data.batch import Buffer, Ints
 from rdt.data.order import Order
+from rdt.data.sample_source import SampleSource
 from rdt.spec.contract import Contract
 
 POLL_S = 0.1
@@ -27,7 +28,8 @@ PATIENCE_S = 600.0
 class BufferedSource:
     """What ``rank`` of ``ranks`` reads from ``folder``; ``order`` is that of the samples.
 
-    ``instructions``: the words of each episode. Raises RdtlError RDTL-D014 when there is no
+    ``instructions``: the words of each episode; ``lengths``: the shortest and longest episode
+    that samples are taken of. Raises RdtlError RDTL-D014 when there is no
     buffer, RefusedError RDTL-D044 when its contract is another one.
     """
 
@@ -40,6 +42,7 @@ class BufferedSource:
         patience_s: float = PATIENCE_S,
     ) -> None:
         self._plan = plan = buffer.read_plan(folder)
+        self.lengths: tuple[int, int] = tuple(plan["lengths"])
         if plan["contract"] != contract.to_dict():
             raise self._refused(folder, f"contract {plan['contract']['name']}, not {contract.name}")
         self._folder, self.contract, self._rank, self._ranks = folder, contract, rank, ranks
@@ -58,6 +61,19 @@ class BufferedSource:
             for other in buffer.marks(folder):
                 if other >= ranks:
                     buffer.mark(folder, other).unlink(missing_ok=True)
+
+    def require_stands_for(self, source: SampleSource, order: Order) -> None:
+        """Raise RefusedError RDTL-D044 unless it holds the samples of ``source`` in ``order``."""
+        wanted = {
+            "order": order.identity,
+            "moments": source.moments,
+            "horizon": source.horizon,
+            "files": source.files(),
+        }
+        for key, value in wanted.items():
+            if self._plan[key] != value:
+                text = f"{key} {self._plan[key]}, the run has {value}"
+                raise self._refused(self._folder, text if len(text) < 400 else f"other {key}")
 
     def empty(self, size: int) -> Buffer:
         """A buffer of ``size`` samples for :meth:`fill`.

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from rdt.data import batch as loaded
 from rdt.data import draws, unified
+from rdt.data.buffered import BufferedSource
 from rdt.data.loader import Loader
 from rdt.data.order import Order
 from rdt.data.sample_source import SampleSource
@@ -53,7 +54,8 @@ def shift_pictures(
 class Batches:
     """All batches of a run for one rank, read ahead while they are asked for in their order.
 
-    Use it in a ``with`` statement.
+    ``buffered`` holds samples of ``source`` that are read instead of decoding them. Use it in
+    a ``with`` statement.
     """
 
     def __init__(
@@ -64,8 +66,10 @@ class Batches:
         train: dict[str, Any],
         rank: int,
         ranks: int,
+        buffered: BufferedSource | None = None,
     ) -> None:
         self._source, self._train, self._rank = source, train, rank
+        self._shown = buffered or source
         self._sampler = Sampler(order, train["effective_batch"], train["micro_batch"], ranks)
         self._summary = statistics.state
         self._words, self._word_valid, self._word_rows = _language(source.instructions)
@@ -106,7 +110,7 @@ class Batches:
         """The batch that comes when all ranks have ``taken`` so many samples."""
         if self._loader is None or self._loader.taken != taken:
             self.__exit__()
-            self._loader = Loader(self._source, self._sampler, self._rank)
+            self._loader = Loader(self._shown, self._sampler, self._rank)
             identity = self._sampler.order.identity
             self._loader.load_state_dict({"taken": taken, "order": identity})
         return next(self._loader)

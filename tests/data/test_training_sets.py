@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jobs import dataset, train
+from jobs import buffer, dataset, train
 from launcher.core.errors import RdtlError
 from launcher.core.job import Job
 from launcher.schema import DataSet
@@ -19,6 +19,7 @@ from rdt.data import statistics
 from rdt.model.policy_network import Batch
 from rdt.training.batches import Batches
 from tests.data import writers
+from tests.data.test_buffer_command import request
 from tests.data.writers import Demo
 from tests.rdt import synthetic
 from tests.rdt.test_resume import finish, start
@@ -123,6 +124,28 @@ def test_training_from_a_copy_ends_in_the_same_policy(demos: list[Demo], tmp_pat
         policies.append({path.name: path.read_bytes() for path in job.run.policy.iterdir()})
     assert policies[0].keys() >= {"model.safetensors", "card.json"}
     assert policies[0] == policies[1]
+
+
+@pytest.mark.parametrize("seed", [7, 8])
+def test_a_buffer_stands_for_the_sets(seed: int, demos: list[Demo], tmp_path: Path) -> None:
+    """The same batches bit for bit; a buffer of another seed is another order of samples."""
+    path, folder = rlds(demos, tmp_path / "set"), tmp_path / "buffer"
+    plain = run_on(tmp_path / "plain", [entry(path)])
+    horizon = plain.config["train"]["model"]["horizon"]
+    wanted = {"moments": 1, "horizon": horizon, "lengths": [1, 2048], "seed": seed}
+    wanted["contract"] = "libero-velocity"
+    buffer.produce(request(path, folder, **wanted))
+    job = run_on(tmp_path / "buffered", [entry(path)], buffer=str(folder))
+    assert job.config["seed"] == 7
+    if seed != 7:
+        error = refused(job)
+        assert error.problem.code == "RDTL-D044" and "order" in error.problem.where
+        return
+    with opened(plain) as ours, opened(job) as theirs:
+        for step in range(6):
+            for a, b in zip(ours.micro(step, 0), theirs.micro(step, 0), strict=True):
+                np.testing.assert_array_equal(a, b)
+    assert (folder / "consumer_0.json").is_file()
 
 
 def refused(job: Job) -> RdtlError:

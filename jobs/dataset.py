@@ -24,7 +24,7 @@ from launcher.core.job import Job, run_job
 from rdt.data import checks, coverage, hdf5
 from rdt.data.coverage import Coverage
 from rdt.data.declared import DeclaredSet
-from rdt.data.libero import task_name
+from rdt.data.libero_attributes import task_name
 from rdt.data.measuring import Totals, measure_all
 from rdt.data.merging import merge
 from rdt.data.order import Order

@@ -22,6 +22,7 @@ from rdt.spec.contract import Contract
 
 WHY = "a policy trained on these numbers could not succeed in the simulator"
 FIX = "use other data, or collect the demonstrations again"
+TOLERANCE = 0.01  # sums in float32 over millions of rows are off by a tenth of this
 CODES = {
     "unit of the actions": "RDTL-D001",
     "alignment": "RDTL-D027",
@@ -185,12 +186,31 @@ def statistics_belong(path: Path, source: DeclaredSet, measured: Measured) -> li
         said, here = found.source["dataset_digest"][:12], measured.digest[:12]
         where = f"{found.path}: digest {said}, the data have {here}"
         return [_error("RDTL-D002", "the statistics are of other data", where)]
-    lines = statistics_files.differences(found, measured)
+    lines = differences(found, measured)
     if lines:
         more = f" ({len(lines)} in all)" if len(lines) > 1 else ""
         where = f"{found.path}: {'; '.join(lines[:3])}{more}"
         return [_error("RDTL-D002", "the statistics are of other data, or in another unit", where)]
     return [_ok("RDTL-D002", f"{found.path.name} holds the statistics of these data")]
+
+
+def differences(found: statistics_files.Found, measured: Measured) -> list[str]:
+    """Where mean or spread differ from the data's by more than float32 sums explain."""
+    lines = []
+    for part, numbers in (("action", found.action), ("state", found.state)):
+        if numbers is None:
+            continue
+        right: Summary = getattr(measured, part)
+        for place, spread in enumerate(right.std):
+            mean, std = numbers["mean"][place], numbers["std"][place]
+            if abs(mean - right.mean[place]) > TOLERANCE * spread + 1e-6:
+                lines.append(
+                    f"{part}.mean[{place}] = {mean:.4g}, of the data {right.mean[place]:.4g}"
+                )
+            if abs(std - spread) > TOLERANCE * spread + 1e-6:
+                times = f", {std / spread:.3g} times" if spread else ""
+                lines.append(f"{part}.std[{place}] = {std:.4g}, of the data {spread:.4g}{times}")
+    return lines
 
 
 def of_error(error: RdtlError) -> Finding:

@@ -11,7 +11,7 @@ import numpy as np
 from launcher.core import files
 from launcher.core.errors import RefusedError
 from rdt.data import hdf5
-from rdt.data.libero import episode_names
+from rdt.data.libero_attributes import episode_names
 
 
 def merge(target: Path, parts: Sequence[Path], told: Callable[[int], None]) -> None:

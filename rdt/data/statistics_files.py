@@ -25,7 +25,6 @@ FORMATS = ("rdt", "openpi", "openpi-flat")
 RDT_NUMBERS = ("mean", "std", "min", "max")
 OPENPI_NUMBERS = ("mean", "std", "min", "max", "q01", "q99")
 OPENPI_PARTS = (("action", "action", widths.ACTION), ("state", "proprio", widths.STATE))
-TOLERANCE = 0.01  # sums in float32 over millions of rows are off by a tenth of this
 Numbers = dict[str, list[float]]
 PROBLEM = "statistics cannot be used"
 RECOMPUTE = "compute them from the data: rdtl data stats PATH --format FORMAT --out FILE"
@@ -111,25 +110,6 @@ def read(path: Path, contract: Contract, name: str = "") -> Found:
         return _openpi(path, name, entry, contract)
     raise _refused("RDTL-D006", f"{path}: keys {', '.join(sorted(entry))[:200]}", "it has "
                    "neither state_mean (RDT) nor action and proprio (openpi)")  # fmt: skip
-
-
-def differences(found: Found, measured: Measured) -> list[str]:
-    """Where mean or spread differ from the data's by more than float32 sums explain."""
-    lines = []
-    for part, numbers in (("action", found.action), ("state", found.state)):
-        if numbers is None:
-            continue
-        right: Summary = getattr(measured, part)
-        for place, spread in enumerate(right.std):
-            mean, std = numbers["mean"][place], numbers["std"][place]
-            if abs(mean - right.mean[place]) > TOLERANCE * spread + 1e-6:
-                lines.append(
-                    f"{part}.mean[{place}] = {mean:.4g}, of the data {right.mean[place]:.4g}"
-                )
-            if abs(std - spread) > TOLERANCE * spread + 1e-6:
-                times = f", {std / spread:.3g} times" if spread else ""
-                lines.append(f"{part}.std[{place}] = {std:.4g}, of the data {spread:.4g}{times}")
-    return lines
 
 
 def _the_file(path: Path) -> Path:

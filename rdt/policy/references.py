@@ -75,7 +75,7 @@ def first_demonstration(path: Path) -> NDArray[np.float32]:
     Raises RdtlError RDTL-D013 (damaged) or RDTL-D014 (missing, empty).
     """
     from rdt.data import hdf5  # h5py, which only this reference needs
-    from rdt.data.libero import episode_names
+    from rdt.data.libero_attributes import episode_names
 
     with hdf5.open_file(path) as file:
         demo = file["data"][episode_names(file["data"], path)[0]]

@@ -117,7 +117,8 @@ class RemotePolicy:
             raise self._no_chunk(f"the answer has {keys or 'no keys'}", query)
         if actions.ndim != 2 or actions.shape[1] != 7 or not len(actions):
             raise self._no_chunk(f"shape {actions.shape}", query)
-        rows = actions.astype(np.float32)
+        with np.errstate(over="ignore"):  # what is too large is found below
+            rows = actions.astype(np.float32)
         bad = np.argwhere(~np.isfinite(rows))
         if len(bad):
             raise EpisodeError(

@@ -78,14 +78,15 @@ class Batcher:
         return await loop.run_in_executor(self._thread, function, *arguments)
 
     async def run(self) -> None:
-        """Answer requests until cancelled; a batch that was begun is still computed."""
-        try:
-            while True:
-                await self._gather()
-                batch, self._waiting = self._waiting[: self._limit], self._waiting[self._limit :]
-                await self._answer(batch)
-        finally:
-            self._thread.shutdown()
+        """Answer requests until cancelled."""
+        while True:
+            await self._gather()
+            batch, self._waiting = self._waiting[: self._limit], self._waiting[self._limit :]
+            await self._answer(batch)
+
+    def close(self) -> None:
+        """Wait for what the network computes now, and end its thread."""
+        self._thread.shutdown()
 
     async def _gather(self) -> None:
         """Until there is a batch that is worth computing."""

@@ -7,10 +7,11 @@ and patience while connecting.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from websockets.exceptions import (
@@ -45,6 +46,7 @@ class Connection:
     token: str | None
     patience_s: float
     deadline_s: float
+    _opened: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _socket: ClientConnection | None = None
 
     def open(self) -> dict[Any, Any]:
@@ -70,7 +72,7 @@ class Connection:
             pause = min(2 * pause, LONGEST_PAUSE_S)
 
     def _greeted(self, until: float) -> dict[Any, Any]:
-        self._socket = connect(
+        opening = connect(
             self.uri,
             additional_headers={"Authorization": f"Api-Key {self.token}"} if self.token else None,
             open_timeout=max(1.0, until - time.monotonic()),
@@ -79,6 +81,7 @@ class Connection:
             ping_interval=None,
             proxy=None,
         )
+        self._socket = self._opened.enter_context(opening)
         metadata = self._message(self._socket.recv(max(1.0, until - time.monotonic())))
         if set(metadata) >= ENVELOPE:
             raise self._another_protocol(f"its first message has the keys {sorted(metadata)}")
@@ -105,9 +108,8 @@ class Connection:
 
     def close(self) -> None:
         """End the connection, if there is one."""
-        if self._socket is not None:
-            self._socket.close()
         self._socket = None
+        self._opened.close()
 
     def _message(self, data: str | bytes) -> dict[Any, Any]:
         if isinstance(data, str):

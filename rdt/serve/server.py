@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import itertools
 import json
 import signal
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -95,26 +96,38 @@ def warm_up(policy: RdtPolicy, instruction: str) -> None:
 async def run(policy: RdtPolicy, door: Door, instruction: str) -> None:
     """Warm up, listen, say where, and answer until SIGTERM or SIGINT.
 
+    Raises what :func:`serving` raises.
+    """
+    async with serving(policy, door, instruction) as (uri, batcher):
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        print(f"listening on {uri}", flush=True)
+        await stop.wait()
+    print(f"{batcher.requests} requests in {batcher.batches} batches", flush=True)
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    policy: RdtPolicy, door: Door, instruction: str
+) -> AsyncIterator[tuple[str, Batcher]]:
+    """A server that answers while inside, warm from the start; its URI and its batcher.
+
     Raises UsageError RDTL-E057 (an address for all without a token) and RDTL-E058 (one
     that cannot be listened on), and what :func:`warm_up` raises.
     """
     if door.host not in LOOPBACK and not door.token:
         raise _open_to_all(door.host)
     batcher = Batcher(lambda asked: chunks(policy, asked), policy.rows, door.wait_s)
-    await batcher.in_thread(warm_up, policy, instruction)
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    desk = _Desk(batcher, metadata(policy), eats_joints(policy), door.token)
-    working = asyncio.create_task(batcher.run())
-    async with await _listen(desk, door) as listening:
-        print(f"listening on {address(listening)}", flush=True)
-        await asyncio.wait(
-            [asyncio.create_task(stop.wait()), working], return_when=asyncio.FIRST_COMPLETED
-        )
-    working.cancel()
-    await asyncio.gather(working, return_exceptions=True)
-    print(f"{batcher.requests} requests in {batcher.batches} batches", flush=True)
+    try:
+        await batcher.in_thread(warm_up, policy, instruction)
+        desk = _Desk(batcher, metadata(policy), eats_joints(policy), door.token)
+        async with await _listen(desk, door) as listening, asyncio.TaskGroup() as group:
+            working = group.create_task(batcher.run())
+            yield address(listening), batcher
+            working.cancel()
+    finally:
+        batcher.close()
 
 
 def address(listening: Listening) -> str:
@@ -178,14 +191,11 @@ class _Desk:
         """Metadata, then an answer to every request, in order."""
         session = openpi.Session(f"connection-{next(self._numbers)}", self._eats_joints)
         previous_ms = None
-        with self._batcher.client():
+        with contextlib.suppress(ConnectionClosed), self._batcher.client():
             await connection.send(codec.pack(self._told))
             async for data in connection:
                 began = time.monotonic()
-                try:
-                    await connection.send(await self._answer(data, session, previous_ms))
-                except ConnectionClosed:
-                    return
+                await connection.send(await self._answer(data, session, previous_ms))
                 previous_ms = 1000 * (time.monotonic() - began)
 
     async def _answer(

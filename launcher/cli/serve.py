@@ -59,6 +59,7 @@ def serve(
     from launcher.presets import JOB_ENVIRONMENT
 
     common.start_output(False)
+    require_packages("torch", "websockets", "msgpack")
     options = {
         "checkpoint": checkpoint,
         "host": host,
@@ -81,3 +82,19 @@ def serve(
     environment = {k: v for k, v in JOB_ENVIRONMENT.items() if not k.startswith("HF_")}
     argv = [sys.executable, "-P", "-m", "jobs.serve", json.dumps(options)]
     os.execve(argv[0], argv, {**os.environ, **environment, "OMP_NUM_THREADS": str(threads)})
+
+
+def require_packages(*names: str) -> None:
+    """Refuse with RDTL-U098 when one of these packages is not installed here."""
+    from importlib.util import find_spec
+
+    from launcher.core.errors import RdtlError
+
+    missing = [name for name in names if find_spec(name) is None]
+    if missing:
+        raise RdtlError(
+            "RDTL-U098",
+            f"a policy cannot be served without {', '.join(missing)}",
+            where="the Python environment of rdtl",
+            fix="pip install 'rdt-launcher[train,serve]' into this environment",
+        )

@@ -78,11 +78,15 @@ class Batcher:
         return await loop.run_in_executor(self._thread, function, *arguments)
 
     async def run(self) -> None:
-        """Answer requests until cancelled."""
-        while True:
-            await self._gather()
-            batch, self._waiting = self._waiting[: self._limit], self._waiting[self._limit :]
-            await self._answer(batch)
+        """Answer requests until cancelled; whoever waits then is cancelled too."""
+        try:
+            while True:
+                await self._gather()
+                await self._answer(self._waiting[: self._limit])
+                self._waiting = [one for one in self._waiting if not one.answer.done()]
+        finally:
+            for one in self._waiting:
+                one.answer.cancel()
 
     def close(self) -> None:
         """Wait for what the network computes now, and end its thread."""
@@ -111,8 +115,6 @@ class Batcher:
         self.requests += len(batch)
         self.batches += 1
         for waiting, result in zip(batch, results, strict=True):
-            if waiting.answer.cancelled():  # the server ends
-                continue
             if isinstance(result, Exception):
                 waiting.answer.set_exception(result)
             else:

@@ -36,12 +36,19 @@ LARGEST = 64 * 2**20
 
 @dataclass(frozen=True)
 class Door:
-    """Where the server listens, who may come in, and how long a request waits for mates."""
+    """Where the server listens, who may come in, and how long a request waits for mates.
+
+    Raises UsageError RDTL-E057 for an address that others can reach without a token.
+    """
 
     host: str = "127.0.0.1"
     port: int = 8000
     token: str | None = None
     wait_s: float = 0.005
+
+    def __post_init__(self) -> None:
+        if self.host not in LOOPBACK and not self.token:
+            raise _open_to_all(self.host)
 
 
 def metadata(policy: RdtPolicy) -> dict[str, Any]:
@@ -82,15 +89,24 @@ def warm_up(policy: RdtPolicy, instruction: str) -> None:
     """Compute what the first clients will ask for: one row, and a whole batch.
 
     Kernels are chosen, compiled and recorded now, in the thread that will use them.
-    Raises what :meth:`RdtPolicy.chunks` raises.
+    Raises UsageError RDTL-E056 for a sentence that the policy cannot read, and what
+    :meth:`RdtPolicy.chunks` raises.
     """
     size = policy.card.camera_size or openpi.SIZE
     picture = np.zeros((size, size, 3), np.uint8)
     seen = dict.fromkeys(openpi.PICTURES, picture)
     still = [np.zeros(3), np.array([0.0, 0.0, 0.0, 1.0]), np.zeros(2), np.zeros(7)]
     asked = Asked(exact.Observation(seen, *still, instruction, seen), "warm-up", 1)
-    for rows in sorted({1, policy.rows}):
-        chunks(policy, [asked] * rows)
+    try:
+        for rows in sorted({1, policy.rows}):
+            chunks(policy, [asked] * rows)
+    except ValueError as error:
+        raise UsageError(
+            "RDTL-E056",
+            "the policy cannot read the sentence to warm up with",
+            where=f"--instruction: {error}",
+            fix="give an instruction that it will be asked",
+        ) from error
 
 
 async def run(policy: RdtPolicy, door: Door, instruction: str) -> None:
@@ -113,20 +129,19 @@ async def serving(
 ) -> AsyncIterator[tuple[str, Batcher]]:
     """A server that answers while inside, warm from the start; its URI and its batcher.
 
-    Raises UsageError RDTL-E057 (an address for all without a token) and RDTL-E058 (one
-    that cannot be listened on), and what :func:`warm_up` raises.
+    Raises UsageError RDTL-E058 (an address that cannot be listened on), and what
+    :func:`warm_up` raises.
     """
-    if door.host not in LOOPBACK and not door.token:
-        raise _open_to_all(door.host)
     batcher = Batcher(lambda asked: chunks(policy, asked), policy.rows, door.wait_s)
+    working = asyncio.create_task(batcher.run())
     try:
         await batcher.in_thread(warm_up, policy, instruction)
         desk = _Desk(batcher, metadata(policy), eats_joints(policy), door.token)
-        async with await _listen(desk, door) as listening, asyncio.TaskGroup() as group:
-            working = group.create_task(batcher.run())
+        async with await _listen(desk, door) as listening:
             yield address(listening), batcher
-            working.cancel()
-    finally:
+    finally:  # after the last handler, which may have waited for an answer
+        working.cancel()
+        await asyncio.wait([working])
         batcher.close()
 
 

@@ -108,3 +108,20 @@ def test_the_loop_runs_while_the_network_computes() -> None:
             assert [(await one).actions[0, 0] for one in (first, second)] == [0, 1]
 
     asyncio.run(main())
+
+
+def test_nobody_waits_for_a_batcher_that_ended() -> None:
+    """Whether it was asked to end or broke."""
+
+    async def main() -> None:
+        batcher = Batcher(numbers, limit=4, wait_s=30)
+        task = asyncio.create_task(batcher.run())
+        with batcher.client(), batcher.client():
+            waiting = asyncio.create_task(batcher.ask(asked(0)))
+            await asyncio.sleep(0.05)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.wait_for(waiting, 5)
+        batcher.close()
+
+    asyncio.run(main())

@@ -20,10 +20,13 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from jobs.serve import Options, token
+from launcher.cli.serve import require_packages
 from launcher.core.errors import RdtlError, UsageError
+from rdt.policy import loading
 from rdt.policy.rdt import RdtPolicy, Request
 from rdt.policy.remote import open_policy
-from rdt.serve import codec, openpi, server
+from rdt.serve import codec, exact, openpi, server
+from rdt.serve.connection import Connection, LostError
 from rdt.serve.exact import Asked
 from rdt.spec.contract import LIBERO_RAW_VELOCITY
 from rdt.spec.record import EpisodeKey
@@ -149,7 +152,8 @@ def test_errors_of_the_policy_keep_their_codes_on_the_way() -> None:
 class Busy(RdtPolicy):
     """A policy that computes until it is told to end."""
 
-    computing, go = threading.Event(), threading.Event()
+    computing: threading.Event
+    go: threading.Event
 
     def chunks(self, requests: Any) -> Any:
         if requests[0].episode != "warm-up":
@@ -158,22 +162,44 @@ class Busy(RdtPolicy):
         return super().chunks(requests)
 
 
+def busy() -> Busy:
+    """A small one."""
+    policy: Any = small_policy.policy()
+    policy.__class__ = Busy
+    policy.computing, policy.go = threading.Event(), threading.Event()
+    return policy  # type: ignore[no-any-return]
+
+
 def test_a_long_answer_keeps_nobody_out() -> None:
     """While the network computes, pings, probes and new clients are answered."""
-    policy = small_policy.policy()
-    policy.__class__ = Busy
+    policy = busy()
     with servers.ours(policy) as uri, connect(uri) as first, ThreadPoolExecutor(1) as pool:
         first.recv()
         answer = pool.submit(ask, first, wire(1))
-        assert Busy.computing.wait(10)
+        assert policy.computing.wait(10)
         with urlopen(uri.replace("ws:", "http:") + "/healthz", timeout=5) as health:
             assert (health.status, health.read()) == (200, b"OK\n")
         assert first.ping().wait(5)
         with connect(uri) as second:
             assert codec.unpack(second.recv(5))["protocol"] == "rdtl/1"
         assert not answer.done()
-        Busy.go.set()
+        policy.go.set()
         assert "actions" in answer.result(10)
+
+
+def test_a_server_that_ends_in_the_middle_of_an_answer() -> None:
+    """It does not wait for ever, and its client learns that there will be no answer."""
+    policy = busy()
+    with ThreadPoolExecutor(1) as pool:
+        with servers.ours(policy) as uri:
+            connection = Connection(uri, None, 5, 20)
+            connection.open()
+            asked = exact.Asked(small_policy.observation(1), "episode", 1)
+            answer = pool.submit(connection.ask, exact.to_wire(asked))
+            assert policy.computing.wait(10)
+            threading.Timer(0.5, policy.go.set).start()
+        with pytest.raises(LostError):
+            answer.result(10)
 
 
 def test_no_entry_without_the_token() -> None:
@@ -202,8 +228,8 @@ def test_a_page_in_a_browser_may_not_ask() -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1"])
 def test_an_address_for_all_needs_a_token(host: str) -> None:
-    with pytest.raises(UsageError, match="RDTL-E057"), servers.ours(None, host=host):
-        pass
+    with pytest.raises(UsageError, match="RDTL-E057"):
+        server.Door(host)
 
 
 def test_a_port_that_is_taken() -> None:
@@ -250,6 +276,13 @@ def test_a_device_that_is_none(tmp_path: Path) -> None:
     )
     assert done.returncode == 2 and "RDTL-U030" in done.stderr, done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_packages_that_are_not_there_are_named() -> None:
+    require_packages("msgpack", "websockets")
+    with pytest.raises(RdtlError, match="cannot be served without rdtl_absent") as caught:
+        require_packages("msgpack", "rdtl_absent")
+    assert "[train,serve]" in caught.value.problem.fix
 
 
 def test_the_command_and_a_kill_in_the_middle(tmp_path: Path) -> None:
@@ -300,3 +333,9 @@ def test_warm_up_leaves_answers_as_they_are() -> None:
     server.warm_up(policy, servers.INSTRUCTION)
     asked = Asked(small_policy.observation(1), "a", 1)
     assert np.array_equal(server.chunks(policy, [asked]), server.chunks(plain, [asked]))
+
+
+def test_a_sentence_without_words_is_no_warm_up(tmp_path: Path) -> None:
+    policy = loading.load(servers.policy_folder(tmp_path), 0)
+    with pytest.raises(UsageError, match="RDTL-E056"):
+        server.warm_up(policy, "")

@@ -82,7 +82,8 @@ class RemotePolicy:
         try:
             return self._connection.ask(message)
         except LostError as error:
-            raise self._broken(error, f"query {query}") from error
+            why = "the question is not repeated, because the answer could be another one"
+            raise self._broken(error, f"query {query}", why) from error
 
     def _ask_again(self, message: dict[str, Any]) -> dict[Any, Any]:
         for _ in range(REPEATS):
@@ -91,7 +92,8 @@ class RemotePolicy:
             except LostError as error:
                 lost = error
                 self._reopen()
-        raise self._broken(lost, f"{REPEATS} tries of query {message['query']}") from lost
+        why = f"it ended the connection at each of {REPEATS} tries"
+        raise self._broken(lost, f"query {message['query']}", why) from lost
 
     def _reopen(self) -> None:
         metadata = self._connection.open()
@@ -143,12 +145,12 @@ class RemotePolicy:
             fix="serve a policy for LIBERO: openpi's pi05_libero, or `rdtl serve`",
         )
 
-    def _broken(self, error: LostError, what: str) -> EpisodeError:
+    def _broken(self, error: LostError, what: str, why: str) -> EpisodeError:
         return EpisodeError(
             "RDTL-E051",
             "the connection to the policy server broke in the middle of an episode",
             where=f"{self._connection.uri}, episode {self._episode!r}, {what}: {error}",
-            why="the question is not repeated, because the answer could be another one",
+            why=why,
             fix="look into the server's log; the episode is tried again from its start",
         )
 

@@ -1,32 +1,25 @@
-"""The serving side: one port for openpi's clients, for our own evaluation and for probes."""
+"""The serving side: a policy, warm, behind one port for openpi's clients and our evaluation."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
-import itertools
-import json
 import signal
-import time
-import traceback
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from websockets.asyncio.server import Server as Listening
-from websockets.asyncio.server import ServerConnection, serve
-from websockets.exceptions import ConnectionClosed
-from websockets.http11 import Request as Handshake
-from websockets.http11 import Response
+from websockets.asyncio.server import serve
 
-from launcher.core.errors import RdtlError, UsageError
+from launcher.core.errors import UsageError
 from rdt.policy.rdt import RdtPolicy, Request
-from rdt.serve import codec, exact, openpi
-from rdt.serve.batcher import Answer, Batcher
+from rdt.serve import exact, openpi
+from rdt.serve.batcher import Batcher
+from rdt.serve.desk import Desk
 from rdt.serve.exact import Asked
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -70,6 +63,7 @@ def metadata(policy: RdtPolicy) -> dict[str, Any]:
         "seed": policy.seed,
         "dtype": str(like.dtype).removeprefix("torch."),
         "device": str(like.device),
+        "threads": torch.get_num_threads(),
     }
 
 
@@ -136,7 +130,7 @@ async def serving(
     working = asyncio.create_task(batcher.run())
     try:
         await batcher.in_thread(warm_up, policy, instruction)
-        desk = _Desk(batcher, metadata(policy), eats_joints(policy), door.token)
+        desk = Desk(batcher, metadata(policy), eats_joints(policy), door.token)
         async with await _listen(desk, door) as listening:
             yield address(listening), batcher
     finally:  # after the last handler, which may have waited for an answer
@@ -151,7 +145,7 @@ def address(listening: Listening) -> str:
     return f"ws://[{host}]:{port}" if ":" in host else f"ws://{host}:{port}"
 
 
-async def _listen(desk: _Desk, door: Door) -> Listening:
+async def _listen(desk: Desk, door: Door) -> Listening:
     try:
         return await serve(
             desk.serve,
@@ -180,84 +174,4 @@ def _open_to_all(host: str) -> UsageError:
         where=f"--host {host}",
         why="whoever reaches the port could use the machine",
         fix="--token-file FILE or --token-env NAME, or leave --host out and use an ssh tunnel",
-    )
-
-
-class _Desk:
-    """What happens on one port, connection by connection."""
-
-    def __init__(
-        self, batcher: Batcher, told: dict[str, Any], eats_joints: bool, token: str | None
-    ) -> None:
-        self._batcher, self._told = batcher, told
-        self._eats_joints, self._token = eats_joints, token
-        self._numbers = itertools.count()
-
-    def greet(self, connection: ServerConnection, handshake: Handshake) -> Response | None:
-        """Answer probes, and turn away whoever lacks the token."""
-        if handshake.path == "/healthz":
-            return connection.respond(HTTPStatus.OK, "OK\n")
-        given = handshake.headers.get("Authorization", "").encode()
-        if self._token and not hmac.compare_digest(given, f"Api-Key {self._token}".encode()):
-            return connection.respond(HTTPStatus.UNAUTHORIZED, "a token is needed (RDTL-E057)\n")
-        return None
-
-    async def serve(self, connection: ServerConnection) -> None:
-        """Metadata, then an answer to every request, in order."""
-        session = openpi.Session(f"connection-{next(self._numbers)}", self._eats_joints)
-        previous_ms = None
-        with contextlib.suppress(ConnectionClosed), self._batcher.client():
-            await connection.send(codec.pack(self._told))
-            async for data in connection:
-                began = time.monotonic()
-                await connection.send(await self._answer(data, session, previous_ms))
-                previous_ms = 1000 * (time.monotonic() - began)
-
-    async def _answer(
-        self, data: str | bytes, session: openpi.Session, previous_ms: float | None
-    ) -> str | bytes:
-        """The answer to one request; a text is an error."""
-        ours = False
-        try:
-            message = _message(data)
-            ours = exact.KEY in message
-            asked = exact.from_wire(message) if ours else session.read(message)
-            answer = await self._batcher.ask(asked)
-            if not ours:
-                session.answered(asked)
-            return codec.pack(_reply(answer, previous_ms))
-        except Exception as error:
-            known = error if isinstance(error, RdtlError) else _failed(error)
-            return json.dumps(known.to_dict()) if ours else str(known)
-
-
-def _message(data: str | bytes) -> dict[Any, Any]:
-    try:
-        message = codec.unpack(data) if isinstance(data, bytes) else None
-    except ValueError as error:
-        raise exact.refused("", None, f"openpi's msgpack ({error})") from error
-    if not isinstance(message, dict):
-        raise exact.refused("", message, "a map in a binary frame")
-    return message
-
-
-def _reply(answer: Answer, previous_ms: float | None) -> dict[str, Any]:
-    timing = {"infer_ms": 1000 * answer.infer_s, "batch": answer.mates}
-    if previous_ms is not None:
-        timing["prev_total_ms"] = previous_ms
-    return {
-        openpi.ACTIONS: answer.actions,
-        "server_timing": timing,
-        "policy_timing": {"infer_ms": timing["infer_ms"]},
-    }
-
-
-def _failed(error: Exception) -> RdtlError:
-    traceback.print_exception(error)  # into the server's log
-    return RdtlError(
-        "RDTL-E059",
-        f"the policy failed: {type(error).__name__}: {error}",
-        where="the policy server; its log has the traceback",
-        why="this request has no answer; others are not touched",
-        fix="look into the server's log",
     )

@@ -203,3 +203,14 @@ def test_a_client_needs_no_torch() -> None:
     """A simulator's process asks; torch would take 200 MB and seconds of each."""
     found = modules_after("import rdt.policy.remote")
     assert found & {"torch", "transformers", "mujoco", "h5py"} == set()
+
+
+def test_our_own_server_is_asked_again_but_not_for_ever() -> None:
+    with servers.foreign(lambda asked: None, {"protocol": "rdtl/1"}) as (uri, asked):
+        policy = opened(uri)
+        with pytest.raises(EpisodeError, match="RDTL-E051") as caught:
+            policy.chunk(servers.observation(1), 7)
+        policy.close()
+    assert "each of 3 tries" in caught.value.problem.why
+    assert [message["query"] for message in asked] == [7, 7, 7]
+    assert {message["episode"] for message in asked} == {KEY.text()}

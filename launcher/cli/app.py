@@ -29,6 +29,7 @@ from launcher.cli import (
     run,
     runs,
     runs_change,
+    serve,
     shell,
     train,
 )
@@ -52,6 +53,7 @@ app.command("pipeline")(pipeline.pipeline)
 app.command("shell")(shell.shell)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
+app.command("serve")(serve.serve)
 app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
 app.add_typer(checkpoint.app, name="checkpoint")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from launcher.core.errors import RdtlError
 from rdt.spec.record import EpisodeKey
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ class Observation:
     joint_pos: NDArray[np.float64]
     instruction: str
     previous: dict[str, NDArray[np.uint8]] | None = None
+
+
+class EpisodeError(RdtlError):
+    """The policy failed in this episode; another try, or another episode, may go well."""
 
 
 class Policy(Protocol):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from launcher.core.errors import RdtlError
-from rdt.policy.policy import Observation, Policy
+from rdt.policy.policy import EpisodeError, Observation, Policy
 from rdt.sim.libero import Simulator
 from rdt.spec.record import EpisodeKey
 
@@ -97,6 +97,8 @@ class _Asked:
         started = time.perf_counter()
         try:
             chunk = np.asarray(self._policy.chunk(observation, self.queries), np.float32)
+        except EpisodeError as error:
+            raise PolicyError(f"query {self.queries}: {error}") from error
         except RdtlError:  # says already what to do, and no other episode would fare better
             raise
         except Exception as error:

@@ -25,7 +25,7 @@ def test_help_lists_what_exists_and_nothing_else(tmp_path: Path) -> None:
     commands = {line.split()[0] for line in done.stdout.split("Commands:")[1].splitlines() if line}
     assert commands == {
         "checkpoint", "data", "demo", "doctor", "evaluate", "image", "pipeline", "report", "run",
-        "runs", "shell", "train",
+        "runs", "serve", "shell", "train",
     }  # fmt: skip
 
 

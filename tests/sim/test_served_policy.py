@@ -1,0 +1,61 @@
+"""The same episode with the policy here and behind a server: the same bits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rdt.policy.remote import open_policy
+from rdt.sim.episode import run_episode
+from rdt.sim.libero import Simulator
+from rdt.spec.record import EpisodeKey
+from tests.rdt import small_policy
+from tests.serve import servers
+
+pytestmark = [pytest.mark.sim, pytest.mark.train]
+KEY = EpisodeKey("rdt", "libero_object", 0, 30, 0)
+STEPS, HORIZON = 13, 4
+
+
+def episode(simulator: Simulator, policy: Any) -> Any:
+    """A short episode."""
+    simulator.task["max_steps"], before = STEPS, simulator.task["max_steps"]
+    try:
+        return run_episode(simulator, policy, KEY, HORIZON)
+    finally:
+        simulator.task["max_steps"] = before
+
+
+def test_an_episode_through_a_server_is_that_of_the_policy_itself(seeing: Simulator) -> None:
+    """Two moments, joints, raw pictures of 256 pixels; a batch of two with an empty place."""
+    torch.set_num_threads(1)
+    expected = episode(seeing, small_policy.policy(rows=2))
+    with servers.ours(small_policy.policy(rows=2)) as uri:
+        remote = open_policy(uri, patience_s=20)
+        found = episode(seeing, remote)
+        remote.close()
+    assert found.actions_sha256 == expected.actions_sha256
+    assert (found.queries, found.renders) == (expected.queries, expected.renders) == (4, 14)
+
+
+def test_an_openpi_server_drives_the_simulator(seeing: Simulator) -> None:
+    """It is sent what openpi's example sends: pictures turned by 180 degrees, then made smaller."""
+    actions = np.tile(np.array([0, 0, 0, 0, 0, 0, -1], np.float32), (10, 1))
+    with servers.foreign(lambda asked: {"actions": actions}) as (uri, asked):
+        remote = open_policy(uri, patience_s=20)
+        outcome = episode(seeing, remote)
+        remote.close()
+    assert len(asked) == outcome.queries == 4 and np.array_equal(outcome.actions, [actions[0]] * 13)
+    seeing.reset(KEY.init_state)
+    first = seeing.observation()
+    for name, key in (("agentview", "image"), ("eye_in_hand", "wrist_image")):
+        turned = Image.fromarray(np.ascontiguousarray(first.pictures[name][::-1, ::-1]))
+        smaller = np.asarray(turned.resize((224, 224), Image.Resampling.BILINEAR))
+        assert np.array_equal(asked[0][f"observation/{key}"], smaller)
+    assert np.array_equal(asked[0]["observation/state"][:3], first.eef_pos)
+    assert np.array_equal(asked[0]["observation/state"][6:], first.gripper_qpos)
+    assert asked[0]["prompt"] == "pick up the alphabet soup and place it in the basket"

@@ -10,11 +10,13 @@ from typing import Any
 from launcher.core.errors import UsageError
 from launcher.report import charts, evidence, sources
 from launcher.report.aggregate import Report
+from rdt.spec.record import EpisodeKey
 
 TEMPLATE = "report.html.j2"
 MARKS = {
     "success": "●",
     "fail": "×",
+    "timeout": "!",
     "env_error": "!",
     "policy_error": "!",
     "missing": "·",
@@ -26,6 +28,7 @@ GRID_COLUMNS = 25
 class GridBlock:
     """Up to 25 initial states side by side; per policy and state the statuses of its trials."""
 
+    task: str
     init_states: range
     rows: list[tuple[str, list[list[str]]]]
 
@@ -76,7 +79,7 @@ def _context(report: Report) -> dict[str, Any]:
         "when": sources.when(report.run),
         "grid": grid(report),
         "marks": MARKS,
-        "failed": [r for r in report.records if r.error],
+        "failed": report.errors(),
         "videos": {
             "success": [v for v in videos if v.status == "success"],
             "failure": [v for v in videos if v.status != "success"],
@@ -89,26 +92,27 @@ def _context(report: Report) -> dict[str, Any]:
 
 
 def grid(report: Report) -> list[GridBlock]:
-    """Every planned episode: blocks of initial states, rows of policies, trials in each cell."""
-    evaluate = report.config["evaluate"]
-    first, end = evaluate["init_states"]
+    """Every planned episode: per task blocks of initial states, rows of policies, trials."""
+    planned = report.episodes.planned
+    statuses = {policy: report.statuses(policy) for policy in planned.policies}
     blocks = []
-    for start in range(first, end, GRID_COLUMNS):
-        states = range(start, min(end, start + GRID_COLUMNS))
-        blocks.append(
-            GridBlock(
-                states,
-                [
-                    (row.policy, _cells(report.statuses(row.policy), states, evaluate["trials"]))
-                    for row in report.rows
-                ],
-            )
-        )
+    for suite, task_id in planned.tasks:
+        for start in range(0, len(planned.init_states), GRID_COLUMNS):
+            states = planned.init_states[start : start + GRID_COLUMNS]
+            rows = [
+                (policy, [_cell(own, policy, suite, task_id, s, planned.trials) for s in states])
+                for policy, own in statuses.items()
+            ]
+            blocks.append(GridBlock(f"{suite} {task_id}", states, rows))
     return blocks
 
 
-def _cells(statuses: dict[tuple[int, int], str], states: range, trials: int) -> list[list[str]]:
-    return [[statuses.get((s, trial), "missing") for trial in range(trials)] for s in states]
+def _cell(
+    statuses: dict[EpisodeKey, str], policy: str, suite: str, task_id: int, state: int, trials: int
+) -> list[str]:
+    """Statuses of the trials of one initial state."""
+    keys = (EpisodeKey(policy, suite, task_id, state, trial) for trial in range(trials))
+    return [statuses.get(key, "missing") for key in keys]
 
 
 def protocol_lines(report: Report) -> list[tuple[str, str]]:
@@ -127,5 +131,4 @@ def _tie(sentence: str) -> str:
 
 def _same_fixtures(report: Report) -> bool:
     """Whether fixture positions were recorded and agree at every initial state."""
-    recorded = any(r.fixtures_sha256 for r in report.records)
-    return recorded and not evidence.different_fixtures(report)
+    return any(report.episodes.fixtures) and not report.episodes.odd

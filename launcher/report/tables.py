@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from launcher.report import evidence
+from launcher.report import averages, evidence
 from launcher.report.aggregate import Report, Row
 
 
@@ -22,10 +22,8 @@ class Table:
 def summary(report: Report) -> Table:
     """Policy, count, rate, interval and steps; errors and missing only when there are any."""
     extra = [name for name in ("errors", "missing") if any(getattr(r, name) for r in report.rows)]
-    task = report.config["task"]
     return Table(
-        title=f"{report.protocol.suite} task {task['task_id']}, protocol "
-        f"{report.protocol.fingerprint()}",
+        title=f"{report.protocol.suite} {_tasks(report)}, protocol {report.protocol.fingerprint()}",
         columns=("policy", "successes", "rate %", "95 % interval", "mean steps", *extra),
         rows=tuple(_cells(row, extra) for row in report.rows),
         sentences=(
@@ -34,6 +32,11 @@ def summary(report: Report) -> Table:
             *evidence.comparisons(report),
         ),
     )
+
+
+def _tasks(report: Report) -> str:
+    tasks = report.episodes.planned.tasks
+    return f"task {tasks[0][1]}" if len(tasks) == 1 else f"{len(tasks)} tasks"
 
 
 def document(report: Report) -> dict[str, Any]:
@@ -51,6 +54,10 @@ def document(report: Report) -> dict[str, Any]:
             }
             for row in report.rows
         ],
+        "tasks": [
+            {**vars(row), "rate": row.rate, "interval": row.interval} for row in report.tasks
+        ],
+        "averages": [vars(average) for average in averages.of(report.tasks)],
         "sentences": list(summary(report).sentences),
         "files": [str(path) for path in sorted(report.run.report.glob("*.*")) if path.is_file()],
     }

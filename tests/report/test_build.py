@@ -61,9 +61,10 @@ def test_build_writes_three_whole_files(tmp_path: Path) -> None:
     run = runs.full_run(tmp_path, video=False)
     report = launcher.report.build(run.root)
     assert sorted(p.name for p in run.report.iterdir()) == [
-        "episodes.csv", "index.html", "summary.csv",
+        "episodes.csv", "eval_info.json", "index.html", "summary.csv", "tasks.csv",
+        "vla_eval.json",
     ]  # fmt: skip
-    assert len(read_csv(run.report / "episodes.csv")) == len(report.records) == 79
+    assert len(read_csv(run.report / "episodes.csv")) == len(list(report.records())) == 79
 
 
 def test_the_summary_has_counts_rates_and_protocol(tmp_path: Path) -> None:
@@ -176,7 +177,8 @@ def test_without_jinja2_the_tables_are_written_and_the_error_says_how_to_go_on(
         launcher.report.build(run.root)
     assert caught.value.problem.code == "RDTL-U015"
     assert "rdt-launcher[report]" in caught.value.problem.fix
-    assert sorted(p.name for p in run.report.iterdir()) == ["episodes.csv", "summary.csv"]
+    assert not (run.report / "index.html").exists()
+    assert len(list(run.report.iterdir())) == 5
 
 
 def test_importing_the_report_imports_no_template_engine() -> None:

@@ -1,0 +1,257 @@
+"""Reads any number of shard files into a few numbers per planned episode.
+
+A shard file is append-only: ``part-*.jsonl`` (:meth:`rdt.spec.record.Record.line`) or
+``part-*.csv`` (like ``episodes.csv``). A line counts only with its newline; an episode
+counts once, whichever files repeat it: the first line that is no error, else the last
+error. Memory does not grow with the number or size of the files.
+
+Lines repeat themselves (policy, task, outcome, initial state take few values), so what a
+piece of a line means is worked out once and then looked up.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import accumulate
+from operator import add
+from pathlib import Path
+from typing import Any, TypeVar
+
+from launcher.report.layouts import CSV, JSON, STATUSES, Layout
+from launcher.report.planned import Planned
+from rdt.spec import protocol as protocols
+from rdt.spec.record import Record
+
+FINISHED = 2
+"""Statuses up to this place ended the episode; later ones are errors."""
+BLOCK = 1 << 18
+NOWHERE = -(1 << 60)
+EXPECTED = (protocols.FILE, "actions")
+PIECES = ("who", "what", "outcome", "wall_s", "policy_s", "protocol", "checkpoint", "fixtures")
+
+Value = TypeVar("Value")
+Row = tuple[int, tuple[int, int], float, float, int, int, bytes, int]
+"""Number of the episode (negative: not planned), status and steps, seconds, seconds of the
+policy, places of protocol and checkpoint in their lists, fixture digest, place of the line."""
+
+
+class Unreadable(Exception):
+    """A whole line that is no record: file, line number, reason."""
+
+
+@dataclass
+class Episodes:
+    """One number per planned episode in each column; ``status`` indexes STATUSES.
+
+    ``place`` is the file and the line that count, 32 bits each; ``origin`` the protocol and
+    the checkpoint as places in their lists, 16 bits each. ``fixtures`` holds a digest by task
+    and initial state, ``odd`` the places in it at which two episodes disagree.
+    """
+
+    planned: Planned
+    status: bytearray
+    steps: array[int]
+    wall_s: array[float]
+    policy_s: array[float]
+    origin: array[int]
+    place: array[int]
+    fixtures: list[bytes]
+    odd: set[int] = field(default_factory=set)
+    task_names: dict[tuple[str, int], str] = field(default_factory=dict)
+    protocols: list[str] = field(default_factory=list)
+    checkpoints: list[str] = field(default_factory=list)
+    files: list[tuple[Path, Layout]] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
+    torn: list[str] = field(default_factory=list)
+    duplicates: int = 0
+    unplanned: int = 0
+
+    def recorded(self) -> Iterator[int]:
+        """Numbers of the episodes that have a line, in order."""
+        return (number for number, status in enumerate(self.status) if status)
+
+    def records(self, numbers: Iterable[int]) -> Iterator[Record]:
+        """The lines of recorded episodes, read again from their files."""
+        offsets: dict[int, list[int]] = {}
+        for number in numbers:
+            file, line = self.place[number] >> 32, self.place[number] & 0xFFFFFFFF
+            path, layout = self.files[file]
+            if file not in offsets:
+                lengths = map(len, path.read_bytes().split(b"\n"))
+                offsets[file] = list(accumulate((n + 1 for n in lengths), initial=0))
+            with path.open("rb") as handle:
+                handle.seek(offsets[file][line])
+                try:
+                    yield layout.parse(handle.readline().removesuffix(b"\n"))
+                except (ValueError, TypeError) as error:
+                    raise Unreadable(path, line + 1, error) from error
+
+    def differing_fixtures(self) -> list[tuple[str, int, int]]:
+        """(suite, task, initial state) at which two episodes began with different fixtures."""
+        tasks, states = self.planned.tasks, self.planned.init_states
+        return [(*tasks[i // len(states)], states[i % len(states)]) for i in sorted(self.odd)]
+
+
+def scan(folder: Path, planned: Planned) -> Episodes:
+    """Count the shard files of ``folder`` in name order; an absent folder counts nothing.
+
+    Raises :class:`Unreadable` for a line with newline that is no record.
+    """
+    n, states = len(planned), len(planned.tasks) * len(planned.init_states)
+    four, eight = bytes(4 * n), bytes(8 * n)
+    episodes = Episodes(
+        planned, bytearray(n), array("I", four), array("d", eight), array("d", eight),
+        array("I", four), array("Q", eight), [b""] * states,
+    )  # fmt: skip
+    readers = {layout.header: _Reader(episodes, layout) for layout in (JSON, CSV)}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.name.startswith(".") or path.name in EXPECTED:
+            continue  # a file that is being published, or that stands here by right
+        if (layout := _layout(path)) is None:
+            episodes.foreign.append(path.name)
+        else:
+            readers[layout.header].read(path)
+    return episodes
+
+
+def _layout(path: Path) -> Layout | None:
+    """How the lines of this file are built; None when it is no shard file."""
+    if not path.name.startswith("part-") or not path.is_file():
+        return None
+    if path.suffix == ".jsonl":
+        return JSON
+    if path.suffix != ".csv":
+        return None
+    with path.open("rb") as handle:
+        return CSV if handle.readline() == CSV.header else None
+
+
+class _Known(dict[bytes, Value]):
+    """What pieces mean, worked out at the first look."""
+
+    def __init__(self, meaning: Callable[[bytes], Value]) -> None:
+        super().__init__()
+        self._meaning = meaning
+
+    def __missing__(self, piece: bytes) -> Value:
+        self[piece] = value = self._meaning(piece)
+        return value
+
+
+class _Reader:
+    """Adds the lines of files of one layout to the columns."""
+
+    def __init__(self, episodes: Episodes, layout: Layout) -> None:
+        self._episodes = episodes
+        self._layout = layout
+        self._order = [layout.pattern.groupindex[name] - 1 for name in PIECES]
+        self._who = _Known(lambda piece: self._number(layout.fields(piece, "who")))
+        self._what = _Known(lambda piece: self._number(layout.fields(piece, "what")))
+        self._outcome = _Known(lambda piece: _outcome(layout.fields(piece, "outcome")))
+        self._protocol = _Known(lambda piece: _place(episodes.protocols, layout.text(piece)))
+        self._checkpoint = _Known(lambda piece: _place(episodes.checkpoints, layout.text(piece)))
+
+    def read(self, path: Path) -> None:
+        """Count every whole line of a file; report a torn last one."""
+        episodes, place = self._episodes, len(self._episodes.files) << 32
+        episodes.files.append((path, self._layout))
+        with path.open("rb") as handle:
+            place += bool(self._layout.header and handle.readline())
+            rest = b""
+            while block := handle.read(BLOCK):
+                lines, newline, rest = (rest + block).rpartition(b"\n")
+                if newline:
+                    self._add(self._rows(lines + newline, place, path))
+                    place += lines.count(b"\n") + 1
+        if rest:
+            episodes.torn.append(path.name)
+
+    def _rows(self, lines: bytes, place: int, path: Path) -> Iterable[Row]:
+        """What whole lines say; ``place`` is that of the first."""
+        found = self._layout.pattern.findall(lines)
+        if len(found) == lines.count(b"\n"):
+            try:
+                return self._usual(found, place)
+            except (ValueError, TypeError, OverflowError):
+                pass  # one of these lines is no record: the other way finds out which
+        return self._single(lines, place, path)
+
+    def _usual(self, found: list[tuple[bytes, ...]], place: int) -> Iterable[Row]:
+        """Rows of lines that the pattern fits, a column at a time."""
+        columns = list(zip(*found, strict=True))
+        who, what, outcome, wall_s, policy_s, protocol, checkpoint, fixtures = (
+            columns[index] for index in self._order
+        )
+        return zip(
+            list(map(add, map(self._who.__getitem__, who), map(self._what.__getitem__, what))),
+            list(map(self._outcome.__getitem__, outcome)),
+            list(map(float, wall_s)),
+            list(map(float, policy_s)),
+            list(map(self._protocol.__getitem__, protocol)),
+            list(map(self._checkpoint.__getitem__, checkpoint)),
+            fixtures,
+            range(place, place + len(found)),
+            strict=True,
+        )
+
+    def _single(self, lines: bytes, place: int, path: Path) -> Iterable[Row]:
+        """Rows of any lines, each parsed in full; raises Unreadable."""
+        episodes = self._episodes
+        for at, line in enumerate(lines.split(b"\n")[:-1], place):
+            if not line:
+                continue
+            try:
+                r = self._layout.parse(line)
+                number = self._number(vars(r))
+            except (ValueError, TypeError) as error:
+                raise Unreadable(path, (at & 0xFFFFFFFF) + 1, error) from error
+            yield (
+                number, _outcome(vars(r)), r.wall_s, r.policy_s,
+                _place(episodes.protocols, r.protocol), _place(episodes.checkpoints, r.checkpoint),
+                r.fixtures_sha256.encode(), at,
+            )  # fmt: skip
+
+    def _add(self, rows: Iterable[Row]) -> None:
+        """Count rows that are planned and new."""
+        e = self._episodes
+        status, steps, wall_s, policy_s = e.status, e.steps, e.wall_s, e.policy_s
+        origin, place, fixtures = e.origin, e.place, e.fixtures
+        trials, states = e.planned.trials, len(fixtures)
+        for number, (kind, length), seconds, thought, protocol, checkpoint, digest, at in rows:
+            if number < 0:
+                e.unplanned += 1
+                continue
+            if old := status[number]:
+                e.duplicates += 1
+                if old <= FINISHED:
+                    continue
+            status[number], steps[number] = kind, length
+            wall_s[number], policy_s[number] = seconds, thought
+            origin[number], place[number] = protocol << 16 | checkpoint, at
+            if digest:
+                state = number // trials % states
+                if fixtures[state] != digest:
+                    if fixtures[state]:
+                        e.odd.add(state)
+                    fixtures[state] = fixtures[state] or digest
+
+    def _number(self, values: dict[str, Any]) -> int:
+        """What some fields of a key add to the number of its episode; negative: not planned."""
+        if "task_name" in values:
+            task = values["suite"], values["task_id"]
+            self._episodes.task_names.setdefault(task, values["task_name"])
+        part = self._episodes.planned.part(values)
+        return NOWHERE if part is None else part
+
+
+def _outcome(values: dict[str, Any]) -> tuple[int, int]:
+    return STATUSES.index(values["status"]), values["steps"]
+
+
+def _place(known: list[str], text: str) -> int:
+    """Place of ``text`` in a list that grows."""
+    if text not in known:
+        known.append(text)
+    return known.index(text)

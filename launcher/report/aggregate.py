@@ -14,7 +14,7 @@ from math import fsum
 from typing import Any
 
 from launcher.core.runs import RunDir
-from launcher.report import planned, reading, shards
+from launcher.report import planned, reading
 from launcher.report.intervals import Interval, wilson
 from launcher.report.layouts import STATUSES
 from launcher.report.shards import FINISHED, Episodes

@@ -88,10 +88,21 @@ def comparisons(report: Report) -> list[str]:
     return [sentence for sentence in found if sentence]
 
 
+def tasks_text(report: Report) -> str:
+    """Which tasks: ``task 3`` or ``10 tasks``."""
+    tasks = report.episodes.planned.tasks
+    return f"task {tasks[0][1]}" if len(tasks) == 1 else f"{len(tasks)} tasks"
+
+
 def scope(report: Report) -> str:
     """How far the number reaches, by its count of episodes."""
     row = main_row(report)
     planned = row.episodes + row.errors + row.missing
+    if len(report.episodes.planned.tasks) > 1:
+        return (
+            f"These are {tasks_text(report)} with {planned} planned episodes a policy. A published "
+            "LIBERO number stands for a whole suite: 10 tasks with 50 initial states each."
+        )
     return (
         f"This is one task with {planned} planned episodes a policy. A published LIBERO number "
         "stands for a whole suite: 10 tasks with 50 initial states each, 500 episodes."

@@ -40,7 +40,7 @@ _CSV = r"""^(?P<who>N,N,N,N),(?P<what>N,N),(?P<outcome>N,N),N,N,(?P<wall_s>N),(?
 def _pattern(text: str, **parts: str) -> re.Pattern[bytes]:
     text = text.replace("\\\n", "")
     for name, part in parts.items():
-        text = re.sub(rf"\b{name}\b", lambda _, part=part: part, text)
+        text = re.sub(rf"\b{name}\b", part.replace("\\", r"\\"), text)
     return re.compile(text.encode(), re.MULTILINE)
 
 
@@ -109,7 +109,7 @@ def _possible(kind: Callable[[str], Any], value: Any) -> bool:
 
 
 def guarded(text: str) -> str:
-    """``text`` as a cell: spreadsheets run what begins like a formula; an apostrophe prevents it."""
+    """``text`` as a cell: an apostrophe keeps spreadsheets from running it as a formula."""
     return "'" + text if text.lstrip().startswith(FORMULA_STARTS) else text
 
 

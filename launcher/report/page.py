@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from launcher.core.errors import UsageError
-from launcher.report import charts, evidence, sources
-from launcher.report.aggregate import Report
+from launcher.report import averages, charts, evidence, sources
+from launcher.report.aggregate import Report, Row
 from rdt.spec.record import EpisodeKey
 
 TEMPLATE = "report.html.j2"
@@ -34,7 +35,26 @@ class GridBlock:
 
 
 def render(report: Report) -> str:
-    """The page as HTML text; everything from outside is escaped by the template engine.
+    """The page of one run as HTML text; everything from outside is escaped by the engine.
+
+    Raises UsageError RDTL-U015 when jinja2 is not installed.
+    """
+    main = evidence.main_row(report)
+    loss = sources.loss(report.run)
+    successes = report.lengths(main.policy, "success")
+    pictures = {
+        "curve": charts.loss_curve(loss.points) if loss and len(loss.points) > 1 else None,
+        "bars": charts.bars(report.rows, main.policy),
+        "lengths": charts.lengths(successes, report.protocol.max_steps) if successes else None,
+        "phases": charts.phases(report.rows),
+    }
+    return fill(TEMPLATE, pictures, {**_context(report), "loss": loss}, report.run.root)
+
+
+def fill(
+    template: str, pictures: Mapping[str, str | None], values: Mapping[str, Any], run: Path
+) -> str:
+    """A template with ``values``, which are escaped, and ``pictures``, which are SVG of ours.
 
     Raises UsageError RDTL-U015 when jinja2 is not installed.
     """
@@ -46,8 +66,8 @@ def render(report: Report) -> str:
             "RDTL-U015",
             "the page cannot be written: jinja2 is not installed",
             where=f"{error}",
-            why="episodes.csv and summary.csv are written and complete; only index.html is not",
-            fix="pip install 'rdt-launcher[report]', then rdtl report " + str(report.run.root),
+            why="the tables are written and complete; only the page is not",
+            fix=f"pip install 'rdt-launcher[report]', then rdtl report {run}",
         ) from error
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -57,14 +77,8 @@ def render(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters["tie"] = _tie
-    loss = sources.loss(report.run)
-    curve = charts.loss_curve(loss.points) if loss and len(loss.points) > 1 else None
-    return environment.get_template(TEMPLATE).render(
-        **_context(report),
-        loss=loss,
-        curve=Markup(curve) if curve else None,
-        bars=Markup(charts.bars(report.rows, evidence.main_row(report).policy)),
-    )
+    svg = {name: picture and Markup(picture) for name, picture in pictures.items()}
+    return environment.get_template(template).render(**values, **svg)
 
 
 def _context(report: Report) -> dict[str, Any]:
@@ -78,6 +92,10 @@ def _context(report: Report) -> dict[str, Any]:
         "instruction": report.task_name.replace("_", " "),
         "when": sources.when(report.run),
         "grid": grid(report),
+        "heat": heat({p: [r for r in report.tasks if r.policy == p] for p in report.policies})
+        if len(report.episodes.planned.tasks) > 1
+        else None,
+        "tasks": evidence.tasks_text(report),
         "marks": MARKS,
         "failed": report.errors(),
         "videos": {
@@ -113,6 +131,28 @@ def _cell(
     """Statuses of the trials of one initial state."""
     keys = (EpisodeKey(policy, suite, task_id, state, trial) for trial in range(trials))
     return [statuses.get(key, "missing") for key in keys]
+
+
+@dataclass(frozen=True)
+class Heat:
+    """Success rates: a row per task (and suite average), a column per run or policy."""
+
+    columns: list[str]
+    rows: list[tuple[str, list[float | None]]]
+
+
+def heat(columns: Mapping[str, Sequence[Row]]) -> Heat:
+    """Rates by task of each column's rows, the averages of suites below."""
+    tasks = dict.fromkeys((row.suite, row.task_id) for rows in columns.values() for row in rows)
+    rates = [{(row.suite, row.task_id): row.rate for row in rows} for rows in columns.values()]
+    means = [{a.suite: a.rate for a in averages.of(rows)} for rows in columns.values()]
+    lines = [
+        (f"{suite} {task_id}", [own.get((suite, task_id)) for own in rates])
+        for suite, task_id in tasks
+    ]
+    suites = dict.fromkeys(suite for own in means for suite in own)
+    lines += [(f"{suite} AVG", [own.get(suite) for own in means]) for suite in suites]
+    return Heat(list(columns), lines)
 
 
 def protocol_lines(report: Report) -> list[tuple[str, str]]:

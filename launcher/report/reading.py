@@ -42,7 +42,7 @@ def episodes(run: RunDir, planned: Planned) -> Episodes:
     """The shard files of ``run`` counted; RdtlError RDTL-E030 names an unreadable line."""
     try:
         return shards.scan(run.records, planned)
-    except shards.Unreadable as error:
+    except shards.UnreadableError as error:
         path, number, reason = error.args
         kind = "no JSON" if isinstance(reason, json.JSONDecodeError) else "no record"
         raise RdtlError(

@@ -37,7 +37,7 @@ Row = tuple[int, tuple[int, int], float, float, int, int, bytes, int]
 policy, places of protocol and checkpoint in their lists, fixture digest, place of the line."""
 
 
-class Unreadable(Exception):
+class UnreadableError(Exception):
     """A whole line that is no record: file, line number, reason."""
 
 
@@ -86,7 +86,7 @@ class Episodes:
                 try:
                     yield layout.parse(handle.readline().removesuffix(b"\n"))
                 except (ValueError, TypeError) as error:
-                    raise Unreadable(path, line + 1, error) from error
+                    raise UnreadableError(path, line + 1, error) from error
 
     def differing_fixtures(self) -> list[tuple[str, int, int]]:
         """(suite, task, initial state) at which two episodes began with different fixtures."""
@@ -97,7 +97,7 @@ class Episodes:
 def scan(folder: Path, planned: Planned) -> Episodes:
     """Count the shard files of ``folder`` in name order; an absent folder counts nothing.
 
-    Raises :class:`Unreadable` for a line with newline that is no record.
+    Raises :class:`UnreadableError` for a line with newline that is no record.
     """
     n, states = len(planned), len(planned.tasks) * len(planned.init_states)
     four, eight = bytes(4 * n), bytes(8 * n)
@@ -197,7 +197,7 @@ class _Reader:
         )
 
     def _single(self, lines: bytes, place: int, path: Path) -> Iterable[Row]:
-        """Rows of any lines, each parsed in full; raises Unreadable."""
+        """Rows of any lines, each parsed in full; raises UnreadableError."""
         episodes = self._episodes
         for at, line in enumerate(lines.split(b"\n")[:-1], place):
             if not line:
@@ -206,7 +206,7 @@ class _Reader:
                 r = self._layout.parse(line)
                 number = self._number(vars(r))
             except (ValueError, TypeError) as error:
-                raise Unreadable(path, (at & 0xFFFFFFFF) + 1, error) from error
+                raise UnreadableError(path, (at & 0xFFFFFFFF) + 1, error) from error
             yield (
                 number, _outcome(vars(r)), r.wall_s, r.policy_s,
                 _place(episodes.protocols, r.protocol), _place(episodes.checkpoints, r.checkpoint),

@@ -23,7 +23,7 @@ def summary(report: Report) -> Table:
     """Policy, count, rate, interval and steps; errors and missing only when there are any."""
     extra = [name for name in ("errors", "missing") if any(getattr(r, name) for r in report.rows)]
     return Table(
-        title=f"{report.protocol.suite} {_tasks(report)}, protocol {report.protocol.fingerprint()}",
+        title=f"{report.protocol.suite} {evidence.tasks_text(report)}, protocol {report.protocol.fingerprint()}",
         columns=("policy", "successes", "rate %", "95 % interval", "mean steps", *extra),
         rows=tuple(_cells(row, extra) for row in report.rows),
         sentences=(
@@ -32,11 +32,6 @@ def summary(report: Report) -> Table:
             *evidence.comparisons(report),
         ),
     )
-
-
-def _tasks(report: Report) -> str:
-    tasks = report.episodes.planned.tasks
-    return f"task {tasks[0][1]}" if len(tasks) == 1 else f"{len(tasks)} tasks"
 
 
 def document(report: Report) -> dict[str, Any]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from launcher.core import files
 from launcher.core.runs import RunDir
 from launcher.report.aggregate import Report, load
+from launcher.report.compare import Pair
 
-__all__ = ["Report", "build", "load"]
+__all__ = ["Report", "build", "build_comparison", "load"]
 
 
 def build(run_root: Path) -> Report:
@@ -28,3 +30,12 @@ def build(run_root: Path) -> Report:
     files.write_json(report.run.report / "vla_eval.json", exports.vla_eval(report, policy))
     files.write_text(report.run.report / "index.html", page.render(report))
     return report
+
+
+def build_comparison(pairs: Sequence[Pair]) -> Path:
+    """Write FIRST/report/comparison.html; raises UsageError RDTL-U015 without jinja2."""
+    from launcher.report import comparison_page
+
+    path = pairs[0].first.run.report / "comparison.html"
+    files.write_text(path, comparison_page.render(pairs))
+    return path

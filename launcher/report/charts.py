@@ -22,7 +22,8 @@ def bars(rows: Sequence[Row], main: str, names: Sequence[str] = ()) -> str:
 
     ``names`` are the labels; without them the policies.
     """
-    left, right, top, pitch = 204 if names else 84, 650, 8, 42
+    above = bool(names)  # names of runs are too long to stand beside the bar on a phone
+    left, right, top, pitch = 24 if above else 84, 650, 8, 62 if above else 42
     names = names or [row.policy for row in rows]
     bottom = top + pitch * len(rows)
     parts = [
@@ -31,8 +32,11 @@ def bars(rows: Sequence[Row], main: str, names: Sequence[str] = ()) -> str:
         for tick in (0, 25, 50, 75, 100)
     ]
     for number, (name, row) in enumerate(zip(names, rows, strict=True)):
-        y = top + pitch * number + pitch / 2
-        parts.append(_text(left - 10, y + 5, name, "label end"))
+        y = top + pitch * number + (45 if above else pitch / 2)
+        if above:
+            parts.append(_text(left, y - 18, name, "label"))
+        else:
+            parts.append(_text(left - 10, y + 5, name, "label end"))
         parts.append(_text(right + 14, y + 5, f"{row.successes}/{row.episodes}", "label"))
         parts.append(_bar(row, y, left, right, "bar main" if row.policy == main else "bar"))
     about = "; ".join(
@@ -58,23 +62,28 @@ def _bar(row: Row, y: float, left: float, right: float, kind: str) -> str:
 
 def differences(pairs: Sequence[tuple[str, float, Interval]]) -> str:
     """Each named difference of rates, in [-1, 1], with its interval around a line at zero."""
-    left, right, top, pitch = 204, 650, 8, 42
+    left, right, top, pitch = 24, 650, 8, 62
     bottom = top + pitch * len(pairs)
-    reach = max(0.1, *(abs(bound) for _, _, interval in pairs for bound in interval))
+    widest = max(abs(bound) for _, _, interval in pairs for bound in interval)
+    reach = next(r for r in (0.1, 0.2, 0.4, 0.6, 0.8, 1.0) if r >= widest)
     parts = []
     for tick in (-1, -0.5, 0, 0.5, 1):
         x = _scale(tick, -1, 1, left, right)
         parts.append(_line(x, top, x, bottom, "axis" if tick == 0 else "grid"))
-        parts.append(_text(x, bottom + 18, f"{100 * reach * tick:+.0f}", "tick middle"))
+        parts.append(_text(x, bottom + 18, _points(reach * tick), "tick middle"))
     for number, (name, value, interval) in enumerate(pairs):
-        y = top + pitch * number + pitch / 2
+        y = top + pitch * number + 42
         at, low, high = (_scale(v, -reach, reach, left, right) for v in (value, *interval))
-        parts.append(_text(left - 10, y + 5, name, "label end"))
+        parts.append(_text(left, y - 18, name, "label"))
         parts.append(_line(low, y, high, y, "whisker"))
         parts.append(f'<circle class="bar main" cx="{at:.1f}" cy="{y:g}" r="6"/>')
-        parts.append(_text(right + 14, y + 5, f"{100 * value:+.1f}", "label"))
-    about = "; ".join(f"{name} {100 * value:+.1f} points" for name, value, _ in pairs)
+        parts.append(_text(right + 14, y + 5, _points(value), "label"))
+    about = "; ".join(f"{name} {_points(value)} points" for name, value, _ in pairs)
     return _svg(bottom + 28, f"Difference of success rates: {about}", parts)
+
+
+def _points(difference: float) -> str:
+    return f"{100 * difference:+.0f}".replace("-", "−") if round(100 * difference) else "0"
 
 
 def lengths(steps: Sequence[int], limit: int) -> str:
@@ -101,7 +110,7 @@ def phases(rows: Sequence[Row]) -> str:
     """Mean seconds of an episode per policy: in the policy, and in simulator and rendering."""
     timed = [r for r in rows if r.mean_wall_s is not None and r.mean_policy_s is not None]
     longest = max((r.mean_wall_s or 0 for r in timed), default=0) or 1
-    left, right, top, pitch = 84, 600, 8, 34
+    left, right, top, pitch = 84, 530, 8, 34
     parts = []
     for number, row in enumerate(timed):
         wall, thought = row.mean_wall_s or 0.0, row.mean_policy_s or 0.0

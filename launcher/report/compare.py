@@ -164,13 +164,18 @@ def caveats(pair: Pair) -> list[str]:
     found, c = [], pair.errors_as_failures
     if pair.other_scene:
         found.append(
-            f"RDTL-E004: {pair.other_scene} pairs of {pair.first.name} and {pair.second.name} "
+            f"RDTL-E004: {_pairs(pair.other_scene)} of {pair.first.name} and {pair.second.name} "
             "began with different fixtures and were left out."
         )
-    if c.pairs > pair.finished.pairs:
+    if lost := c.pairs - pair.finished.pairs:
         found.append(
-            f"{c.pairs - pair.finished.pairs} pairs of {pair.first.name} and {pair.second.name} "
-            "hold an error of the harness or the policy program and were left out; with errors as "
+            f"{_pairs(lost)} of {pair.first.name} and "
+            f"{pair.second.name} left out for an error of the harness or the policy program; with "
+            "errors as "
             f"failures the difference is {points(c.difference)} points ({evidence.p_text(c.p)})."
         )
     return found
+
+
+def _pairs(count: int) -> str:
+    return "1 pair" if count == 1 else f"{count} pairs"

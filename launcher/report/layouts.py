@@ -24,16 +24,16 @@ TYPES: dict[str, Callable[[str], Any]] = {
 STATUSES = ("missing", "success", "fail", *records.ERRORS)
 FORMULA_STARTS = ("=", "+", "-", "@")
 
-# TEXT, ERROR and N are replaced below. JSON's keys are sorted, a CSV's columns are a record's.
-_JSON = r"""^\{"actions_sha256": TEXT, "attempt": N, "checkpoint": (?P<checkpoint>TEXT), \
+# TEXT, ERROR, INT and N are replaced below. JSON's keys are sorted, a CSV's columns are a record's.
+_JSON = r"""^\{"actions_sha256": TEXT, "attempt": INT, "checkpoint": (?P<checkpoint>TEXT), \
 "error": ERROR, "fixtures_sha256": "(?P<fixtures>[^"\\]*)", "host": TEXT, \
 (?P<who>"init_state": N, "policy": TEXT), "policy_s": (?P<policy_s>N), \
-"protocol": (?P<protocol>TEXT), "queries": N, "renders": N, "shard": N, \
+"protocol": (?P<protocol>TEXT), "queries": INT, "renders": INT, "shard": INT, \
 (?P<outcome>"status": TEXT, "steps": N), \
 (?P<what>"suite": TEXT, "task_id": N, "task_name": TEXT, "trial": N), "wall_s": (?P<wall_s>N)\}
 """
-_CSV = r"""^(?P<who>N,N,N,N),(?P<what>N,N),(?P<outcome>N,N),N,N,(?P<wall_s>N),(?P<policy_s>N),\
-(?P<protocol>N),(?P<checkpoint>N),N,(?P<fixtures>N),N,N,N,ERROR
+_CSV = r"""^(?P<who>N,N,N,N),(?P<what>N,N),(?P<outcome>N,N),INT,INT,(?P<wall_s>N),(?P<policy_s>N),\
+(?P<protocol>N),(?P<checkpoint>N),N,(?P<fixtures>N),INT,INT,N,ERROR
 """
 
 
@@ -78,13 +78,17 @@ class Layout:
 JSON = Layout(
     header=b"",
     pattern=_pattern(
-        _JSON, TEXT=r'"[^"\\\n]*"', ERROR=r'"[^"\\\n]*(?:\\.[^"\\\n]*)*"', N=r'[^,}"\n]+'
+        _JSON,
+        TEXT=r'"[^"\\\n]*"',
+        ERROR=r'"[^"\\\n]*(?:\\.[^"\\\n]*)*"',
+        N=r'[^,}"\n]+',
+        INT=r"\d+",
     ),
     names={},
 )
 CSV = Layout(
     header=",".join(TYPES).encode() + b"\n",
-    pattern=_pattern(_CSV, ERROR=r'(?:N|"(?:[^"\n]|"")*")', N=r'[^,"\n]*'),
+    pattern=_pattern(_CSV, ERROR=r'(?:N|"(?:[^"\n]|"")*")', N=r'[^,"\n]*', INT=r"\d+"),
     names={
         "who": ("policy", "suite", "task_id", "task_name"),
         "what": ("init_state", "trial"),

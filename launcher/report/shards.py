@@ -83,10 +83,7 @@ class Episodes:
                 offsets[file] = list(accumulate((n + 1 for n in lengths), initial=0))
             with path.open("rb") as handle:
                 handle.seek(offsets[file][line])
-                try:
-                    yield layout.parse(handle.readline().removesuffix(b"\n"))
-                except (ValueError, TypeError) as error:
-                    raise UnreadableError(path, line + 1, error) from error
+                yield layout.parse(handle.readline().removesuffix(b"\n"))
 
     def differing_fixtures(self) -> list[tuple[str, int, int]]:
         """(suite, task, initial state) at which two episodes began with different fixtures."""

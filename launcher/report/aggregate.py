@@ -7,10 +7,11 @@ name, have no common rate and are refused. Nothing here writes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import compress
 from math import fsum
+from operator import add
 from typing import Any
 
 from launcher.core.runs import RunDir
@@ -20,6 +21,9 @@ from launcher.report.layouts import STATUSES
 from launcher.report.shards import FINISHED, Episodes
 from rdt.spec.protocol import Protocol
 from rdt.spec.record import EpisodeKey, Record
+
+IS_SUCCESS = bytes(kind == 1 for kind in range(256))
+IS_FINISHED = bytes(0 < kind <= FINISHED for kind in range(256))
 
 
 @dataclass(frozen=True)
@@ -136,43 +140,76 @@ def load(run: RunDir) -> Report:
         raise reading.nothing_recorded(run, len(asked), episodes.unplanned)
     protocol = reading.one_protocol(run, episodes)
     reading.one_checkpoint_each(run, episodes)
-    tasks = tuple(
-        _row(episodes, policy, task, own) for policy, task, own in episodes.planned.blocks()
-    )
-    each = len(asked.tasks) * asked.per_task
-    rows = tuple(
-        _row(episodes, policy, None, range(i * each, (i + 1) * each))
-        for i, policy in enumerate(asked.policies)
-    )
+    tasks, rows = _rows(episodes)
     return Report(run, plan["name"], plan["site"], plan["config"], protocol, episodes, rows, tasks)
 
 
-def _row(e: Episodes, policy: str, task: tuple[str, int] | None, own: range) -> Row:
-    """Counts of consecutive episodes; ``task`` None stands for all tasks of the plan."""
+@dataclass(frozen=True)
+class _Sums:
+    """What a row is made of; sums of episodes that ended as success or failure."""
+
+    counts: tuple[int, ...]
+    steps: int
+    success_steps: int
+    wall_s: float
+    policy_s: float
+    checkpoint: str
+
+    def __add__(self, other: _Sums) -> _Sums:
+        return _Sums(
+            tuple(map(add, self.counts, other.counts)),
+            self.steps + other.steps,
+            self.success_steps + other.success_steps,
+            self.wall_s + other.wall_s,
+            self.policy_s + other.policy_s,
+            self.checkpoint or other.checkpoint,
+        )
+
+
+def _rows(e: Episodes) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
+    """A row for each policy on each task, and one for each policy on all of them."""
+    tasks, totals = [], dict[str, _Sums]()
+    suites = ", ".join(dict.fromkeys(suite for suite, _ in e.planned.tasks))
+    for policy, (suite, task_id), own in e.planned.blocks():
+        sums = _sums(e, own)
+        name = reading.printable(e.task_names.get((suite, task_id), ""))
+        tasks.append(_row(policy, suite, task_id, name, sums))
+        totals[policy] = totals[policy] + sums if policy in totals else sums
+    rows = [_row(policy, suites, None, "", sums) for policy, sums in totals.items()]
+    return tuple(tasks), tuple(rows)
+
+
+def _sums(e: Episodes, own: range) -> _Sums:
     where = slice(own.start, own.stop)
-    counts = [e.status.count(kind, own.start, own.stop) for kind in range(len(STATUSES))]
-    finished = [0 < status <= FINISHED for status in e.status[where]]
-    succeeded = [status == 1 for status in e.status[where]]
-    checkpoints = {e.checkpoints[e.origin[n] & 0xFFFF] for n in own if e.status[n]}
-    suites = dict.fromkeys(suite for suite, _ in e.planned.tasks)
-    return Row(
-        policy=policy,
-        suite=task[0] if task else ", ".join(suites),
-        task_id=task[1] if task else None,
-        task_name=reading.printable(e.task_names.get(task, "")) if task else "",
-        episodes=counts[1] + counts[2],
-        successes=counts[1],
-        errors=sum(counts[FINISHED + 1 :]),
-        timeouts=counts[STATUSES.index("timeout")],
-        missing=counts[0],
-        mean_steps=_mean(compress(e.steps[where], finished)),
-        mean_success_steps=_mean(compress(e.steps[where], succeeded)),
-        mean_wall_s=_mean(compress(e.wall_s[where], finished)),
-        mean_policy_s=_mean(compress(e.policy_s[where], finished)),
+    status, steps = e.status[where], e.steps[where]
+    finished, succeeded = status.translate(IS_FINISHED), status.translate(IS_SUCCESS)
+    checkpoints = {e.checkpoints[origin & 0xFFFF] for origin in e.origins(own)}
+    return _Sums(
+        counts=tuple(status.count(kind) for kind in range(len(STATUSES))),
+        steps=sum(compress(steps, finished)),
+        success_steps=sum(compress(steps, succeeded)),
+        wall_s=fsum(compress(e.wall_s[where], finished)),
+        policy_s=fsum(compress(e.policy_s[where], finished)),
         checkpoint=reading.printable(max(checkpoints, default="")),
     )
 
 
-def _mean(values: Iterable[float]) -> float | None:
-    numbers: Sequence[float] = list(values)
-    return fsum(numbers) / len(numbers) if numbers else None
+def _row(policy: str, suite: str, task_id: int | None, task_name: str, s: _Sums) -> Row:
+    missing, successes, failures, *errors = s.counts
+    episodes = successes + failures
+    return Row(
+        policy=policy,
+        suite=suite,
+        task_id=task_id,
+        task_name=task_name,
+        episodes=episodes,
+        successes=successes,
+        errors=sum(errors),
+        timeouts=s.counts[STATUSES.index("timeout")],
+        missing=missing,
+        mean_steps=s.steps / episodes if episodes else None,
+        mean_success_steps=s.success_steps / successes if successes else None,
+        mean_wall_s=s.wall_s / episodes if episodes else None,
+        mean_policy_s=s.policy_s / episodes if episodes else None,
+        checkpoint=s.checkpoint,
+    )

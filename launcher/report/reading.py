@@ -76,7 +76,7 @@ def nothing_recorded(run: RunDir, planned: int, recorded: int) -> RdtlError:
 def one_protocol(run: RunDir, found: Episodes) -> Protocol:
     """The protocol of all records; RefusedError RDTL-E021 when there are several."""
     protocol = protocols.read(run.records)
-    kept = {found.protocols[found.origin[n] >> 16] for n in found.recorded()}
+    kept = {found.protocols[o >> 16] for o in found.origins(range(len(found.planned)))}
     if kept != {protocol.fingerprint()}:
         raise RefusedError(
             "RDTL-E021",
@@ -92,8 +92,8 @@ def one_checkpoint_each(run: RunDir, found: Episodes) -> None:
     """Raise RefusedError RDTL-E038 when records of one policy name several checkpoints."""
     by_policy: dict[str, set[str]] = {}
     for policy, _, own in found.planned.blocks():
-        origins = {found.origin[n] & 0xFFFF for n in own if found.status[n]}
-        by_policy.setdefault(policy, set()).update(found.checkpoints[o] for o in origins)
+        names = {found.checkpoints[origin & 0xFFFF] for origin in found.origins(own)}
+        by_policy.setdefault(policy, set()).update(names)
     for policy, checkpoints in by_policy.items():
         if len(checkpoints) > 1:
             raise RefusedError(

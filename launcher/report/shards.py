@@ -11,10 +11,10 @@ piece of a line means is worked out once and then looked up.
 
 from __future__ import annotations
 
-from array import array
+import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, compress
 from operator import add
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,7 +26,9 @@ from rdt.spec.record import Record
 
 FINISHED = 2
 """Statuses up to this place ended the episode; later ones are errors."""
-BLOCK = 1 << 18
+CELL = struct.Struct("=IIddQ")
+"""Steps, origin, seconds, seconds of the policy, place of the line."""
+BLOCK = 1 << 20
 NOWHERE = -(1 << 60)
 EXPECTED = (protocols.FILE, "actions")
 PIECES = ("who", "what", "outcome", "wall_s", "policy_s", "protocol", "checkpoint", "fixtures")
@@ -45,18 +47,14 @@ class UnreadableError(Exception):
 class Episodes:
     """One number per planned episode in each column; ``status`` indexes STATUSES.
 
-    ``place`` is the file and the line that count, 32 bits each; ``origin`` the protocol and
-    the checkpoint as places in their lists, 16 bits each. ``fixtures`` holds a digest by task
-    and initial state, ``odd`` the places in it at which two episodes disagree.
+    ``cells`` holds all other columns, one :data:`CELL` an episode: to count an episode is then
+    one write to one place in memory. ``fixtures`` holds a digest by task and initial state,
+    ``odd`` the places in it at which two episodes disagree.
     """
 
     planned: Planned
     status: bytearray
-    steps: array[int]
-    wall_s: array[float]
-    policy_s: array[float]
-    origin: array[int]
-    place: array[int]
+    cells: bytearray
     fixtures: list[bytes]
     odd: set[int] = field(default_factory=set)
     task_names: dict[tuple[str, int], str] = field(default_factory=dict)
@@ -68,6 +66,36 @@ class Episodes:
     duplicates: int = 0
     unplanned: int = 0
 
+    @property
+    def steps(self) -> memoryview[int]:
+        """Control steps."""
+        return memoryview(self.cells).cast("I")[0::8]
+
+    @property
+    def origin(self) -> memoryview[int]:
+        """Places of protocol and checkpoint, 16 bits each."""
+        return memoryview(self.cells).cast("I")[1::8]
+
+    @property
+    def wall_s(self) -> memoryview[float]:
+        """Seconds of the episode."""
+        return memoryview(self.cells).cast("d")[1::4]
+
+    @property
+    def policy_s(self) -> memoryview[float]:
+        """Seconds in which the policy computed."""
+        return memoryview(self.cells).cast("d")[2::4]
+
+    @property
+    def place(self) -> memoryview[int]:
+        """File and line that count, 32 bits each."""
+        return memoryview(self.cells).cast("Q")[3::4]
+
+    def origins(self, own: range) -> set[int]:
+        """The origins of these episodes, as far as they are recorded."""
+        where = slice(own.start, own.stop)
+        return set(compress(self.origin[where], self.status[where]))
+
     def recorded(self) -> Iterator[int]:
         """Numbers of the episodes that have a line, in order."""
         return (number for number, status in enumerate(self.status) if status)
@@ -75,8 +103,9 @@ class Episodes:
     def records(self, numbers: Iterable[int]) -> Iterator[Record]:
         """The lines of recorded episodes, read again from their files."""
         offsets: dict[int, list[int]] = {}
+        place = self.place
         for number in numbers:
-            file, line = self.place[number] >> 32, self.place[number] & 0xFFFFFFFF
+            file, line = place[number] >> 32, place[number] & 0xFFFFFFFF
             path, layout = self.files[file]
             if file not in offsets:
                 lengths = map(len, path.read_bytes().split(b"\n"))
@@ -97,11 +126,7 @@ def scan(folder: Path, planned: Planned) -> Episodes:
     Raises :class:`UnreadableError` for a line with newline that is no record.
     """
     n, states = len(planned), len(planned.tasks) * len(planned.init_states)
-    four, eight = bytes(4 * n), bytes(8 * n)
-    episodes = Episodes(
-        planned, bytearray(n), array("I", four), array("d", eight), array("d", eight),
-        array("I", four), array("Q", eight), [b""] * states,
-    )  # fmt: skip
+    episodes = Episodes(planned, bytearray(n), bytearray(CELL.size * n), [b""] * states)
     readers = {layout.header: _Reader(episodes, layout) for layout in (JSON, CSV)}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.name.startswith(".") or path.name in EXPECTED:
@@ -158,17 +183,20 @@ class _Reader:
             place += bool(self._layout.header and handle.readline())
             rest = b""
             while block := handle.read(BLOCK):
-                lines, newline, rest = (rest + block).rpartition(b"\n")
-                if newline:
-                    self._add(self._rows(lines + newline, place, path))
-                    place += lines.count(b"\n") + 1
+                block = rest + block
+                end = block.rfind(b"\n") + 1
+                lines, rest = block[:end], block[end:]
+                if end:
+                    count = lines.count(b"\n")
+                    self._add(self._rows(lines, count, place, path))
+                    place += count
         if rest:
             episodes.torn.append(path.name)
 
-    def _rows(self, lines: bytes, place: int, path: Path) -> Iterable[Row]:
-        """What whole lines say; ``place`` is that of the first."""
-        found = self._layout.pattern.findall(lines)
-        if len(found) == lines.count(b"\n"):
+    def _rows(self, lines: bytes, count: int, place: int, path: Path) -> Iterable[Row]:
+        """What ``count`` whole lines say; ``place`` is that of the first."""
+        found = self._layout.rows(lines)
+        if len(found) == count:
             try:
                 return self._usual(found, place)
             except (ValueError, TypeError, OverflowError):
@@ -213,9 +241,8 @@ class _Reader:
     def _add(self, rows: Iterable[Row]) -> None:
         """Count rows that are planned and new."""
         e = self._episodes
-        status, steps, wall_s, policy_s = e.status, e.steps, e.wall_s, e.policy_s
-        origin, place, fixtures = e.origin, e.place, e.fixtures
-        trials, states = e.planned.trials, len(fixtures)
+        status, cells, fixtures, pack = e.status, e.cells, e.fixtures, CELL.pack_into
+        trials, states, size = e.planned.trials, len(fixtures), CELL.size
         for number, (kind, length), seconds, thought, protocol, checkpoint, digest, at in rows:
             if number < 0:
                 e.unplanned += 1
@@ -224,9 +251,8 @@ class _Reader:
                 e.duplicates += 1
                 if old <= FINISHED:
                     continue
-            status[number], steps[number] = kind, length
-            wall_s[number], policy_s[number] = seconds, thought
-            origin[number], place[number] = protocol << 16 | checkpoint, at
+            status[number] = kind
+            pack(cells, number * size, length, protocol << 16 | checkpoint, seconds, thought, at)
             if digest:
                 state = number // trials % states
                 if fixtures[state] != digest:

@@ -9,7 +9,10 @@ from pathlib import Path
 
 from benchmarks.harness import RESULTS
 
-NAMES = ("cli", "array_runner", "submission", "runs_show", "sif_exec", "sampler", "policy_call")
+NAMES = (
+    *("cli", "array_runner", "submission", "runs_show", "sif_exec", "sampler", "policy_call"),
+    "aggregation",
+)
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 HEAD = """# Benchmarks
 
@@ -56,6 +59,13 @@ def write_page() -> None:
         f"alone take {sampler['floor_s']} s here) and {sampler['bf16']['times_as_fast']} times in "
         f"bfloat16 (bar 2.4, {sampler['bf16']['ours']['median']:.3g} CPU s, floor "
         f"{sampler['bf16']['floor_s']} s).\n"
+    )
+    aggregation = json.loads((RESULTS / "aggregation.json").read_text())
+    foot += (
+        f"\n`aggregation` takes at most {aggregation['peak_mb']:.0f} MB (bar 100; duckdb "
+        f"{aggregation['baseline_peak_mb']:.0f} MB); from CSV shards it takes "
+        f"{aggregation['csv']['ours_cpu_s']} CPU s against {aggregation['csv']['baseline_cpu_s']}. "
+        "Both sides finished equal; only ours names the files with a torn line.\n"
     )
     foot += f"\nMachine: {where['cpu']}, {where['cores']} cores, {where['memory_gb']} GB.\n"
     PAGE.write_text(HEAD + "\n".join(row(data) for data in results) + "\n" + foot)

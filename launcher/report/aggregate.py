@@ -140,7 +140,7 @@ def load(run: RunDir) -> Report:
         raise reading.nothing_recorded(run, len(asked), episodes.unplanned)
     protocol = reading.one_protocol(run, episodes)
     reading.one_checkpoint_each(run, episodes)
-    tasks, rows = _rows(episodes)
+    tasks, rows = count(episodes)
     return Report(run, plan["name"], plan["site"], plan["config"], protocol, episodes, rows, tasks)
 
 
@@ -166,7 +166,7 @@ class _Sums:
         )
 
 
-def _rows(e: Episodes) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
+def count(e: Episodes) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
     """A row for each policy on each task, and one for each policy on all of them."""
     tasks, totals = [], dict[str, _Sums]()
     suites = ", ".join(dict.fromkeys(suite for suite, _ in e.planned.tasks))

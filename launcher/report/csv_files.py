@@ -33,7 +33,7 @@ TASK_COLUMNS = (
 def episodes(report: Report) -> str:
     """One line per recorded episode, the columns being the fields of a record."""
     names = [field.name for field in fields(Record)]
-    return _csv(names, (vars(record) for record in report.records()))
+    return table(names, (vars(record) for record in report.records()))
 
 
 def summary(report: Report) -> str:
@@ -41,7 +41,7 @@ def summary(report: Report) -> str:
 
     Rates and bounds are fractions of 1, times in seconds; a cell without a value is empty.
     """
-    return _csv(SUMMARY_COLUMNS, (_summary_row(report, row) for row in report.rows))
+    return table(SUMMARY_COLUMNS, (_summary_row(report, row) for row in report.rows))
 
 
 def _summary_row(report: Report, row: Row) -> dict[str, Any]:
@@ -77,7 +77,9 @@ def tasks(report: Report) -> str:
     """
     lines = [_task_line(report, row) for row in report.tasks]
     lines += [_average_line(report, a) for a in averages.of(report.tasks)]
-    return _csv(TASK_COLUMNS, sorted(lines, key=lambda line: report.policies.index(line["policy"])))
+    return table(
+        TASK_COLUMNS, sorted(lines, key=lambda line: report.policies.index(line["policy"]))
+    )
 
 
 def _task_line(report: Report, row: Row) -> dict[str, Any]:
@@ -120,7 +122,8 @@ def _places(report: Report, policy: str) -> dict[str, str]:
     }
 
 
-def _csv(columns: Iterable[str], rows: Iterable[dict[str, Any]]) -> str:
+def table(columns: Iterable[str], rows: Iterable[dict[str, Any]]) -> str:
+    """A header and a line per row; cells that a spreadsheet would run are guarded."""
     names = list(columns)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

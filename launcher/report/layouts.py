@@ -26,7 +26,7 @@ FORMULA_STARTS = ("=", "+", "-", "@")
 
 # TEXT, ERROR, INT and N are replaced below. JSON's keys are sorted, a CSV's columns are a record's.
 _JSON = r"""^\{"actions_sha256": TEXT, "attempt": INT, "checkpoint": (?P<checkpoint>TEXT), \
-"error": ERROR, "fixtures_sha256": "(?P<fixtures>[^"\\]*)", "host": TEXT, \
+"error": ERROR, "fixtures_sha256": "(?P<fixtures>[^"]*)", "host": TEXT, \
 (?P<who>"init_state": N, "policy": TEXT), "policy_s": (?P<policy_s>N), \
 "protocol": (?P<protocol>TEXT), "queries": INT, "renders": INT, "shard": INT, \
 (?P<outcome>"status": TEXT, "steps": N), \
@@ -46,24 +46,11 @@ def _pattern(text: str, **parts: str) -> re.Pattern[bytes]:
 
 @dataclass(frozen=True)
 class Layout:
-    """``header`` is the first line (CSV only); ``names`` says which fields a piece holds.
-
-    ``pattern`` fits lines without :attr:`special`, ``tolerant`` also those whose error has it.
-    """
+    """``header`` is the first line (CSV only); ``names`` says which fields a piece holds."""
 
     header: bytes
     pattern: re.Pattern[bytes]
-    tolerant: re.Pattern[bytes]
     names: dict[str, tuple[str, ...]]
-
-    @property
-    def special(self) -> bytes:
-        """The character that makes a line's texts end elsewhere than at their next quote."""
-        return b'"' if self.header else b"\\"
-
-    def rows(self, lines: bytes) -> list[tuple[bytes, ...]]:
-        """Pieces of the usual ones of some whole lines."""
-        return (self.tolerant if self.special in lines else self.pattern).findall(lines)
 
     def fields(self, piece: bytes, group: str) -> dict[str, Any]:
         """What a piece of several fields says; ValueError when a value cannot be."""
@@ -88,25 +75,23 @@ class Layout:
         return Record(**checked({name: TYPES[name](_bare(cell)) for name, cell in named}))
 
 
-# Sets of a single character are what the engine is fast at. They may run over the end of a
-# line, but then there are fewer rows than lines, which the reader notices.
+# Sets of a single character are what the engine is fast at. They may run over the end of a text
+# or of a line, but then no row comes out, or one whose numbers are none: the reader notices.
 JSON = Layout(
     header=b"",
-    pattern=_pattern(_JSON, TEXT='"[^"]*"', ERROR='"[^"]*"', N="[^,]+", LAST="[^}]+", INT=r"\d+"),
-    tolerant=_pattern(
+    pattern=_pattern(
         _JSON,
-        TEXT=r'"[^"\\\n]*"',
-        ERROR=r'"[^"\\\n]*(?:\\.[^"\\\n]*)*"',
-        N=r'[^,}"\n]+',
-        LAST=r'[^,}"\n]+',
+        TEXT='"[^"]*"',
+        ERROR=r'"[^"\\]*(?:\\.[^"\\]*)*"',
+        N="[^,]+",
+        LAST="[^}]+",
         INT=r"\d+",
     ),
     names={},
 )
 CSV = Layout(
     header=",".join(TYPES).encode() + b"\n",
-    pattern=_pattern(_CSV, ERROR=r"[^,\n]*", N="[^,]*", INT=r"\d+"),
-    tolerant=_pattern(_CSV, ERROR=r'(?:[^,"\n]*|"(?:[^"\n]|"")*")', N=r'[^,"\n]*', INT=r"\d+"),
+    pattern=_pattern(_CSV, ERROR=r'(?:[^,"\n]*|"(?:[^"\n]|"")*")', N="[^,]*", INT=r"\d+"),
     names={
         "who": ("policy", "suite", "task_id", "task_name"),
         "what": ("init_state", "trial"),

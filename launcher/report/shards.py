@@ -195,7 +195,7 @@ class _Reader:
 
     def _rows(self, lines: bytes, count: int, place: int, path: Path) -> Iterable[Row]:
         """What ``count`` whole lines say; ``place`` is that of the first."""
-        found = self._layout.rows(lines)
+        found = self._layout.pattern.findall(lines)
         if len(found) == count:
             try:
                 return self._usual(found, place)

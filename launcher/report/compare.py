@@ -56,6 +56,8 @@ class Pair:
 
     first: Report
     second: Report
+    first_name: str
+    second_name: str
     finished: Counts
     errors_as_failures: Counts
     other_scene: int
@@ -77,10 +79,21 @@ def compare(reports: Sequence[Report], across: Collection[str]) -> list[Pair]:
             why="only a named difference can be shown",
             fix="name one of " + ", ".join(FIELDS),
         )
-    return [_pair(reports[0], other, across) for other in reports[1:]]
+    named = list(zip(reports, names(reports), strict=True))
+    return [_pair(named[0], other, across) for other in named[1:]]
 
 
-def _pair(first: Report, second: Report, across: Collection[str]) -> Pair:
+def names(reports: Sequence[Report]) -> list[str]:
+    """A name for each run: its directory's, with the path where two are called alike."""
+    own = [report.run.root.name for report in reports]
+    return [
+        name if own.count(name) == 1 else str(report.run.root)
+        for name, report in zip(own, reports, strict=True)
+    ]
+
+
+def _pair(one: tuple[Report, str], other: tuple[Report, str], across: Collection[str]) -> Pair:
+    (first, first_name), (second, second_name) = one, other
     differences = differing_fields(first.protocol, second.protocol)
     if foreign := [d for d in differences if d[0] not in across]:
         named = " ".join(f"--across {name}" for name, _, _ in differences)
@@ -88,7 +101,7 @@ def _pair(first: Report, second: Report, across: Collection[str]) -> Pair:
             "RDTL-E060",
             "these runs followed different protocols",
             where="; ".join(
-                f"{name} {a} in {first.name}, {b} in {second.name}" for name, a, b in foreign
+                f"{name} {a} in {first_name}, {b} in {second_name}" for name, a, b in foreign
             ),
             why="a difference of their rates may come from the protocol and not from the policy",
             fix=f"evaluate under one protocol, or, if that is the question, add {named}",
@@ -102,7 +115,8 @@ def _pair(first: Report, second: Report, across: Collection[str]) -> Pair:
             why="rates over different episodes cannot be compared in pairs",
             fix="evaluate both on the same task and initial states",
         )
-    return Pair(first, second, finished, counted, other_scene, tuple(differences))
+    names = first_name, second_name
+    return Pair(first, second, *names, finished, counted, other_scene, tuple(differences))
 
 
 def differing_fields(first: Protocol, second: Protocol) -> list[tuple[str, str, str]]:
@@ -141,17 +155,17 @@ def sentence(pair: Pair) -> str:
     """What the pairs allow to say."""
     c, low_high = pair.finished, pair.finished.interval
     counts = (
-        f"over {c.pairs} pairs of equal episodes {pair.second.name} alone succeeded in "
-        f"{c.only_second}, {pair.first.name} alone in {c.only_first} (exact McNemar test, "
+        f"over {c.pairs} pairs of equal episodes {pair.second_name} alone succeeded in "
+        f"{c.only_second}, {pair.first_name} alone in {c.only_first} (exact McNemar test, "
         f"{evidence.p_text(c.p)}); difference {points(c.difference)} points, 95 % interval "
         f"{points(low_high.low)} to {points(low_high.high)}"
     )
     shown = "; ".join(f"{name} {a} against {b}" for name, a, b in pair.differences)
     where = f" The protocols differ, as named: {shown}." if shown else ""
     if c.p >= evidence.LEVEL:
-        return f"{pair.second.name} is not distinguishable from {pair.first.name}: {counts}.{where}"
+        return f"{pair.second_name} is not distinguishable from {pair.first_name}: {counts}.{where}"
     which = "better" if c.difference > 0 else "worse"
-    return f"{pair.second.name} is {which} than {pair.first.name}: {counts}.{where}"
+    return f"{pair.second_name} is {which} than {pair.first_name}: {counts}.{where}"
 
 
 def points(difference: float) -> str:
@@ -164,13 +178,13 @@ def caveats(pair: Pair) -> list[str]:
     found, c = [], pair.errors_as_failures
     if pair.other_scene:
         found.append(
-            f"RDTL-E004: {_pairs(pair.other_scene)} of {pair.first.name} and {pair.second.name} "
+            f"RDTL-E004: {_pairs(pair.other_scene)} of {pair.first_name} and {pair.second_name} "
             "began with different fixtures and were left out."
         )
     if lost := c.pairs - pair.finished.pairs:
         found.append(
-            f"{_pairs(lost)} of {pair.first.name} and "
-            f"{pair.second.name} left out for an error of the harness or the policy program; with "
+            f"{_pairs(lost)} of {pair.first_name} and "
+            f"{pair.second_name} left out for an error of the harness or the policy program; with "
             "errors as "
             f"failures the difference is {points(c.difference)} points ({evidence.p_text(c.p)})."
         )

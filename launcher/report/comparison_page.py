@@ -53,9 +53,12 @@ def render(pairs: Sequence[Pair]) -> str:
 
 
 def labels(reports: Sequence[Report]) -> list[str]:
-    """A name for each run: its own, and the horizon where horizons differ."""
+    """A name for each run, with the horizon where horizons differ."""
     several = len({r.protocol.execution_horizon for r in reports}) > 1
-    return [f"{r.name}, h {r.protocol.execution_horizon}" if several else r.name for r in reports]
+    return [
+        f"{name}, h {report.protocol.execution_horizon}" if several else name
+        for name, report in zip(compare.names(reports), reports, strict=True)
+    ]
 
 
 def disagreements(reports: Sequence[Report]) -> list[Disagreement]:

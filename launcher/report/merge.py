@@ -25,7 +25,8 @@ def merge(reports: Sequence[Report]) -> list[Row]:
                 "RDTL-E063",
                 "runs of different protocols have no common rate",
                 where="; ".join(
-                    f"{n} {a} in {reports[0].name}, {b} in {other.name}" for n, a, b in foreign
+                    f"{n} {a} in {reports[0].run.root.name}, {b} in {other.run.root.name}"
+                    for n, a, b in foreign
                 ),
                 why="their average would measure two things at once",
                 fix="evaluate again under one protocol, or look at them side by side: --compare "

@@ -62,20 +62,20 @@ def merged(rows: Sequence[Row]) -> Table:
 
 def comparison(pairs: Sequence[Pair]) -> Table:
     """The runs with their rates, and one sentence for each pair of runs."""
-    reports = [pairs[0].first, *(pair.second for pair in pairs)]
-    rows = [(report, evidence.main_row(report)) for report in reports]
+    named = [(pairs[0].first, pairs[0].first_name), *((p.second, p.second_name) for p in pairs)]
+    rows = [(name, report, evidence.main_row(report)) for report, name in named]
     return Table(
         title="Runs on equal episodes",
         columns=("run", "policy", "horizon", "successes", "rate %", "95 % interval", "errors"),
         rows=tuple(
             (
-                r.name,
+                name,
                 row.policy,
                 str(r.protocol.execution_horizon),
                 *_cells(row, [])[1:4],
                 str(row.errors),
             )
-            for r, row in rows
+            for name, r, row in rows
         ),
         sentences=tuple(
             sentence

@@ -25,7 +25,6 @@ def a_run(root: Path, outcomes: str, task: dict[str, Any] | None = None, **evalu
     values = {"policies": ["rdt"], "init_states": (30, 30 + len(outcomes)), **evaluate}
     run = runs.new_run(root, task, **values)
     plan = files.read_json(run.plan)
-    files.write_json(run.plan, {**plan, "name": root.name})
     own = [
         runs.record(
             run, "rdt", 30 + i, {"S": "success", "F": "fail", "E": "env_error", "T": "timeout"}[c],
@@ -82,6 +81,11 @@ def test_another_protocol_is_refused_until_it_is_named_and_then_shown(tmp_path: 
     with pytest.raises(UsageError) as unknown:
         pair(a, b, "horizon")
     assert unknown.value.problem.code == "RDTL-E061"
+
+
+def test_runs_of_one_name_are_told_apart_by_their_path(tmp_path: Path) -> None:
+    a, b = a_run(tmp_path / "here" / "demo", "S"), a_run(tmp_path / "there" / "demo", "S")
+    assert f"{b.root} is not distinguishable from {a.root}" in compare.sentence(pair(a, b))
 
 
 def test_pairs_of_another_scene_are_left_out(tmp_path: Path) -> None:

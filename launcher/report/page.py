@@ -150,7 +150,10 @@ def heat(columns: Mapping[str, Sequence[Row]]) -> Heat:
         (f"{suite} {task_id}", [own.get((suite, task_id)) for own in rates])
         for suite, task_id in tasks
     ]
-    suites = dict.fromkeys(suite for own in means for suite in own)
+    several = [suite for suite, _ in tasks]
+    suites = [suite for suite in dict.fromkeys(several) if several.count(suite) > 1]
+    if len(set(several)) > 1:
+        suites.append(averages.ALL)
     lines += [(f"{suite} AVG", [own.get(suite) for own in means]) for suite in suites]
     return Heat(list(columns), lines)
 

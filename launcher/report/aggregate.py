@@ -16,9 +16,9 @@ from typing import Any
 
 from launcher.core.runs import RunDir
 from launcher.report import planned, reading
+from launcher.report.episodes import FINISHED, Episodes
 from launcher.report.intervals import Interval, wilson
 from launcher.report.layouts import STATUSES
-from launcher.report.shards import FINISHED, Episodes
 from rdt.spec.protocol import Protocol
 from rdt.spec.record import EpisodeKey, Record
 

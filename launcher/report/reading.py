@@ -14,8 +14,8 @@ from launcher.core import files
 from launcher.core.errors import RdtlError, RefusedError, UsageError
 from launcher.core.runs import RunDir
 from launcher.report import shards
+from launcher.report.episodes import Episodes
 from launcher.report.planned import Planned
-from launcher.report.shards import Episodes
 from rdt.spec import protocol as protocols
 from rdt.spec.protocol import Protocol
 from rdt.spec.record import Record

@@ -20,6 +20,7 @@ NAMES = (
     "loader",
     "data_index",
     "rlds_statistics",
+    "aggregation",
 )
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 HEAD = """# Benchmarks
@@ -70,6 +71,13 @@ def write_page() -> None:
     )
     foot += _data(
         *(json.loads((RESULTS / f"{n}.json").read_text()) for n in ("loader", "data_index"))
+    )
+    aggregation = json.loads((RESULTS / "aggregation.json").read_text())
+    foot += (
+        f"\n`aggregation` takes at most {aggregation['peak_mb']:.0f} MB (bar 100; duckdb "
+        f"{aggregation['baseline_peak_mb']:.0f} MB); from CSV shards it takes "
+        f"{aggregation['csv']['ours_cpu_s']} CPU s against {aggregation['csv']['baseline_cpu_s']}. "
+        "Both sides finished equal; only ours names the files with a torn line.\n"
     )
     foot += f"\nMachine: {where['cpu']}, {where['cores']} cores, {where['memory_gb']} GB.\n"
     PAGE.write_text(HEAD + "\n".join(row(data) for data in results) + "\n" + foot)

@@ -24,7 +24,8 @@ def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
 def rect(x: float, y: float, width: float, height: float, kind: str) -> str:
     """A filled rectangle of the class ``kind``."""
     return (
-        f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"/>'
+        f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" '
+        f'width="{max(0.0, width):.1f}" height="{height:.1f}"/>'
     )
 
 

@@ -7,6 +7,8 @@ shows that the task can be solved under this protocol.
 
 from __future__ import annotations
 
+from typing import Any
+
 from launcher.report import intervals
 from launcher.report.aggregate import Report, Row
 
@@ -54,19 +56,28 @@ def caveats(report: Report) -> list[str]:
     """What is incomplete, broken or odd about these records; empty when nothing is."""
     found = [_missing(row) for row in report.rows if row.missing]
     found += [_errors(row) for row in report.rows if row.errors]
-    if report.unplanned:
-        found.append(f"{report.unplanned} records that the plan does not name were left out.")
-    if report.torn_files:
-        count = len(report.torn_files)
+    e = report.episodes
+    if e.unplanned:
+        found.append(f"{e.unplanned} records that the plan does not name were left out.")
+    if e.foreign:
+        found.append(
+            f"{len(e.foreign)} files in records/ are no shard files and were not read: "
+            f"{', '.join(e.foreign[:5])}{', …' if len(e.foreign) > 5 else ''}."
+        )
+    if e.torn:
+        count = len(e.torn)
         found.append(
             f"{count} record {'file ends' if count == 1 else 'files end'} in a torn line "
             "(a task was killed while writing); the torn lines do not count."
         )
-    odd = different_fixtures(report)
-    if odd:
+    if odd := e.differing_fixtures():
+        several = len(e.planned.tasks) > 1
+        states = [
+            f"{state} of {suite} {task}" if several else str(state) for suite, task, state in odd
+        ]
         found.append(
             f"RDTL-E004: the fixtures stood elsewhere for different policies at initial state "
-            f"{', '.join(map(str, odd))}; these policies did not face the same scene."
+            f"{', '.join(states)}; these policies did not face the same scene."
         )
     return found
 
@@ -77,23 +88,25 @@ def comparisons(report: Report) -> list[str]:
     return [sentence for sentence in found if sentence]
 
 
+def tasks_text(report: Report) -> str:
+    """Which tasks: ``task 3`` or ``10 tasks``."""
+    tasks = report.episodes.planned.tasks
+    return f"task {tasks[0][1]}" if len(tasks) == 1 else f"{len(tasks)} tasks"
+
+
 def scope(report: Report) -> str:
     """How far the number reaches, by its count of episodes."""
     row = main_row(report)
     planned = row.episodes + row.errors + row.missing
+    if len(report.episodes.planned.tasks) > 1:
+        return (
+            f"These are {tasks_text(report)} with {planned} planned episodes a policy. A published "
+            "LIBERO number stands for a whole suite: 10 tasks with 50 initial states each."
+        )
     return (
         f"This is one task with {planned} planned episodes a policy. A published LIBERO number "
         "stands for a whole suite: 10 tasks with 50 initial states each, 500 episodes."
     )
-
-
-def different_fixtures(report: Report) -> list[int]:
-    """Initial states at which two recorded episodes began with different fixture positions."""
-    hashes: dict[int, set[str]] = {}
-    for record in report.records:
-        if record.fixtures_sha256:
-            hashes.setdefault(record.init_state, set()).add(record.fixtures_sha256)
-    return sorted(init_state for init_state, found in hashes.items() if len(found) > 1)
 
 
 def _missing(row: Row) -> str:
@@ -148,10 +161,10 @@ def _against_replay(report: Report) -> str:
     return f"Below blind replay: {counts}. It has not even memorised a demonstration."
 
 
-def _finished(report: Report, policy: str) -> dict[tuple[int, int], bool]:
-    """Success by (init state, trial) of the episodes that ended without an error."""
+def _finished(report: Report, policy: str) -> dict[tuple[Any, ...], bool]:
+    """Success of the episodes that ended without an error, by their key without the policy."""
     statuses = report.statuses(policy)
-    return {key: s == "success" for key, s in statuses.items() if s in ("success", "fail")}
+    return {key[1:]: s == "success" for key, s in statuses.items() if s in ("success", "fail")}
 
 
 def _expert(report: Report) -> str:

@@ -14,7 +14,7 @@ Z_95 = NormalDist().inv_cdf(0.975)
 
 
 class Interval(NamedTuple):
-    """Bounds of a proportion, 0 <= low <= high <= 1."""
+    """Bounds of a proportion in [0, 1], or of a difference of two in [-1, 1]; low <= high."""
 
     low: float
     high: float
@@ -75,3 +75,28 @@ def mcnemar(only_first: int, only_second: int) -> float:
     n = only_first + only_second
     tail = sum(comb(n, i) for i in range(min(only_first, only_second) + 1))
     return min(1.0, float(2 * tail / 2**n))
+
+
+def paired_difference(both: int, only_first: int, only_second: int, neither: int) -> Interval:
+    """Newcombe's 95 % score interval of first rate minus second rate over paired episodes.
+
+    It combines the two Wilson intervals with the correlation of the pairs (his method 10), so
+    that it keeps a width without disagreements. Raises ValueError without pairs.
+    """
+    n = both + only_first + only_second + neither
+    first, second = both + only_first, both + only_second
+    (low1, high1), (low2, high2) = wilson(first, n), wilson(second, n)
+    p1, p2 = first / n, second / n
+    product = float(both * neither - only_first * only_second)
+    if product > 0:
+        product = max(0.0, product - n / 2)
+    margins = first * (n - first) * second * (n - second)
+    correlation = product / sqrt(margins) if margins else 0.0
+
+    def reach(a: float, b: float) -> float:
+        return sqrt(max(0.0, a * a - 2 * correlation * a * b + b * b))
+
+    return Interval(
+        max(-1.0, p1 - p2 - reach(p1 - low1, high2 - p2)),
+        min(1.0, p1 - p2 + reach(p2 - low2, high1 - p1)),
+    )

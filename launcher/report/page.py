@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from launcher import html
-from launcher.report import charts, evidence, sources
-from launcher.report.aggregate import Report
+from launcher.report import averages, charts, evidence, sources
+from launcher.report.aggregate import Report, Row
+from rdt.spec.record import EpisodeKey
 
 TEMPLATE = "report.html.j2"
 MARKS = {
     "success": "●",
     "fail": "×",
+    "timeout": "!",
     "env_error": "!",
     "policy_error": "!",
     "missing": "·",
@@ -26,31 +29,45 @@ GRID_COLUMNS = 25
 class GridBlock:
     """Up to 25 initial states side by side; per policy and state the statuses of its trials."""
 
+    task: str
     init_states: range
     rows: list[tuple[str, list[list[str]]]]
 
 
 def render(report: Report) -> str:
-    """The page as HTML text; everything from outside is escaped by the template engine.
+    """The page of one run as HTML text; everything from outside is escaped by the engine.
+
+    Raises UsageError RDTL-U015 when jinja2 is not installed.
+    """
+    main = evidence.main_row(report)
+    loss = sources.loss(report.run)
+    successes = report.lengths(main.policy, "success")
+    pictures = {
+        "curve": charts.loss_curve(loss.points) if loss and len(loss.points) > 1 else None,
+        "bars": charts.bars(report.rows, main.policy),
+        "lengths": charts.lengths(successes, report.protocol.max_steps) if successes else None,
+        "phases": charts.phases(report.rows),
+    }
+    return fill(TEMPLATE, pictures, {**_context(report), "loss": loss}, report.run.root)
+
+
+def fill(
+    template: str, pictures: Mapping[str, str | None], values: Mapping[str, Any], run: Path
+) -> str:
+    """A template with ``values``, which are escaped, and ``pictures``, which are SVG of ours.
 
     Raises UsageError RDTL-U015 when jinja2 is not installed.
     """
     environment = html.environment(
         Path(__file__).parent,
-        why="episodes.csv and summary.csv are written and complete; only index.html is not",
-        again=f"rdtl report {report.run.root}",
+        why="the tables are written and complete; only the page is not",
+        again=f"rdtl report {run}",
     )
     from markupsafe import Markup
 
     environment.filters["tie"] = _tie
-    loss = sources.loss(report.run)
-    curve = charts.loss_curve(loss.points) if loss and len(loss.points) > 1 else None
-    return environment.get_template(TEMPLATE).render(
-        **_context(report),
-        loss=loss,
-        curve=Markup(curve) if curve else None,
-        bars=Markup(charts.bars(report.rows, evidence.main_row(report).policy)),
-    )
+    svg = {name: picture and Markup(picture) for name, picture in pictures.items()}
+    return environment.get_template(template).render(**values, **svg)
 
 
 def _context(report: Report) -> dict[str, Any]:
@@ -64,8 +81,12 @@ def _context(report: Report) -> dict[str, Any]:
         "instruction": report.task_name.replace("_", " "),
         "when": sources.when(report.run),
         "grid": grid(report),
+        "heat": heat({p: [r for r in report.tasks if r.policy == p] for p in report.policies})
+        if len(report.episodes.planned.tasks) > 1
+        else None,
+        "tasks": evidence.tasks_text(report),
         "marks": MARKS,
-        "failed": [r for r in report.records if r.error],
+        "failed": report.errors(),
         "videos": {
             "success": [v for v in videos if v.status == "success"],
             "failure": [v for v in videos if v.status != "success"],
@@ -78,26 +99,52 @@ def _context(report: Report) -> dict[str, Any]:
 
 
 def grid(report: Report) -> list[GridBlock]:
-    """Every planned episode: blocks of initial states, rows of policies, trials in each cell."""
-    evaluate = report.config["evaluate"]
-    first, end = evaluate["init_states"]
+    """Every planned episode: per task blocks of initial states, rows of policies, trials."""
+    planned = report.episodes.planned
+    statuses = {policy: report.statuses(policy) for policy in planned.policies}
     blocks = []
-    for start in range(first, end, GRID_COLUMNS):
-        states = range(start, min(end, start + GRID_COLUMNS))
-        blocks.append(
-            GridBlock(
-                states,
-                [
-                    (row.policy, _cells(report.statuses(row.policy), states, evaluate["trials"]))
-                    for row in report.rows
-                ],
-            )
-        )
+    for suite, task_id in planned.tasks:
+        for start in range(0, len(planned.init_states), GRID_COLUMNS):
+            states = planned.init_states[start : start + GRID_COLUMNS]
+            rows = [
+                (policy, [_cell(own, policy, suite, task_id, s, planned.trials) for s in states])
+                for policy, own in statuses.items()
+            ]
+            blocks.append(GridBlock(f"{suite} {task_id}", states, rows))
     return blocks
 
 
-def _cells(statuses: dict[tuple[int, int], str], states: range, trials: int) -> list[list[str]]:
-    return [[statuses.get((s, trial), "missing") for trial in range(trials)] for s in states]
+def _cell(
+    statuses: dict[EpisodeKey, str], policy: str, suite: str, task_id: int, state: int, trials: int
+) -> list[str]:
+    """Statuses of the trials of one initial state."""
+    keys = (EpisodeKey(policy, suite, task_id, state, trial) for trial in range(trials))
+    return [statuses.get(key, "missing") for key in keys]
+
+
+@dataclass(frozen=True)
+class Heat:
+    """Success rates: a row per task (and suite average), a column per run or policy."""
+
+    columns: list[str]
+    rows: list[tuple[str, list[float | None]]]
+
+
+def heat(columns: Mapping[str, Sequence[Row]]) -> Heat:
+    """Rates by task of each column's rows, the averages of suites below."""
+    tasks = dict.fromkeys((row.suite, row.task_id) for rows in columns.values() for row in rows)
+    rates = [{(row.suite, row.task_id): row.rate for row in rows} for rows in columns.values()]
+    means = [{a.suite: a.rate for a in averages.of(rows)} for rows in columns.values()]
+    lines = [
+        (f"{suite} {task_id}", [own.get((suite, task_id)) for own in rates])
+        for suite, task_id in tasks
+    ]
+    several = [suite for suite, _ in tasks]
+    suites = [suite for suite in dict.fromkeys(several) if several.count(suite) > 1]
+    if len(set(several)) > 1:
+        suites.append(averages.ALL)
+    lines += [(f"{suite} AVG", [own.get(suite) for own in means]) for suite in suites]
+    return Heat(list(columns), lines)
 
 
 def protocol_lines(report: Report) -> list[tuple[str, str]]:
@@ -116,5 +163,4 @@ def _tie(sentence: str) -> str:
 
 def _same_fixtures(report: Report) -> bool:
     """Whether fixture positions were recorded and agree at every initial state."""
-    recorded = any(r.fixtures_sha256 for r in report.records)
-    return recorded and not evidence.different_fixtures(report)
+    return any(report.episodes.fixtures) and not report.episodes.odd

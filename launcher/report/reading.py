@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from launcher.core import files
 from launcher.core.errors import RdtlError, RefusedError, UsageError
 from launcher.core.runs import RunDir
+from launcher.report import shards
+from launcher.report.episodes import Episodes
+from launcher.report.planned import Planned
 from rdt.spec import protocol as protocols
-from rdt.spec import record as records
 from rdt.spec.protocol import Protocol
 from rdt.spec.record import Record
 
@@ -38,30 +38,20 @@ def plan(run: RunDir) -> dict[str, Any]:
     return data
 
 
-def all_records(run: RunDir) -> records.Records:
-    """Every record of ``run``; RdtlError RDTL-E030 with file and line for an unreadable one."""
+def episodes(run: RunDir, planned: Planned) -> Episodes:
+    """The shard files of ``run`` counted; RdtlError RDTL-E030 names an unreadable line."""
     try:
-        return records.read_folder(run.records)
-    except (ValueError, TypeError) as error:
+        return shards.scan(run.records, planned)
+    except shards.UnreadableError as error:
+        path, number, reason = error.args
+        kind = "no JSON" if isinstance(reason, json.JSONDecodeError) else "no record"
         raise RdtlError(
             "RDTL-E030",
             "a line of the records cannot be read",
-            where=_first_unreadable(run.records),
+            where=f"{path}:{number}: {kind}: {printable(str(reason))}",
             why="a rate over the lines that happen to parse would hide episodes",
             fix="delete that line with an editor, then " + CONTINUE,
         ) from error
-
-
-def _first_unreadable(folder: Path) -> str:
-    for path in sorted(folder.glob("part-*.jsonl")):
-        for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
-            try:
-                if line:
-                    records.parse(line.decode("utf-8"))
-            except (ValueError, TypeError) as error:
-                kind = "no JSON" if isinstance(error, json.JSONDecodeError) else "no record"
-                return f"{path}:{number}: {kind}: {printable(str(error))}"
-    return str(folder)
 
 
 def nothing_recorded(run: RunDir, planned: int, recorded: int) -> RdtlError:
@@ -83,25 +73,27 @@ def nothing_recorded(run: RunDir, planned: int, recorded: int) -> RdtlError:
     )
 
 
-def one_protocol(run: RunDir, kept: Sequence[Record]) -> Protocol:
-    """The protocol of all ``kept`` records; RefusedError RDTL-E021 when there are several."""
+def one_protocol(run: RunDir, found: Episodes) -> Protocol:
+    """The protocol of all records; RefusedError RDTL-E021 when there are several."""
     protocol = protocols.read(run.records)
-    if {r.protocol for r in kept} != {protocol.fingerprint()}:
+    kept = {found.protocols[o >> 16] for o in found.origins(range(len(found.planned)))}
+    if kept != {protocol.fingerprint()}:
         raise RefusedError(
             "RDTL-E021",
             "the records of this run follow more than one protocol",
-            where=f"{run.records}: {_protocols_found(kept, protocol)}",
+            where=f"{run.records}: {_protocols_found(found, protocol)}",
             why="episodes of two protocols measure two things and have no common rate",
-            fix="move the foreign part-*.jsonl files out of records/, then rdtl report again",
+            fix="move the foreign part-* files out of records/, then rdtl report again",
         )
     return protocol
 
 
-def one_checkpoint_each(run: RunDir, kept: Sequence[Record]) -> None:
+def one_checkpoint_each(run: RunDir, found: Episodes) -> None:
     """Raise RefusedError RDTL-E038 when records of one policy name several checkpoints."""
     by_policy: dict[str, set[str]] = {}
-    for r in kept:
-        by_policy.setdefault(r.policy, set()).add(r.checkpoint)
+    for policy, _, own in found.planned.blocks():
+        names = {found.checkpoints[origin & 0xFFFF] for origin in found.origins(own)}
+        by_policy.setdefault(policy, set()).update(names)
     for policy, checkpoints in by_policy.items():
         if len(checkpoints) > 1:
             raise RefusedError(
@@ -113,14 +105,15 @@ def one_checkpoint_each(run: RunDir, kept: Sequence[Record]) -> None:
             )
 
 
-def _protocols_found(kept: Sequence[Record], protocol: Protocol) -> str:
+def _protocols_found(found: Episodes, protocol: Protocol) -> str:
     """What is known of each protocol: counts, who ran it, and the fields of the published one."""
     parts = []
-    for fingerprint, episodes in sorted(Counter(r.protocol for r in kept).items()):
+    kept = list(found.records(found.recorded()))
+    for fingerprint, count in sorted(Counter(r.protocol for r in kept).items()):
         own = [r for r in kept if r.protocol == fingerprint]
         hosts = ", ".join(sorted({r.host for r in own}))
         attempts = ", ".join(str(a) for a in sorted({r.attempt for r in own}))
-        parts.append(f"{fingerprint}: {episodes} episodes (attempt {attempts}, host {hosts})")
+        parts.append(f"{fingerprint}: {count} episodes (attempt {attempts}, host {hosts})")
     fields = ", ".join(f"{name} {value}" for name, value in vars(protocol).items())
     return f"{'; '.join(parts)}; {protocols.FILE} is {protocol.fingerprint()}: {fields}"
 

@@ -15,8 +15,10 @@ from typing import Any, Literal, NamedTuple
 
 from launcher.core import files
 
-Status = Literal["success", "fail", "env_error", "policy_error"]
-ERRORS = ("env_error", "policy_error")
+Status = Literal["success", "fail", "timeout", "env_error", "policy_error"]
+ERRORS = ("timeout", "env_error", "policy_error")
+"""An episode that ended so says nothing about the policy: it is run again (`timeout`: it took
+longer than an episode may, by the clock)."""
 
 
 class EpisodeKey(NamedTuple):

@@ -55,9 +55,9 @@ def test_missing_episodes_are_named(tmp_path: Path) -> None:
     run = small(tmp_path, trials=2)
     runs.add(run, [runs.record(run, "rdt", 31, "success", trial=1)])
     report = load(run)
-    assert len(report.missing) == 2 * 4 * 2 - 1
-    assert ("rdt", "libero_object", 0, 31, 0) in report.missing
-    assert ("rdt", "libero_object", 0, 31, 1) not in report.missing
+    assert len(report.missing()) == 2 * 4 * 2 - 1
+    assert ("rdt", "libero_object", 0, 31, 0) in report.missing()
+    assert ("rdt", "libero_object", 0, 31, 1) not in report.missing()
 
 
 def test_a_torn_line_does_not_count_even_if_it_parses(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_a_torn_line_does_not_count_even_if_it_parses(tmp_path: Path) -> None:
         handle.write(runs.record(run, "rdt", 31, "success").line())  # whole but for its newline
     report = load(run)
     assert report.rows[0].episodes == 1
-    assert report.torn_files == (part.name,)
+    assert report.episodes.torn == [part.name]
 
 
 def test_a_repeated_episode_counts_once_and_replaces_only_an_error(tmp_path: Path) -> None:
@@ -79,15 +79,15 @@ def test_a_repeated_episode_counts_once_and_replaces_only_an_error(tmp_path: Pat
     report = load(run)
     row = report.rows[0]
     assert (row.episodes, row.successes, row.errors) == (2, 1, 0)
-    assert report.statuses("rdt") == {(30, 0): "success", (31, 0): "fail"}
-    assert report.duplicates == 2
+    assert list(report.statuses("rdt").values()) == ["success", "fail"]
+    assert report.episodes.duplicates == 2
 
 
 def test_records_outside_the_plan_are_left_out_and_counted(tmp_path: Path) -> None:
     run = small(tmp_path)
     runs.add(run, [runs.record(run, "rdt", i, "success") for i in (29, 30, 34)])
     report = load(run)
-    assert (report.rows[0].episodes, report.unplanned) == (1, 2)
+    assert (report.rows[0].episodes, report.episodes.unplanned) == (1, 2)
 
 
 def test_two_protocols_are_refused_with_both_and_the_fields(tmp_path: Path) -> None:
@@ -176,6 +176,6 @@ def test_hostile_text_becomes_one_printable_line(tmp_path: Path) -> None:
     run = small(tmp_path)
     text = "a\x1b[31mred\x00\r\nsecond\ud800 line\u202e"
     runs.add(run, [runs.record(run, "rdt", 30, "env_error", error=text)])
-    error = load(run).records[0].error
+    error = load(run).errors()[0].error
     assert error == "a\ufffd[31mred\ufffd  second\ufffd line\ufffd"
     error.encode("utf-8")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import launcher.report
+from launcher.report import compare
 from tests.report import runs
 from tests.report.browser import CHROMIUM, DRIVER, Browser, browser
 
@@ -86,6 +87,32 @@ def test_the_console_is_silent_and_nothing_is_fetched(shown: Browser) -> None:
         )
         == []
     )
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_comparison_fits_a_desk_and_a_phone(
+    tmp_path_factory: pytest.TempPathFactory, width: int, shown: Browser
+) -> None:
+    root = tmp_path_factory.mktemp("pair")
+    one, other = runs.full_run(root / "first", video=False), runs.new_run(root / "a-longer-name")
+    runs.add_outcomes(other, "rdt", "SFFSSFFSFFFFSSFFSFSS")
+    reports = [launcher.report.build(run.root) for run in (one, other)]
+    page = launcher.report.build_comparison(compare.compare(reports, []))
+    shown.open(page)
+    shown.screenshot(root / "page.png", width)
+    assert shown.run("return [innerWidth, document.documentElement.scrollWidth]") == [width, width]
+    outside = (
+        "return [...document.querySelectorAll('svg text')].filter(t => { const r = "
+        "t.getBoundingClientRect(), s = t.closest('svg').getBoundingClientRect(); "
+        "return r.left < s.left - 1 || r.right > s.right + 1; }).map(t => t.textContent)"
+    )
+    assert shown.run(outside) == []
+    smallest = (
+        "return Math.min(...[...document.querySelectorAll('svg text')].map("
+        "t => t.getBoundingClientRect().height))"
+    )
+    assert shown.run(smallest) > 10
+    assert shown.log("browser") == []
 
 
 def _luminance(colour: str) -> float:

@@ -17,7 +17,7 @@ from launcher.core import files
 from launcher.core.errors import UsageError
 from launcher.core.runs import RunDir
 from launcher.html import svg
-from launcher.report import charts, page, sources
+from launcher.report import charts, page, planned, sources
 from tests.report import runs
 
 HOSTILE = "=cmd|'/c calc'!A1 \"quoted\", <script>alert(1)</script> & </title> ￾ ünï 😀"
@@ -62,9 +62,10 @@ def test_build_writes_three_whole_files(tmp_path: Path) -> None:
     run = runs.full_run(tmp_path, video=False)
     report = launcher.report.build(run.root)
     assert sorted(p.name for p in run.report.iterdir()) == [
-        "episodes.csv", "index.html", "summary.csv",
+        "episodes.csv", "eval_info.json", "index.html", "summary.csv", "tasks.csv",
+        "vla_eval.json",
     ]  # fmt: skip
-    assert len(read_csv(run.report / "episodes.csv")) == len(report.records) == 79
+    assert len(read_csv(run.report / "episodes.csv")) == len(list(report.records())) == 79
 
 
 def test_the_summary_has_counts_rates_and_protocol(tmp_path: Path) -> None:
@@ -177,7 +178,45 @@ def test_without_jinja2_the_tables_are_written_and_the_error_says_how_to_go_on(
         launcher.report.build(run.root)
     assert caught.value.problem.code == "RDTL-U015"
     assert "rdt-launcher[report]" in caught.value.problem.fix
-    assert sorted(p.name for p in run.report.iterdir()) == ["episodes.csv", "summary.csv"]
+    assert not (run.report / "index.html").exists()
+    assert len(list(run.report.iterdir())) == 5
+
+
+def test_a_run_of_several_tasks_has_a_heat_map_averages_and_a_grid_of_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = runs.new_run(tmp_path, policies=["rdt", "zero"], init_states=(30, 32))
+    tasks = (("libero_object", 0), ("libero_object", 7), ("libero_goal", 2))
+    asked = planned.Planned(("rdt", "zero"), tasks, range(30, 32), 1)
+    monkeypatch.setattr(planned, "from_config", lambda config: asked)
+    for (suite, task_id), outcomes in zip(tasks, ("SS", "SF", "FF"), strict=True):
+        own = [
+            runs.record(run, "rdt", 30 + i, "success" if c == "S" else "fail",
+                        suite=suite, task_id=task_id, fixtures_sha256=f"{suite}{task_id}{i}")
+            for i, c in enumerate(outcomes)
+        ]  # fmt: skip
+        runs.add(run, own)
+    report = launcher.report.build(run.root)
+    row = report.row("rdt")
+    assert row
+    assert (row.successes, row.episodes, row.suite) == (3, 6, "libero_object, libero_goal")
+    heat = page.heat({"rdt": [r for r in report.tasks if r.policy == "rdt"]})
+    assert heat.rows == [
+        ("libero_object 0", [1.0]), ("libero_object 7", [0.5]), ("libero_goal 2", [0.0]),
+        ("libero_object AVG", [0.75]), ("ALL AVG", [0.375]),
+    ]  # fmt: skip
+    text = (run.report / "index.html").read_text()
+    assert text.count("<h3>libero_") == 3
+    assert "3 tasks" in text
+    lines = [
+        (r["dataset_name"], r["task_id"], r["success_rate"])
+        for r in read_csv(run.report / "tasks.csv") if r["policy"] == "rdt"
+    ]  # fmt: skip
+    assert lines[3:] == [
+        ("libero_object", "AVG", "0.750000"), ("libero_goal", "AVG", "0.000000"),
+        ("ALL", "AVG", "0.375000"),
+    ]  # fmt: skip
+    assert not report.episodes.odd
 
 
 def test_importing_the_report_imports_no_template_engine() -> None:

@@ -97,7 +97,7 @@ def test_different_fixtures_at_one_initial_state_are_reported(tmp_path: Path) ->
     run = outcomes(tmp_path, rdt="SS", zero="F.")
     runs.add(run, [runs.record(run, "zero", 31, "fail", fixtures_sha256="elsewhere")])
     report = load(run)
-    assert evidence.different_fixtures(report) == [31]
+    assert report.episodes.differing_fixtures() == [("libero_object", 0, 31)]
     assert any("RDTL-E004" in sentence for sentence in evidence.caveats(report))
 
 

@@ -1,0 +1,82 @@
+"""The episodes that a plan asks for, numbered: what is counted once, and what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rdt.spec.record import EpisodeKey
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A grid of episodes; numbers run over policies, tasks, initial states, trials (fastest).
+
+    A million episodes are four short lists here: none is listed until it is asked for.
+    """
+
+    policies: tuple[str, ...]
+    tasks: tuple[tuple[str, int], ...]
+    init_states: range
+    trials: int
+
+    @property
+    def per_task(self) -> int:
+        """Episodes of one policy on one task."""
+        return len(self.init_states) * self.trials
+
+    def __len__(self) -> int:
+        return len(self.policies) * len(self.tasks) * self.per_task
+
+    def part(self, values: Mapping[str, Any]) -> int | None:
+        """What these fields of a key add to an episode's number; None when they are not planned.
+
+        The number of an episode is the sum over any division of its key's fields into parts;
+        suite and task_id stay together.
+        """
+        found = 0
+        if "policy" in values:
+            if values["policy"] not in self.policies:
+                return None
+            found += self.policies.index(values["policy"]) * len(self.tasks) * self.per_task
+        if "suite" in values:
+            task = values["suite"], values["task_id"]
+            if task not in self.tasks:
+                return None
+            found += self.tasks.index(task) * self.per_task
+        if "init_state" in values:
+            if values["init_state"] not in self.init_states:
+                return None
+            found += self.init_states.index(values["init_state"]) * self.trials
+        if "trial" in values:
+            if values["trial"] not in range(self.trials):
+                return None
+            found += values["trial"]
+        return found
+
+    def key(self, number: int) -> EpisodeKey:
+        """The episode of this number."""
+        block, slot = divmod(number, self.per_task)
+        policy, task = divmod(block, len(self.tasks))
+        state, trial = divmod(slot, self.trials)
+        return EpisodeKey(self.policies[policy], *self.tasks[task], self.init_states[state], trial)
+
+    def blocks(self) -> Iterator[tuple[str, tuple[str, int], range]]:
+        """Policy, task and numbers of the episodes of each policy on each task, in order."""
+        for first in range(0, len(self), self.per_task):
+            key = self.key(first)
+            yield key.policy, (key.suite, key.task_id), range(first, first + self.per_task)
+
+
+def from_config(config: Mapping[str, Any]) -> Planned:
+    """What a resolved configuration asks for; empty when it evaluates nothing."""
+    task, evaluate = config.get("task"), config.get("evaluate")
+    if not task or not evaluate:
+        return Planned((), (), range(0), 1)
+    return Planned(
+        policies=tuple(dict.fromkeys(evaluate["policies"])),
+        tasks=((task["suite"], task["task_id"]),),
+        init_states=range(*evaluate["init_states"]),
+        trials=evaluate["trials"],
+    )

@@ -35,7 +35,7 @@ OURS = f"""
 import json, sys
 from pathlib import Path
 from launcher.report import aggregate, shards
-from launcher.report.planned import Planned
+from rdt.spec.planned import Planned
 tasks = tuple(("libero_object", number) for number in {TASKS})
 planned = Planned({POLICIES}, tasks, {STATES}, {TRIALS})
 e = shards.scan(Path(sys.argv[1]), planned)

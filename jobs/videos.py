@@ -16,7 +16,7 @@ from launcher.core import files
 from launcher.core.errors import RdtlError
 from launcher.core.job import Job, run_job
 from rdt.sim.episode import actions_digest
-from rdt.sim.libero import Simulator
+from rdt.sim.sequential import Simulators
 from rdt.sim.video import CAMERA, replay_frames, write_mp4
 from rdt.spec import record as records
 from rdt.spec.record import Record, Status
@@ -29,9 +29,10 @@ def body(job: Job) -> None:
     """Write ``videos/KEY.mp4`` for this task's outcomes and ``videos/index.N.json`` last."""
     found = records.read_folder(job.run.records).records
     evaluate = job.config["evaluate"]
+    simulators = Simulators(job.config)
     for number in range(job.index, len(OUTCOMES), job.count):
         shown = choose(found, OUTCOMES[number], evaluate["policies"], evaluate["videos"])
-        entries = [_show(job, record) for record in shown]
+        entries = [_show(job, record, simulators) for record in shown]
         require_current(job)
         files.write_json(job.run.videos / f"index.{number}.json", entries)
         job.progress(len(entries), len(shown), "videos", OUTCOMES[number])
@@ -42,20 +43,18 @@ def choose(
     found: Iterable[Record], status: Status, policies: list[str], count: int
 ) -> list[Record]:
     """Up to ``count`` episodes of that outcome: the trained policy's first, then the others'."""
-    order = sorted(policies, key=lambda name: name != "rdt")
+    order = sorted(policies, key=lambda name: name not in ("rdt", "server"))
     candidates = [r for r in found if r.status == status and r.policy in order]
     return sorted(candidates, key=lambda r: (order.index(r.policy), r.key))[:count]
 
 
-def _show(job: Job, record: Record) -> dict[str, Any]:
+def _show(job: Job, record: Record, simulators: Simulators) -> dict[str, Any]:
     name = f"{record.key.text()}.mp4"
     path = job.run.videos / name
     if not path.exists():
         actions = _actions(job, record)
-        task = {**job.config["task"], "camera_size": SIZE}
-        simulator = Simulator(task, blind=False, cameras=(CAMERA,))
+        simulator = simulators.of(record.key, blind=False, cameras=(CAMERA,), camera_size=SIZE)
         frames = replay_frames(simulator, record, actions)
-        simulator.close()
         require_current(job)
         write_mp4(path, frames)
         print(f"{name}: {len(frames)} frames", flush=True)

@@ -158,7 +158,8 @@ def _absolute(config: RunConfig) -> RunConfig:
     buffer = buffer and str(Path(buffer).absolute())
     dataset = config.dataset.model_copy(update={"sets": sets, "buffer": buffer})
     if evaluate:
-        named = {"checkpoint": evaluate.checkpoint, "demonstrations": evaluate.demonstrations}
+        paths = ("checkpoint", "demonstrations", "server_token")
+        named = {key: getattr(evaluate, key) for key in paths}
         update = {
             key: str(Path(value).absolute())
             for key, value in named.items()

@@ -71,7 +71,9 @@ def named_files(config: RunConfig) -> list[Path]:
     """What a configuration names by path (absolute)."""
     evaluate = config.evaluate
     named: list[str | None] = [entry.path for entry in config.dataset.sets]
-    named += [evaluate.checkpoint, evaluate.demonstrations] if evaluate else []
+    named += (
+        [evaluate.checkpoint, evaluate.demonstrations, evaluate.server_token] if evaluate else []
+    )
     return [Path(name).absolute() for name in named if name]
 
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[int, Field(gt=0)]
 Range = Annotated[tuple[int, int], Field(description="[first, end): end is not included")]
-PolicyName = Literal["rdt", "expert", "zero", "replay"]
+PolicyName = Literal["rdt", "server", "expert", "zero", "replay"]
 
 
 class Section(BaseModel):
@@ -36,8 +36,9 @@ class Task(Section):
     """Width and height of each camera picture in pixels, in the data and in the evaluation."""
     settle_steps: Annotated[int, Field(ge=0)] = 10
     """Control steps with a zero action (gripper open) after each reset."""
-    max_steps: Positive = 280
-    """Control steps of an episode after settling; libero_object's published limit is 280."""
+    max_steps: Positive | None = None
+    """Control steps of an episode after settling; unset: the suite's published limit (spatial
+    220, object 280, goal 300, 10 520, 90 400)."""
     env_seed: int = 7
     """Seed of the simulator's fixture placement, set before every reset."""
 
@@ -139,23 +140,45 @@ class Evaluate(Section):
     """Episodes to run and how; together with the task this is the protocol."""
 
     policies: list[PolicyName] = ["rdt", "expert", "zero", "replay"]
-    """rdt: the trained policy. expert, zero, replay: references in the same table."""
+    """rdt: the trained policy. server: the one behind `server`. expert, zero, replay: references
+    in the same table."""
+    suites: dict[str, list[Annotated[int, Field(ge=0)]]] = {}
+    """Suites and numbers of their tasks, `[]` for all: `{libero_goal: [], libero_10: [0, 3]}`.
+    Empty: the one task of the section `task`."""
     checkpoint: str | None = None
     """Directory of a policy (config.json, model.safetensors, card.json); unset: the run's own."""
+    server: str | None = None
+    """Address of a policy server, ws://HOST:PORT: one of openpi's, or `rdtl serve`."""
+    server_token: str | None = None
+    """File with the token that the server wants."""
     demonstrations: str | None = None
-    """HDF5 file from which `replay` takes one demonstration; unset: the run's own."""
+    """LIBERO HDF5 file, or a folder of them, from which `replay` takes one demonstration of each
+    task; unset: the run's own."""
     init_states: Range = (30, 50)
     """Initial states to evaluate on."""
     trials: Positive = 1
     """Episodes per initial state."""
+    reset: Literal["exact", "openvla-sequential"] = "exact"
+    """exact: every episode finds the scene that the seed gives. openvla-sequential: the seed is
+    set once a task and the furniture drifts from reset to reset, as in published evaluations."""
     execution_horizon: Positive = 8
     """Actions of each chunk that are executed before the policy is asked again."""
     policy_seed: int = 0
     """Seed of the sampling noise; an episode's noise depends on this, its key and the query."""
+    episode_minutes: Annotated[float, Field(gt=0)] = 30
+    """An episode that takes longer by the clock ends as `timeout` and is tried again."""
     shards: Positive = 4
     """Array tasks."""
     videos: Annotated[int, Field(ge=0)] = 1
     """Replayed videos per outcome (successes, failures)."""
+
+    @model_validator(mode="after")
+    def _one_policy_under_test(self) -> Evaluate:
+        if {"rdt", "server"} <= set(self.policies):
+            raise ValueError("rdt and server are two policies under test; evaluate them one by one")
+        if ("server" in self.policies) != (self.server is not None):
+            raise ValueError("the policy `server` and the address in `server` belong together")
+        return self
 
 
 class DataSet(Section):

@@ -13,9 +13,6 @@ from launcher.cli import common
 if TYPE_CHECKING:
     from launcher.output import Output
 
-MAX_STEPS = {"libero_object": 280, "libero_spatial": 220}
-"""Published limits of an episode, by suites that an expert can do."""
-
 
 def add_to(app: typer.Typer) -> None:
     """Add the command to ``rdtl data``."""
@@ -55,7 +52,7 @@ def collect(
 
     output = common.start_output(as_json)
     _require_noise(noise)
-    chosen = {"suite": suite, "camera_size": camera_size, "max_steps": MAX_STEPS[suite]}
+    chosen = {"suite": suite, "camera_size": camera_size}
     how = {"demos": demos, "noise": noise, "render_every": render_every}
     request: dict[str, Any] = {
         "out": str(out.resolve()),

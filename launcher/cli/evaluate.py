@@ -10,6 +10,7 @@ import typer
 from launcher.cli import common
 
 if TYPE_CHECKING:
+    from launcher.core.checks import Finding
     from launcher.schema import RunConfig
 
 
@@ -20,6 +21,13 @@ def evaluate(
     checkpoint: Annotated[
         Path | None,
         typer.Option("--checkpoint", help="Policy directory; adds the policy rdt.", exists=True),
+    ] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option("--policy", metavar="ws://HOST:PORT", help="The policy behind a server."),
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(help="File with the token that the server wants.", exists=True)
     ] = None,
     shards: Annotated[int | None, typer.Option("--shards", min=1, help="Array tasks.")] = None,
     site: common.SiteOption = "local",
@@ -40,6 +48,9 @@ def evaluate(
     settings = [*([f"evaluate.shards={shards}"] if shards else []), *settings]
     run_config = config.load_run_config(path, settings, ["evaluate"])
     run_config = with_checkpoint(run_config.model_copy(update={"train": None}), checkpoint)
+    run_config = with_server(run_config, policy, token_file)
+    for finding in short_limits(run_config):
+        output.finding(finding)
     run, plan, the_site = common.prepare(run_config, site, runs_dir, name, runtime, image, dry_run)
     if dry_run:
         common.show_dry_run(output, run, plan, the_site)
@@ -57,3 +68,50 @@ def with_checkpoint(config: RunConfig, checkpoint: Path | None) -> RunConfig:
     policies = old.policies if "rdt" in old.policies else ["rdt", *old.policies]
     update = {"checkpoint": str(checkpoint.resolve()), "policies": policies}
     return config.model_copy(update={"evaluate": old.model_copy(update=update)})
+
+
+def with_server(config: RunConfig, uri: str | None, token_file: Path | None) -> RunConfig:
+    """The configuration with policy server behind ``uri`` in place of rdt (unchanged without).
+
+    Raises UsageError RDTL-U006 for a checkpoint and a server at once.
+    """
+    if uri is None:
+        return config
+    from launcher.core.errors import UsageError
+
+    old = config.evaluate
+    assert old is not None
+    if old.checkpoint is not None:
+        raise UsageError(
+            "RDTL-U006",
+            "--policy and a checkpoint are two policies under test",
+            where=f"--policy {uri}, evaluate.checkpoint {old.checkpoint}",
+            fix="evaluate them one by one, then rdtl report A B --compare",
+        )
+    token = str(token_file.resolve()) if token_file else old.server_token
+    policies = ["server", *(name for name in old.policies if name not in ("rdt", "server"))]
+    update = {"server": uri, "server_token": token, "policies": policies}
+    return config.model_copy(update={"evaluate": old.model_copy(update=update)})
+
+
+def short_limits(config: RunConfig) -> list[Finding]:
+    """A warning RDTL-E032 for each suite whose limit is below its longest demonstration."""
+    from launcher.core.checks import Finding
+    from rdt.spec import planned, suites
+
+    found = []
+    for name in dict.fromkeys(s for s, _ in planned.tasks(config.model_dump(mode="json"))):
+        suite, limit = suites.find(name), suites.max_steps(name, config.task.max_steps)
+        if suite and limit < suite.longest_demonstration:
+            found.append(
+                Finding(
+                    "RDTL-E032",
+                    "warning",
+                    f"episodes of {name} end after {limit} steps",
+                    where="task.max_steps",
+                    why=f"people took up to {suite.longest_demonstration}: such tasks fail "
+                    "whatever the policy does",
+                    fix=f"leave task.max_steps unset ({suite.max_steps})",
+                )
+            )
+    return found

@@ -15,10 +15,11 @@ from operator import add
 from typing import Any
 
 from launcher.core.runs import RunDir
-from launcher.report import planned, reading
+from launcher.report import reading
 from launcher.report.episodes import FINISHED, Episodes
 from launcher.report.intervals import Interval, wilson
 from launcher.report.layouts import STATUSES
+from rdt.spec import planned
 from rdt.spec.protocol import Protocol
 from rdt.spec.record import EpisodeKey, Record
 

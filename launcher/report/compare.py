@@ -8,7 +8,7 @@ to be named, and is then shown beside every number.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from launcher.core.errors import RdtlError, RefusedError, UsageError
 from launcher.report import evidence
@@ -120,8 +120,16 @@ def _pair(one: tuple[Report, str], other: tuple[Report, str], across: Collection
 
 
 def differing_fields(first: Protocol, second: Protocol) -> list[tuple[str, str, str]]:
-    """(field, value there, value here) of every field in which two protocols differ."""
-    values = [(name, getattr(first, name), getattr(second, name)) for name in FIELDS]
+    """(field, value there, value here) of every field in which two protocols differ.
+
+    The limit of a suite that only one of them evaluates is no difference.
+    """
+    common = first.max_steps.keys() & second.max_steps.keys()
+    one, other = (
+        replace(p, max_steps={suite: p.max_steps[suite] for suite in sorted(common)})
+        for p in (first, second)
+    )
+    values = [(name, getattr(one, name), getattr(other, name)) for name in FIELDS]
     return [(name, str(a), str(b)) for name, a, b in values if a != b]
 
 

@@ -48,7 +48,7 @@ def _summary_row(report: Report, row: Row) -> dict[str, Any]:
     protocol = report.protocol
     low, high = row.interval or (None, None)
     return {
-        **vars(protocol),
+        **protocol.lines(),
         **vars(row),
         **_one_task(report),
         "rate": row.rate,
@@ -114,9 +114,10 @@ def _average_line(report: Report, average: Average) -> dict[str, Any]:
 
 def _places(report: Report, policy: str) -> dict[str, str]:
     """What all lines of a policy share."""
-    named = report.config["evaluate"]["checkpoint"] or str(report.run.policy)
+    evaluate = report.config["evaluate"]
+    named = {"rdt": evaluate["checkpoint"] or str(report.run.policy), "server": evaluate["server"]}
     return {
-        "checkpoint_path": named if policy == "rdt" else "",
+        "checkpoint_path": named.get(policy, ""),
         "video_dir": str(report.run.videos),
         "fingerprint": report.protocol.fingerprint(),
     }

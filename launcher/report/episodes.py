@@ -9,7 +9,7 @@ from itertools import accumulate, compress
 from pathlib import Path
 
 from launcher.report.layouts import Layout
-from launcher.report.planned import Planned
+from rdt.spec.planned import Planned
 from rdt.spec.record import Record
 
 FINISHED = 2

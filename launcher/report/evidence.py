@@ -15,15 +15,21 @@ from launcher.report.aggregate import Report, Row
 LEVEL = 0.05
 MEANING = {
     "rdt": "the trained policy",
+    "server": "the policy behind a server",
     "expert": "a script that reads the simulator's state",
     "zero": "never moves",
     "replay": "one demonstration's actions, played blindly",
 }
 
 
+def tested(report: Report) -> Row | None:
+    """The policy under test: rdt, or the one of a server; None when only references were run."""
+    return report.row("rdt") or report.row("server")
+
+
 def main_row(report: Report) -> Row:
-    """The policy under test: rdt, or the first one when only references were run."""
-    return report.row("rdt") or report.rows[0]
+    """The policy under test, or else the first reference."""
+    return tested(report) or report.rows[0]
 
 
 def percent(rate: float | None) -> str:
@@ -123,11 +129,11 @@ def _errors(row: Row) -> str:
 
 
 def _against_zero(report: Report) -> str:
-    rdt, zero = report.row("rdt"), report.row("zero")
-    if not rdt or not zero or not rdt.episodes or not zero.episodes:
+    own, zero = tested(report), report.row("zero")
+    if not own or not zero or not own.episodes or not zero.episodes:
         return ""
-    p = intervals.fisher_greater(rdt.successes, rdt.episodes, zero.successes, zero.episodes)
-    counts = f"{rdt.successes}/{rdt.episodes} against {zero.successes}/{zero.episodes}"
+    p = intervals.fisher_greater(own.successes, own.episodes, zero.successes, zero.episodes)
+    counts = f"{own.successes}/{own.episodes} against {zero.successes}/{zero.episodes}"
     test = f"(Fisher's exact test, one-sided, {p_text(p)})"
     if p < LEVEL:
         return f"Better than not moving: {counts} {test}."
@@ -135,16 +141,17 @@ def _against_zero(report: Report) -> str:
 
 
 def _against_replay(report: Report) -> str:
-    rdt, replay = _finished(report, "rdt"), _finished(report, "replay")
-    shared = sorted(rdt.keys() & replay.keys())
-    if not shared:
+    name = main_row(report).policy
+    own, replay = _finished(report, name), _finished(report, "replay")
+    shared = sorted(own.keys() & replay.keys())
+    if not shared or not tested(report):
         return ""
-    ahead = sum(rdt[key] and not replay[key] for key in shared)
-    behind = sum(replay[key] and not rdt[key] for key in shared)
+    ahead = sum(own[key] and not replay[key] for key in shared)
+    behind = sum(replay[key] and not own[key] for key in shared)
     p = intervals.mcnemar(ahead, behind)
     counts = (
-        f"of {len(shared)} pairs of episodes from the same initial state, rdt alone succeeded in "
-        f"{ahead} and replay alone in {behind} (exact McNemar test, {p_text(p)})"
+        f"of {len(shared)} pairs of episodes from the same initial state, {name} alone succeeded "
+        f"in {ahead} and replay alone in {behind} (exact McNemar test, {p_text(p)})"
     )
     if p >= LEVEL:
         few = (
@@ -169,9 +176,9 @@ def _finished(report: Report, policy: str) -> dict[tuple[Any, ...], bool]:
 
 def _expert(report: Report) -> str:
     expert = report.row("expert")
-    if not expert or not expert.episodes or not report.row("rdt"):
+    if not expert or not expert.episodes or not tested(report):
         return ""
     return (
         f"The scripted expert, which sees the simulator's state, succeeded in {expert.successes} "
-        f"of {expert.episodes}: what is reachable within {report.protocol.max_steps} steps."
+        f"of {expert.episodes}: what is reachable within {report.protocol.limits} steps."
     )

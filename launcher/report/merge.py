@@ -8,25 +8,21 @@ from launcher.core.errors import RefusedError
 from launcher.report import compare
 from launcher.report.aggregate import Report, Row
 
-TASK_BOUND = ("suite", "max_steps")
-"""Fields of the protocol that belong to the task: published limits differ between suites."""
-
 
 def merge(reports: Sequence[Report]) -> list[Row]:
     """The rows of all tasks of all runs, by policy.
 
-    Raises RefusedError RDTL-E063 when protocols differ in more than what belongs to the task,
+    Raises RefusedError RDTL-E063 when protocols differ (limits of other suites are no difference),
     RDTL-E064 when a policy was evaluated twice on a task or with two checkpoints.
     """
     for other in reports[1:]:
-        found = compare.differing_fields(reports[0].protocol, other.protocol)
-        if foreign := [d for d in found if d[0] not in TASK_BOUND]:
+        if found := compare.differing_fields(reports[0].protocol, other.protocol):
             raise RefusedError(
                 "RDTL-E063",
                 "runs of different protocols have no common rate",
                 where="; ".join(
                     f"{n} {a} in {reports[0].run.root.name}, {b} in {other.run.root.name}"
-                    for n, a, b in foreign
+                    for n, a, b in found
                 ),
                 why="their average would measure two things at once",
                 fix="evaluate again under one protocol, or look at them side by side: --compare "

@@ -42,10 +42,11 @@ def render(report: Report) -> str:
     main = evidence.main_row(report)
     loss = sources.loss(report.run)
     successes = report.lengths(main.policy, "success")
+    limit = max(report.protocol.max_steps.values())
     pictures = {
         "curve": charts.loss_curve(loss.points) if loss and len(loss.points) > 1 else None,
         "bars": charts.bars(report.rows, main.policy),
-        "lengths": charts.lengths(successes, report.protocol.max_steps) if successes else None,
+        "lengths": charts.lengths(successes, limit) if successes else None,
         "phases": charts.phases(report.rows),
     }
     return fill(TEMPLATE, pictures, {**_context(report), "loss": loss}, report.run.root)
@@ -150,8 +151,8 @@ def heat(columns: Mapping[str, Sequence[Row]]) -> Heat:
 def protocol_lines(report: Report) -> list[tuple[str, str]]:
     """The protocol field by field, the fingerprint first, lists joined by commas."""
     fields = {
-        name: ", ".join(value) if isinstance(value, tuple) else str(value)
-        for name, value in vars(report.protocol).items()
+        name: ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        for name, value in report.protocol.lines().items()
     }
     return [("fingerprint", report.protocol.fingerprint()), *fields.items()]
 

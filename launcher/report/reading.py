@@ -15,8 +15,8 @@ from launcher.core.errors import RdtlError, RefusedError, UsageError
 from launcher.core.runs import RunDir
 from launcher.report import shards
 from launcher.report.episodes import Episodes
-from launcher.report.planned import Planned
 from rdt.spec import protocol as protocols
+from rdt.spec.planned import Planned
 from rdt.spec.protocol import Protocol
 from rdt.spec.record import Record
 
@@ -114,7 +114,7 @@ def _protocols_found(found: Episodes, protocol: Protocol) -> str:
         hosts = ", ".join(sorted({r.host for r in own}))
         attempts = ", ".join(str(a) for a in sorted({r.attempt for r in own}))
         parts.append(f"{fingerprint}: {count} episodes (attempt {attempts}, host {hosts})")
-    fields = ", ".join(f"{name} {value}" for name, value in vars(protocol).items())
+    fields = ", ".join(f"{name} {value}" for name, value in protocol.lines().items())
     return f"{'; '.join(parts)}; {protocols.FILE} is {protocol.fingerprint()}: {fields}"
 
 

@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 
 from launcher.report.episodes import CELL, FINISHED, Episodes
 from launcher.report.layouts import CSV, JSON, STATUSES, Layout
-from launcher.report.planned import Planned
 from rdt.spec import protocol as protocols
+from rdt.spec.planned import Planned
 
 BLOCK = 1 << 20
 NOWHERE = -(1 << 60)

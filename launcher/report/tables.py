@@ -111,7 +111,7 @@ def document(report: Report) -> dict[str, Any]:
     """The same as JSON data; rates and interval bounds are fractions of 1, or null."""
     return {
         "name": report.name,
-        "task": {"suite": report.protocol.suite, **report.config["task"], "name": report.task_name},
+        "task": {**report.config["task"], "suite": report.protocol.suite, "name": report.task_name},
         "protocol": {**vars(report.protocol), "fingerprint": report.protocol.fingerprint()},
         "policies": [
             {

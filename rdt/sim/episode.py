@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from dataclasses import dataclass
 
@@ -13,6 +14,10 @@ from launcher.core.errors import RdtlError
 from rdt.policy.policy import EpisodeError, Observation, Policy
 from rdt.sim.libero import Simulator
 from rdt.spec.record import EpisodeKey
+
+
+class OverdueError(Exception):
+    """The episode took longer, by the clock, than an episode may."""
 
 
 class PolicyError(Exception):
@@ -43,13 +48,18 @@ def actions_digest(actions: NDArray[np.float32]) -> str:
 
 
 def run_episode(
-    simulator: Simulator, policy: Policy, key: EpisodeKey, execution_horizon: int
+    simulator: Simulator,
+    policy: Policy,
+    key: EpisodeKey,
+    execution_horizon: int,
+    seconds: float = math.inf,
 ) -> Outcome:
     """Reset to ``key.init_state`` and let ``policy`` act until success or ``max_steps``.
 
     The first ``execution_horizon`` actions of each chunk are executed; success is the
     simulator's ``done`` at any step. Raises PolicyError for the policy's faults,
-    RdtlError unchanged, and whatever the simulator raises.
+    OverdueError when it is not over after ``seconds``, RdtlError unchanged, and whatever
+    the simulator raises.
     """
     started = time.perf_counter()
     simulator.reset(key.init_state)
@@ -58,6 +68,8 @@ def run_episode(
     executed: list[NDArray[np.float32]] = []
     success = False
     while not success and len(executed) < limit:
+        if time.perf_counter() - started > seconds:
+            raise OverdueError(f"not over after {seconds:g} s, at step {len(executed)}")
         chunk = asked.chunk(simulator.observation())[:execution_horizon]
         chunk = chunk[: limit - len(executed)]
         ends = len(executed) + len(chunk) == limit  # then nobody looks at where it leads

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from launcher.core.errors import UsageError
 from rdt.policy.policy import Observation
 from rdt.sim import backend, wide
 from rdt.sim.lazy import LazyCameras
+from rdt.spec import suites
 from rdt.spec.protocol import CAMERAS, SETTLE_ACTION
 
 UNSTABLE = ("mjWARN_BADQPOS", "mjWARN_BADQVEL", "mjWARN_BADQACC", "mjWARN_BADCTRL")
@@ -31,6 +33,7 @@ class TaskInfo:
     init_states: NDArray[np.float64]
 
 
+@functools.cache
 def find_task(suite: str, task_id: int) -> TaskInfo:
     """Look a task up in the installed LIBERO.
 
@@ -39,7 +42,8 @@ def find_task(suite: str, task_id: int) -> TaskInfo:
     benchmark = _benchmark(suite, task_id)
     task = benchmark.tasks[task_id]
     path = Path(benchmark.get_task_bddl_file_path(task_id))
-    states = np.asarray(benchmark.get_task_init_states(task_id), np.float64)
+    states = np.array(benchmark.get_task_init_states(task_id), np.float64)
+    states.setflags(write=False)  # every caller gets this one
     return TaskInfo(suite, task.name, task.language, path, states)
 
 
@@ -88,7 +92,7 @@ class Simulator:
     ) -> None:
         wide.require_supported(task["suite"], task["wide_mm"])
         self.info = find_task(task["suite"], task["task_id"])
-        self.task = task
+        self.task = {**task, "max_steps": suites.max_steps(task["suite"], task["max_steps"])}
         self.cameras = () if blind else cameras
         self.fixtures_sha256 = ""
         self._lazy = LazyCameras(task["camera_size"])
@@ -133,6 +137,7 @@ class Simulator:
                 fix="choose a range inside them",
             )
         with backend.quiet(), backend.gl_errors():
+            self._seed()
             self._rebuild()
         self._lazy.rendered = 0
         state = self.info.init_states[init_state]
@@ -142,12 +147,14 @@ class Simulator:
             )
         self._settle(state)
 
+    def _seed(self) -> None:
+        self.env.env.object_property_initializers.clear()
+        self.env.seed(self.task["env_seed"])
+
     def _rebuild(self) -> None:
         from robosuite.utils.errors import RandomizationError
 
         inner = self.env.env
-        inner.object_property_initializers.clear()
-        self.env.seed(self.task["env_seed"])
         while True:  # LIBERO's own loop swallows every exception, Ctrl-C among them
             try:
                 inner.reset()

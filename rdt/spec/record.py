@@ -86,14 +86,24 @@ class Records:
 
 def read_folder(folder: Path) -> Records:
     """Read every ``part-*.jsonl`` of ``folder`` in name order."""
+    lines, torn = _lines(folder)
+    kept = merge(parse(line) for line in lines)
+    return Records(tuple(kept.values()), tuple(torn), len(lines) - len(kept))
+
+
+def read_lines(folder: Path) -> list[Record]:
+    """Every whole line of every ``part-*.jsonl``, errors and repetitions among them."""
+    return [parse(line) for line in _lines(folder)[0]]
+
+
+def _lines(folder: Path) -> tuple[list[str], list[str]]:
     lines: list[str] = []
     torn: list[str] = []
     for path in sorted(folder.glob("part-*.jsonl")):
         whole, is_torn = files.read_whole_lines(path)
         lines += whole
         torn += [path.name] * is_torn
-    kept = merge(parse(line) for line in lines)
-    return Records(tuple(kept.values()), tuple(torn), len(lines) - len(kept))
+    return lines, torn
 
 
 def merge(records: Iterable[Record]) -> dict[EpisodeKey, Record]:

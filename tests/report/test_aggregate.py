@@ -92,7 +92,7 @@ def test_records_outside_the_plan_are_left_out_and_counted(tmp_path: Path) -> No
 
 def test_two_protocols_are_refused_with_both_and_the_fields(tmp_path: Path) -> None:
     run = small(tmp_path)
-    other = replace(runs.protocol_of(run), max_steps=720).fingerprint()
+    other = replace(runs.protocol_of(run), max_steps={"libero_object": 720}).fingerprint()
     runs.add(run, [runs.record(run, "rdt", 30, "success")])
     runs.add(run, [runs.record(run, "rdt", 31, "success", protocol=other, host="node9")])
     with pytest.raises(RefusedError) as caught:

@@ -17,7 +17,8 @@ from launcher.core import files
 from launcher.core.errors import UsageError
 from launcher.core.runs import RunDir
 from launcher.html import svg
-from launcher.report import charts, page, planned, sources
+from launcher.report import charts, page, sources
+from rdt.spec import planned
 from tests.report import runs
 
 HOSTILE = "=cmd|'/c calc'!A1 \"quoted\", <script>alert(1)</script> & </title> ￾ ünï 😀"

@@ -14,11 +14,10 @@ from rdt.spec import protocol as protocols
 from rdt.spec.protocol import Protocol
 
 PROTOCOL = Protocol(
-    suite="libero_object",
     wide_mm=0,
     camera_size=128,
     settle_steps=10,
-    max_steps=280,
+    max_steps={"libero_object": 280},
     execution_horizon=16,
     env_seed=7,
     policy_seed=0,
@@ -45,7 +44,9 @@ def test_another_protocol_is_refused_and_its_fields_are_named(tmp_path: Path) ->
     protocols.publish(PROTOCOL, tmp_path)
     before = (tmp_path / "protocol.json").read_bytes()
     with pytest.raises(RefusedError) as caught:
-        protocols.publish(replace(PROTOCOL, mujoco="3.4.0", max_steps=720), tmp_path)
+        protocols.publish(
+            replace(PROTOCOL, mujoco="3.4.0", max_steps={"libero_object": 720}), tmp_path
+        )
     assert caught.value.problem.code == "RDTL-E021"
     assert caught.value.problem.where.endswith(
         "protocol.json: max_steps 280 there, 720 here; mujoco 3.3.2 there, 3.4.0 here"
@@ -56,7 +57,7 @@ def test_another_protocol_is_refused_and_its_fields_are_named(tmp_path: Path) ->
 def test_an_altered_file_is_refused(tmp_path: Path) -> None:
     protocols.publish(PROTOCOL, tmp_path)
     path = tmp_path / "protocol.json"
-    path.write_text(path.read_text().replace('"max_steps": 280', '"max_steps": 720'))
+    path.write_text(path.read_text().replace('"libero_object": 280', '"libero_object": 720'))
     with pytest.raises(RefusedError, match="altered"):
         protocols.read(tmp_path)
 

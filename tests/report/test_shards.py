@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from launcher.core.errors import RdtlError
 from launcher.core.runs import RunDir
-from launcher.report import csv_files, load, planned, reading, shards
+from launcher.report import csv_files, load, reading, shards
 from launcher.report.layouts import CSV, JSON, STATUSES
+from rdt.spec import planned
 from rdt.spec import record as records
 from rdt.spec.record import Record
 from tests.report import runs

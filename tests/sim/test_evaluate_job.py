@@ -11,13 +11,14 @@ import h5py
 import numpy as np
 import pytest
 
-from jobs import evaluate, videos
+from jobs import evaluate, evaluated, videos
 from launcher.core import files
 from launcher.core.errors import RdtlError, RefusedError
 from launcher.core.job import Job
 from rdt.policy.references import Expert, Replay, Zero
-from rdt.sim import episode
+from rdt.sim import episode, sequential
 from rdt.sim.libero import Simulator
+from rdt.spec import planned
 from rdt.spec import record as records
 from rdt.spec.record import EpisodeKey, Record
 from tests import inside
@@ -35,6 +36,11 @@ def _records(job: Job) -> list[Record]:
 def _content(job: Job) -> list[dict[str, Any]]:
     """Records without the fields that tell who ran them and how fast."""
     return [{k: v for k, v in vars(r).items() if k not in TIMED} for r in _records(job)]
+
+
+def planned_keys(config: dict[str, Any]) -> list[EpisodeKey]:
+    plan = planned.from_config(config)
+    return [plan.key(number) for number in range(len(plan))]
 
 
 def _lines(job: Job) -> int:
@@ -64,12 +70,12 @@ def _lender(simulator: Simulator) -> Callable[[dict[str, Any]], Simulator]:
 def lend(monkeypatch: pytest.MonkeyPatch, blind: Simulator) -> None:
     """Jobs get the session's simulator: an episode depends on no earlier one, and it is faster."""
     borrow = _lender(blind)
-    monkeypatch.setattr(evaluate, "Simulator", lambda task, blind: borrow(task))
+    monkeypatch.setattr(sequential, "Simulator", lambda task, blind, cameras: borrow(task))
 
 
 def test_every_planned_episode_has_one_record(whole: Job) -> None:
     found = _records(whole)
-    assert [r.key for r in found] == sorted(evaluate.work_list(whole.config))
+    assert [r.key for r in found] == sorted(planned_keys(whole.config))
     assert {r.status for r in found} == {"fail"}
     for r in found:
         actions = np.load(whole.run.records / "actions" / f"{r.key.text()}.npy")
@@ -88,11 +94,12 @@ def test_two_tasks_give_the_same_records(
 
 
 def test_tasks_share_every_policy(config: Build) -> None:
-    work = evaluate.work_list(config(policies=["rdt", "expert", "zero", "replay"]))
+    plan = planned.from_config(config(policies=["rdt", "expert", "zero", "replay"]))
+    shares = [plan.share(index, 4) for index in range(4)]
+    work = [key for share in shares for key in share]
     assert len(work) == len(set(work)) == 80
-    for index in range(4):
-        share = [key.policy for key in work[index::4]]
-        assert {share.count(name) for name in set(share)} == {5}
+    for share in shares:
+        assert {[key.policy for key in share].count(name) for name in plan.policies} == {5}
 
 
 def test_resumes_after_a_torn_line(
@@ -132,7 +139,7 @@ def test_a_faulty_policy_is_no_failed_episode(
     settings = config(policies=["zero"], init_states=(30, 32), max_steps=3)
     job = make_job(tmp_path, settings)
     with monkeypatch.context() as patch:
-        patch.setattr(evaluate, "load_policy", lambda job, name: Faulty())
+        patch.setattr(evaluated, "load", lambda job, name: lambda suite, number: Faulty())
         evaluate.body(job)
     assert {(r.status, r.error) for r in _records(job)} == {
         ("policy_error", "query 1: ValueError: out of cheese")
@@ -153,11 +160,11 @@ def test_a_fault_of_the_harness_is_tried_once_more(
     borrow = _lender(blind)
     built: list[dict[str, Any]] = []
 
-    def build(task: dict[str, Any], blind: bool) -> Simulator:
+    def build(task: dict[str, Any], blind: bool, cameras: Any) -> Simulator:
         built.append(task)
         return borrow(task)
 
-    faults = iter([True, False, True, True])
+    faults = iter([True, True, False, True])
     real = evaluate.run_episode
 
     def shaky(*arguments: Any) -> episode.Outcome:
@@ -165,7 +172,7 @@ def test_a_fault_of_the_harness_is_tried_once_more(
             raise RuntimeError("the scene exploded")
         return real(*arguments)
 
-    monkeypatch.setattr(evaluate, "Simulator", build)
+    monkeypatch.setattr(sequential, "Simulator", build)
     monkeypatch.setattr(evaluate, "run_episode", shaky)
     evaluate.body(job)
     first, second = _records(job)
@@ -270,13 +277,15 @@ def test_a_replay_finds_its_file_among_the_data_sets(
     copies, suite = tmp_path / "rlds", tmp_path / "libero_object"
     job.config["dataset"]["sets"] = [{"path": str(copies)}, {"path": str(suite)}]
     with pytest.raises(RdtlError, match="RDTL-D065") as caught:
-        evaluate.load_policy(job, "replay")
+        evaluated.load(job, "replay")("libero_object", 0)
     assert str(copies) in caught.value.problem.where
     path = suite / "pick_up_the_alphabet_soup_and_place_it_in_the_basket_demo.hdf5"
     path.parent.mkdir()
     with h5py.File(path, "w") as file:
         file["data/demo_0/actions"] = np.full((3, 7), 0.5)
-    np.testing.assert_array_equal(evaluate.load_policy(job, "replay")._actions[:3], 0.5)
+    np.testing.assert_array_equal(
+        evaluated.load(job, "replay")("libero_object", 0)._actions[:3], 0.5
+    )
 
 
 def test_videos_show_what_the_records_say(whole: Job) -> None:

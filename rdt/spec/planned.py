@@ -1,4 +1,7 @@
-"""The episodes that a plan asks for, numbered: what is counted once, and what is missing."""
+"""The episodes that a plan asks for, numbered: what is run, what is counted once, what is missing.
+
+Launcher, jobs and report read the plan here and nowhere else.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rdt.spec import suites
 from rdt.spec.record import EpisodeKey
 
 
@@ -62,6 +66,19 @@ class Planned:
         state, trial = divmod(slot, self.trials)
         return EpisodeKey(self.policies[policy], *self.tasks[task], self.init_states[state], trial)
 
+    def share(self, index: int, count: int) -> list[EpisodeKey]:
+        """What part ``index`` of ``count`` runs: of each policy a stretch without gaps.
+
+        So a part has few tasks, each of which costs a simulator, and an equal share of every
+        policy. The parts of one ``count`` cover everything once.
+        """
+        each = len(self.tasks) * self.per_task
+        return [
+            self.key(policy * each + slot)
+            for policy in range(len(self.policies))
+            for slot in range(each * index // count, each * (index + 1) // count)
+        ]
+
     def blocks(self) -> Iterator[tuple[str, tuple[str, int], range]]:
         """Policy, task and numbers of the episodes of each policy on each task, in order."""
         for first in range(0, len(self), self.per_task):
@@ -76,7 +93,23 @@ def from_config(config: Mapping[str, Any]) -> Planned:
         return Planned((), (), range(0), 1)
     return Planned(
         policies=tuple(dict.fromkeys(evaluate["policies"])),
-        tasks=((task["suite"], task["task_id"]),),
+        tasks=tuple(tasks(config)),
         init_states=range(*evaluate["init_states"]),
         trials=evaluate["trials"],
     )
+
+
+def tasks(config: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """Suite and number of each task that is evaluated, in order.
+
+    Raises UsageError RDTL-U020 for a task that its suite lacks.
+    """
+    task, chosen = config["task"], config["evaluate"]["suites"]
+    if not chosen:
+        return [(task["suite"], task["task_id"])]
+    return [(name, n) for name, own in chosen.items() for n in suites.task_ids(name, own)]
+
+
+def task_section(config: Mapping[str, Any], suite: str, task_id: int) -> dict[str, Any]:
+    """The configuration's section `task` for one of the evaluated tasks."""
+    return {**config["task"], "suite": suite, "task_id": task_id}

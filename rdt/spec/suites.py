@@ -1,0 +1,75 @@
+"""LIBERO's suites: how many tasks each has and how long an episode of it may be.
+
+The limits are those behind published rates. Each lies above the suite's longest
+demonstration, because a limit below it fails tasks whatever the policy does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from launcher.core.errors import UsageError
+
+INIT_STATES = 50
+"""Initial states that every task of every suite ships."""
+
+
+@dataclass(frozen=True)
+class Suite:
+    """``max_steps`` and ``longest_demonstration`` in control steps after settling."""
+
+    tasks: int
+    max_steps: int
+    longest_demonstration: int
+
+
+SUITES = {
+    "libero_spatial": Suite(10, 220, 193),
+    "libero_object": Suite(10, 280, 254),
+    "libero_goal": Suite(10, 300, 270),
+    "libero_10": Suite(10, 520, 505),
+    "libero_90": Suite(90, 400, 373),
+}
+
+
+def find(name: str) -> Suite | None:
+    """The suite, or for a variant (libero_goal_swap) the one that it varies; None if unknown."""
+    known = [suite for suite in SUITES if name == suite or name.startswith(f"{suite}_")]
+    return SUITES[max(known, key=len)] if known else None
+
+
+def max_steps(name: str, asked: int | None) -> int:
+    """``asked``, or else the published limit; UsageError RDTL-E070 when there is none."""
+    suite = find(name)
+    if asked is not None:
+        return asked
+    if suite is None:
+        raise UsageError(
+            "RDTL-E070",
+            f"no limit of an episode is known for the suite {name!r}",
+            where="task.max_steps is unset",
+            why=f"published limits exist for {', '.join(SUITES)}",
+            fix="set task.max_steps above the longest demonstration of that suite",
+        )
+    return suite.max_steps
+
+
+def task_ids(name: str, chosen: list[int]) -> list[int]:
+    """``chosen``, or all tasks when it is empty.
+
+    Raises UsageError RDTL-U020 for a task that a known suite lacks, and when all are asked
+    of a suite that is not one of the five.
+    """
+    suite = SUITES.get(name)
+    beyond = [number for number in chosen if suite and number >= suite.tasks]
+    if beyond or (suite is None and not chosen):
+        raise UsageError(
+            "RDTL-U020",
+            f"LIBERO has no task {beyond[0]} in a suite {name!r}"
+            if beyond
+            else f"how many tasks the suite {name!r} has is not known",
+            where=f"evaluate.suites.{name}",
+            why=f"the five suites are {', '.join(f'{n} ({s.tasks})' for n, s in SUITES.items())}",
+            fix=f"name tasks that exist: evaluate.suites.{name}=[0, 1]",
+        )
+    return chosen or list(range(suite.tasks if suite else 0))

@@ -1,0 +1,131 @@
+"""What an evaluation consists of: every planned episode once, whoever runs which part."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from launcher import config as configs
+from launcher.cli.evaluate import short_limits, with_server
+from launcher.core.errors import UsageError
+from launcher.schema import Evaluate, RunConfig, Task
+from rdt.spec import planned, suites
+
+
+def run_config(task: dict[str, Any] | None = None, **evaluate: Any) -> RunConfig:
+    """A configuration that evaluates."""
+    return RunConfig(name="test", task=Task(**task or {}), evaluate=Evaluate(**evaluate))
+
+
+def plan(config: RunConfig) -> planned.Planned:
+    """Its plan, from the JSON that jobs read."""
+    return planned.from_config(config.model_dump(mode="json"))
+
+
+@pytest.mark.parametrize(
+    ("name", "tasks", "each", "suites_named"),
+    [
+        ("published", 40, 50, 4),
+        ("full", 130, 20, 5),
+        ("smoke", 5, 3, 1),
+        ("notes", 90, 10, 1),
+        ("openvla-sequential", 40, 50, 4),
+        ("demo", 1, 20, 1),
+    ],
+)
+def test_presets_hold_what_they_promise(
+    name: str, tasks: int, each: int, suites_named: int
+) -> None:
+    path = configs.find("evaluate", name)
+    config = configs.load_run_config(path, [], ["evaluate"])
+    found = plan(config)
+    assert (len(found.tasks), found.per_task) == (tasks, each)
+    assert len({suite for suite, _ in found.tasks}) == suites_named
+    assert short_limits(config) == []
+    assert config.evaluate is not None
+    sequential = config.evaluate.reset == "openvla-sequential"
+    assert sequential == (name == "openvla-sequential")
+
+
+@given(
+    chosen=st.dictionaries(
+        st.sampled_from(sorted(suites.SUITES)),
+        st.lists(st.integers(0, 9), unique=True, max_size=4),
+        min_size=1,
+    ),
+    states=st.integers(1, 5),
+    trials=st.integers(1, 3),
+    count=st.integers(1, 60),
+)
+def test_parts_cover_everything_once_and_are_equal(
+    chosen: dict[str, list[int]], states: int, trials: int, count: int
+) -> None:
+    found = plan(
+        run_config(
+            suites=chosen, policies=["expert", "zero"], init_states=(0, states), trials=trials
+        )
+    )
+    shares = [found.share(index, count) for index in range(count)]
+    keys = [key for share in shares for key in share]
+    assert sorted(keys) == sorted(found.key(n) for n in range(len(found)))
+    assert len(set(keys)) == len(keys) == len(found)
+    for policy in found.policies:
+        sizes = [sum(key.policy == policy for key in share) for share in shares]
+        assert max(sizes) - min(sizes) <= 1
+
+
+def test_a_part_has_few_tasks() -> None:
+    """Each task of LIBERO costs a simulator."""
+    found = plan(run_config(suites={"libero_goal": []}, policies=["zero"], init_states=(0, 50)))
+    for share in (found.share(index, 7) for index in range(7)):
+        assert len({(key.suite, key.task_id) for key in share}) <= 3
+
+
+def test_without_suites_it_is_the_one_task() -> None:
+    found = plan(run_config({"suite": "libero_goal", "task_id": 3}, policies=["zero"]))
+    assert found.tasks == (("libero_goal", 3),)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "said"),
+    [
+        ({"libero_goal": [3, 10]}, "no task 10 in a suite 'libero_goal'"),
+        ({"libero_pro_future": []}, "is not known"),
+    ],
+)
+def test_tasks_that_do_not_exist(chosen: dict[str, list[int]], said: str) -> None:
+    with pytest.raises(UsageError, match="RDTL-U020") as caught:
+        plan(run_config(suites=chosen))
+    assert said in caught.value.problem.what
+
+
+def test_limits_are_the_published_ones_unless_set() -> None:
+    assert [suites.max_steps(name, None) for name in suites.SUITES] == [220, 280, 300, 520, 400]
+    assert suites.max_steps("libero_10_swap", None) == 520
+    assert suites.max_steps("libero_90", 100) == 100
+    with pytest.raises(UsageError, match="RDTL-E070"):
+        suites.max_steps("robocasa", None)
+    for suite in suites.SUITES.values():
+        assert suite.max_steps >= suite.longest_demonstration
+
+
+def test_a_limit_below_the_demonstrations_is_warned_of() -> None:
+    config = run_config({"max_steps": 280}, suites={"libero_object": [], "libero_10": []})
+    (found,) = short_limits(config)
+    assert (found.code, found.severity) == ("RDTL-E032", "warning")
+    assert "libero_10" in found.what and "505" in found.why
+
+
+def test_a_server_takes_the_place_of_the_checkpoint() -> None:
+    config = with_server(run_config(policies=["rdt", "zero"]), "ws://localhost:8000", None)
+    assert config.evaluate is not None
+    assert config.evaluate.policies == ["server", "zero"]
+    assert configs.validate(RunConfig, config.model_dump(), "here") == config
+    with pytest.raises(UsageError, match="RDTL-U006"):
+        with_server(run_config(checkpoint="/there"), "ws://localhost:8000", None)
+    for wrong in ({"policies": ["server"]}, {"server": "ws://x", "policies": ["rdt", "server"]}):
+        with pytest.raises(UsageError, match="RDTL-U001"):
+            configs.validate(RunConfig, {"name": "test", "evaluate": wrong}, "here")

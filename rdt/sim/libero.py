@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from launcher.core.errors import UsageError
 from rdt.policy.policy import Observation
 from rdt.sim import backend, wide
+from rdt.sim.context import KeptContext
 from rdt.sim.lazy import LazyCameras
 from rdt.spec import suites
 from rdt.spec.protocol import CAMERAS, SETTLE_ACTION
@@ -102,6 +103,7 @@ class Simulator:
         with backend.quiet(), backend.gl_errors():
             self.env = self._build()
         self._lazy.attach(self.env.env)
+        self._context = KeptContext(self.env.env) if self.cameras else None
 
     def _build(self) -> Any:
         from libero.libero.envs.env_wrapper import ControlEnv
@@ -155,6 +157,8 @@ class Simulator:
         from robosuite.utils.errors import RandomizationError
 
         inner = self.env.env
+        if self._context:
+            self._context.before_reset()
         while True:  # LIBERO's own loop swallows every exception, Ctrl-C among them
             try:
                 inner.reset()

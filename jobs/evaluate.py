@@ -24,19 +24,29 @@ from launcher.core import files
 from launcher.core.errors import RdtlError, RefusedError
 from launcher.core.job import Job, run_job
 from rdt.policy.policy import Policy
-from rdt.sim import backend
+from rdt.sim import backend, probe
 from rdt.sim.episode import Outcome, OverdueError, PolicyError, run_episode
 from rdt.sim.libero import find_task
 from rdt.sim.sequential import Simulators
 from rdt.spec import planned
 from rdt.spec import protocol as protocols
 from rdt.spec import record as records
+from rdt.spec.protocol import STACK
 from rdt.spec.record import EpisodeKey, Record, Status
 
 TRIES = 2
 """How often one process tries an episode that does not end in a result."""
 MOST_TRIES = 6
 """How often all processes together do."""
+
+
+def program(job: Job) -> None:
+    """Prove the simulator once a run, by the first task, then run the missing episodes."""
+    stack = job.run.records / STACK
+    if job.index == 0 and not stack.exists():
+        found = probe.require_published_stack()
+        files.publish_once(stack, [finding.to_dict() for finding in found])
+    body(job)
 
 
 def body(job: Job) -> None:
@@ -173,4 +183,4 @@ class Book:
 
 
 if __name__ == "__main__":
-    run_job(body)
+    run_job(program)

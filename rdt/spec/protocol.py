@@ -19,6 +19,8 @@ from launcher.core.errors import RefusedError
 from rdt.spec import planned, suites
 
 FILE = "protocol.json"
+STACK = "stack.json"
+"""What the probe of the simulator found before the first episode."""
 SETTLE_ACTION = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0)
 CAMERAS = ("agentview", "eye_in_hand")
 RESET_RULES = {

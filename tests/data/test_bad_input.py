@@ -353,6 +353,14 @@ def test_nothing_there(tmp_path: Path) -> None:
     assert caught(tmp_path / "none", "RDTL-D014") == str(tmp_path / "none")
 
 
+def test_a_link_that_leads_nowhere(small: list[Demo], tmp_path: Path) -> None:
+    """A mount that is gone: the other files must not be taken for the whole set."""
+    writers.write_regenerated(small, tmp_path)
+    link = tmp_path / "another_demo.hdf5"
+    link.symlink_to("/nowhere/another_demo.hdf5")
+    assert caught(tmp_path, "RDTL-D014") == f"{link}, a link to /nowhere/another_demo.hdf5"
+
+
 def test_shards_that_are_not_one_sequence(small: list[Demo], tmp_path: Path) -> None:
     folder = rlds(small, tmp_path, lambda episodes: None)
     second = folder / "liber_o10-train.tfrecord-00001-of-00002"

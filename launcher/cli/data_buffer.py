@@ -53,6 +53,8 @@ def buffer(
     from launcher.presets import JOB_ENVIRONMENT
 
     output = common.start_output(as_json)
+    for path in paths:
+        data.require_outside(out.resolve(), path.resolve())
     request = data.source_request(contract, task, demo, gripper_open, alignment) | {
         "paths": [str(path.resolve()) for path in paths],
         "folder": str(out.resolve()),

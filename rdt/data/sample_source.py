@@ -144,9 +144,13 @@ class SampleSource:
 
     def identity(self) -> dict[str, Any]:
         """What decides which numbers its samples hold, as JSON: files, what is declared of
-        them, and a digest of the chosen episodes in their order, for each set."""
+        them, and a digest of the chosen episodes in their order, for each set.
+
+        Links are followed: the same data may be named by several paths.
+        """
+        real = [file | {"path": str(Path(file["path"]).resolve())} for file in self.files()]
         return {
-            "files": self.files(),
+            "files": real,
             "conventions": [vars(store.conventions) for store in self.stores],
             "episodes": [_digest(store) for store in self.stores],
             "lengths": list(self.lengths),
@@ -168,7 +172,8 @@ class SampleSource:
 
 def _digest(store: EpisodeStore) -> str:
     """Hexadecimal digest of the episodes: the same files may be read in part."""
-    episodes = [[str(e.file), e.name, e.instruction, e.length] for e in store.episodes]
+    real = {file: str(file.resolve()) for file in {e.file for e in store.episodes}}
+    episodes = [[real[e.file], e.name, e.instruction, e.length] for e in store.episodes]
     return hashlib.sha256(json.dumps(episodes).encode()).hexdigest()
 
 

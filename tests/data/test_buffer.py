@@ -335,7 +335,9 @@ def test_two_producers_and_other_samples_are_refused(
         with pytest.raises(RefusedError, match="not the one") as error:
             BufferedSource(folder, WITHOUT).require_stands_for(other, order_of(other))
         assert differs.rstrip(":") in error.value.problem.where
-    BufferedSource(folder, WITHOUT).require_stands_for(source, order_of(source))
+    (tmp_path / "link").symlink_to(path)
+    for same in (source, source_of(tmp_path / "link")):
+        BufferedSource(folder, WITHOUT).require_stands_for(same, order_of(same))
     with pytest.raises(UsageError, match="two chunks"):
         Producer(folder, source, Order(source.index.sizes, 1), 1, 16)
 

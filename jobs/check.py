@@ -24,7 +24,8 @@ def data(request: str) -> list[Finding]:
     asked = json.loads(request)
     statistics = Path(asked["statistics"]) if asked["statistics"] else None
     try:
-        return verify_set(DeclaredSet.of(asked), CONTRACTS[asked["contract"]], statistics)
+        contract = CONTRACTS[asked["contract"]]
+        return verify_set(DeclaredSet.of(asked), contract, statistics, asked["name"])
     except OSError as error:
         raise file_system(error, "a data set was being read") from error
 

@@ -49,6 +49,7 @@ def verify(
     statistics: Annotated[
         Path | None, typer.Option(help="A file of statistics that must be of these data.")
     ] = None,
+    name: Annotated[str, typer.Option(help="The set's name in that file, if it has several.")] = "",
     task: TaskOption = None,
     demo: DemoOption = None,
     gripper_open: GripperOption = -1,
@@ -68,6 +69,7 @@ def verify(
     request = source_request(contract, task, demo, gripper_open, alignment) | {
         "path": str(path.resolve()),
         "statistics": str(statistics.resolve()) if statistics else None,
+        "name": name,
     }
     heavy.show(output, heavy.run_check("data", json.dumps(request)))
 

@@ -264,6 +264,24 @@ def test_the_data_are_never_written_over(collected: Path, tmp_path: Path) -> Non
     assert (copy.stat(), sorted(copy.parent.iterdir())) == before
 
 
+def test_one_of_several_sets_is_verified_by_its_name(demos: list[Demo], tmp_path: Path) -> None:
+    sets = [
+        writers.write_lerobot2([demo.part(200, every=8)], tmp_path / f"set{number}")
+        for number, demo in enumerate(demos[:2])
+    ]
+    out = str(tmp_path / "two.json")
+    made = rdtl("data", "stats", *map(str, sets), "--format", "rdt", "--out", out, cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    verify = ("data", "verify", str(sets[1]), "--statistics", out)
+    for name, status, said in (
+        ((), 3, "--name"),
+        (("--name", "set0"), 3, "RDTL-D002"),
+        (("--name", "set1"), 0, "two.json holds the statistics of these data"),
+    ):
+        done = rdtl(*verify, *name, cwd=tmp_path)
+        assert done.returncode == status and said in done.stdout + done.stderr
+
+
 def test_a_place_that_cannot_be_written(demos: list[Demo], tmp_path: Path) -> None:
     folder = writers.write_lerobot2([demos[0].part(60, every=8)], tmp_path / "set")
     out = tmp_path / "file/dataset_stat.json"

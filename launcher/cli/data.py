@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from rdt.spec.contract import Contract
 
 app = typer.Typer(
-    help="Verify demonstrations and measure them.", no_args_is_help=True, rich_markup_mode=None
+    help="Collect, verify, look at and measure demonstrations, and prepare them for training.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 SET = "A LIBERO HDF5 file or folder, or a folder of an RLDS or LeRobot set."

@@ -157,11 +157,12 @@ def _evaluate_stages(config: RunConfig, run: RunDir, earlier: list[str]) -> list
         argv=job_argv("jobs.videos", run),
         needs=("evaluate",),
         needs_ended=True,
-        array=2,
+        array=max(1, min(evaluate.shards, evaluate.videos * len(evaluate.video_outcomes))),
         memory_mb=SIMULATOR_MB,
         minutes=60,
         environment=JOB_ENVIRONMENT,
-        about="replay one success and one failure with the camera on",
+        about=f"replay {evaluate.videos} episodes of {planned.main_policy(evaluate.policies)}: "
+        + ", ".join(evaluate.video_outcomes),
     )
     report = Stage(
         name="report",

@@ -169,8 +169,10 @@ class Evaluate(Section):
     """An episode that takes longer by the clock ends as `timeout` and is tried again."""
     shards: Positive = 4
     """Array tasks."""
-    videos: Annotated[int, Field(ge=0)] = 1
-    """Replayed videos per outcome (successes, failures)."""
+    videos: Annotated[int, Field(ge=0)] = 6
+    """Episodes of each of `video_outcomes` that are replayed as video, spread over the tasks."""
+    video_outcomes: list[Literal["success", "fail"]] = ["fail"]
+    """Which episodes of the policy under test get a video."""
 
     @model_validator(mode="after")
     def _one_policy_under_test(self) -> Evaluate:

@@ -10,6 +10,7 @@ import base64
 import datetime
 import json
 import math
+import operator
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,14 +31,22 @@ class Loss:
 
 @dataclass(frozen=True)
 class Video:
-    """One replayed episode; ``data`` is the mp4 in base64."""
+    """One episode chosen for a video; ``problem`` says why there is none, or is empty."""
 
     key: str
     policy: str
+    task: str
+    init_state: int
+    trial: int
     status: str
     steps: int
-    init_state: int
-    data: str
+    problem: str
+    path: Path
+
+    @property
+    def data(self) -> str:
+        """The mp4 in base64."""
+        return base64.b64encode(self.path.read_bytes()).decode("ascii")
 
 
 @dataclass(frozen=True)
@@ -70,24 +79,26 @@ def loss(run: RunDir) -> Loss | None:
 
 
 def videos(run: RunDir) -> list[Video]:
-    """The videos that ``videos/index*.json`` name and that exist."""
-    found = []
-    for index in sorted(run.videos.glob("index*.json")):
-        for entry in files.read_json(index):
-            path = run.videos / Path(entry["file"]).name
-            if path.is_file():
-                found.append(_video(entry, path))
-    return found
+    """The episodes that ``videos/index*.json`` name, in the order of their keys."""
+    indices = sorted(run.videos.glob("index*.json"))
+    entries = {e["key"]: e for index in indices for e in files.read_json(index)}
+    order = operator.itemgetter("policy", "suite", "task_id", "init_state", "trial")
+    return [_video(run, entry) for entry in sorted(entries.values(), key=order)]
 
 
-def _video(entry: dict[str, Any], path: Path) -> Video:
+def _video(run: RunDir, entry: dict[str, Any]) -> Video:
+    path = run.videos / Path(entry["file"]).name
+    gone = "" if path.is_file() else f"videos/{path.name} is not there any more"
     return Video(
         key=printable(entry["key"]),
         policy=printable(entry["policy"]),
+        task=printable(f"{entry['suite']} {entry['task_id']}"),
+        init_state=int(entry["init_state"]),
+        trial=int(entry["trial"]),
         status=printable(entry["status"]),
         steps=int(entry["steps"]),
-        init_state=int(entry["init_state"]),
-        data=base64.b64encode(path.read_bytes()).decode("ascii"),
+        problem=printable(entry["problem"] or gone),
+        path=path,
     )
 
 

@@ -5,7 +5,7 @@ Launcher, jobs and report read the plan here and nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,6 +97,11 @@ def from_config(config: Mapping[str, Any]) -> Planned:
         init_states=range(*evaluate["init_states"]),
         trials=evaluate["trials"],
     )
+
+
+def main_policy(policies: Sequence[str]) -> str:
+    """The policy under test (rdt, or that of a server); without one the first reference."""
+    return next((name for name in policies if name in ("rdt", "server")), policies[0])
 
 
 def tasks(config: Mapping[str, Any]) -> list[tuple[str, int]]:

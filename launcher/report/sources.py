@@ -20,6 +20,8 @@ from launcher.core import files
 from launcher.core.runs import RunDir
 from launcher.report.reading import printable
 
+MINUTE = "%Y-%m-%d %H:%M UTC"
+
 
 @dataclass(frozen=True)
 class Loss:
@@ -149,13 +151,18 @@ def facts(data: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 def when(run: RunDir) -> tuple[str, str] | None:
     """First and last event of the run before its report, UTC to the minute; None without events."""
+    times = _times(run)
+    return (f"{times[0]:{MINUTE}}", f"{times[-1]:{MINUTE}}") if times else None
+
+
+def ended(run: RunDir) -> str:
+    """The last of these events in ISO 8601; empty without events."""
+    times = _times(run)
+    return times[-1].isoformat() if times else ""
+
+
+def _times(run: RunDir) -> list[datetime.datetime]:
     ledger = run.ledger
     names = [name for name in ledger.names() if ".report." not in name]
     times = sorted(event["at"] for name in names if (event := ledger.read(name)))
-    if not times:
-        return None
-    return _minute(times[0]), _minute(times[-1])
-
-
-def _minute(seconds: float) -> str:
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return [datetime.datetime.fromtimestamp(seconds, datetime.UTC) for seconds in times]

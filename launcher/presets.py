@@ -18,7 +18,7 @@ from launcher.core.runtimes import Container
 from launcher.placement import PYTHON, named_files, place, written_folders
 from launcher.schema import RunConfig
 from launcher.sites import Site, memory_mb
-from rdt.spec import planned
+from rdt.spec import planned, suites
 
 SIMULATOR_MB = 2200
 COLLECT_MB = 2700  # a blind and a seeing simulator of one task
@@ -133,7 +133,8 @@ def _train_stage(config: RunConfig, run: RunDir) -> Stage:
 def _evaluate_stages(config: RunConfig, run: RunDir, earlier: list[str]) -> list[Stage]:
     evaluate = config.evaluate
     assert evaluate is not None
-    planned.tasks(config.model_dump(mode="json"))  # refuses tasks that do not exist
+    for suite, _ in planned.tasks(config.model_dump(mode="json")):  # refuses unknown tasks
+        suites.require_init_states(suite, *evaluate.init_states)
     has_network = "rdt" in evaluate.policies
     if has_network and config.train is None and evaluate.checkpoint is None:
         raise UsageError(

@@ -179,7 +179,10 @@ class Evaluate(Section):
         if {"rdt", "server"} <= set(self.policies):
             raise ValueError("rdt and server are two policies under test; evaluate them one by one")
         if ("server" in self.policies) != (self.server is not None):
-            raise ValueError("the policy `server` and the address in `server` belong together")
+            raise ValueError(
+                "the policy `server` and the address in `server` belong together; "
+                "--policy ws://HOST:PORT sets both"
+            )
         return self
 
 

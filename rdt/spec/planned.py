@@ -111,7 +111,8 @@ def tasks(config: Mapping[str, Any]) -> list[tuple[str, int]]:
     """
     task, chosen = config["task"], config["evaluate"]["suites"]
     if not chosen:
-        return [(task["suite"], task["task_id"])]
+        own = suites.task_ids(task["suite"], [task["task_id"]], "task.suite and task.task_id")
+        return [(task["suite"], *own)]
     return [(name, n) for name, own in chosen.items() for n in suites.task_ids(name, own)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -158,15 +159,25 @@ def _absolute(config: RunConfig) -> RunConfig:
     buffer = buffer and str(Path(buffer).absolute())
     dataset = config.dataset.model_copy(update={"sets": sets, "buffer": buffer})
     if evaluate:
-        paths = ("checkpoint", "demonstrations", "server_token")
+        paths = ("checkpoint", "demonstrations", "server_token", "vision", "language")
         named = {key: getattr(evaluate, key) for key in paths}
         update = {
             key: str(Path(value).absolute())
             for key, value in named.items()
-            if value and "://" not in value
+            if value and "://" not in value and not _on_hub(key, value)
         }
         evaluate = evaluate.model_copy(update=update)
     return config.model_copy(update={"dataset": dataset, "evaluate": evaluate})
+
+
+def _on_hub(key: str, value: str) -> bool:
+    """Whether a value is the id of a hub: owner/name, no such path being here."""
+    may = key in ("checkpoint", "vision", "language")
+    return (
+        may
+        and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", value) is not None
+        and not Path(value).exists()
+    )
 
 
 def to_yaml(config: BaseModel) -> str:

@@ -22,7 +22,6 @@ from rdt.spec import planned
 
 SIMULATOR_MB = 2200
 COLLECT_MB = 2700  # a blind and a seeing simulator of one task
-POLICY_MB = 400
 RANK_MB = 1400
 
 JOB_ENVIRONMENT = {
@@ -147,7 +146,7 @@ def _evaluate_stages(config: RunConfig, run: RunDir, earlier: list[str]) -> list
         argv=job_argv("jobs.evaluate", run),
         needs=tuple(earlier[-1:]),
         array=evaluate.shards,
-        memory_mb=SIMULATOR_MB + (POLICY_MB if has_network else 0),
+        memory_mb=SIMULATOR_MB + (evaluate.policy_memory_mb if has_network else 0),
         minutes=4 * 60,
         environment=JOB_ENVIRONMENT,
         about=f"episodes of {', '.join(evaluate.policies)}",

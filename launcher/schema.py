@@ -146,7 +146,17 @@ class Evaluate(Section):
     """Suites and numbers of their tasks, `[]` for all: `{libero_goal: [], libero_10: [0, 3]}`.
     Empty: the one task of the section `task`."""
     checkpoint: str | None = None
-    """Directory of a policy (config.json, model.safetensors, card.json); unset: the run's own."""
+    """A run, a checkpoint's directory (step_000500), a file of weights or a hub id; unset: the
+    run's own."""
+    weights: Literal["auto", "ema", "raw"] = "auto"
+    """Which copy of the weights: auto takes the average (EMA) where it is float32."""
+    vision: str | None = None
+    """SigLIP of a policy without an encoder of its own: its folder; unset: the public one, from the
+    hub's cache."""
+    language: str | None = None
+    """T5 of such a policy, or a folder of embeddings (`rdtl data embed`); unset: as with vision."""
+    policy_memory_mb: Positive = 400
+    """Memory for the policy in each task: 4 bytes a weight, and the encoders."""
     server: str | None = None
     """Address of a policy server, ws://HOST:PORT: one of openpi's, or `rdtl serve`."""
     server_token: str | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from launcher.report import intervals
+from launcher.report import intervals, reading
 from launcher.report.aggregate import Report, Row
 
 LEVEL = 0.05
@@ -61,6 +61,9 @@ def verdict(report: Report) -> str:
 def caveats(report: Report) -> list[str]:
     """What is incomplete, broken or odd about these records; empty when nothing is."""
     found = [_missing(row) for row in report.rows if row.missing]
+    weights = reading.weights(report.run)
+    told = weights["findings"] if weights else []
+    found += [f"{f['code']}: {f['what']}; {f['why']}." for f in told]
     found += [_errors(row) for row in report.rows if row.errors]
     e = report.episodes
     if e.unplanned:

@@ -9,6 +9,7 @@ import torch
 
 from launcher.core.errors import RefusedError
 from rdt import checkpoint
+from rdt.checkpoint.opening import Wanted
 from rdt.encoders import language, siglip
 from rdt.encoders.language import Language
 from rdt.encoders.words import Words
@@ -27,8 +28,8 @@ class Settings:
 
     ``vision`` and ``language`` say where the encoders of a network without its own lie
     (folder or hub id; for language also a folder of embeddings); None: the public ones.
-    ``rows`` is the size of fixed batches; ``compiled`` is the option of that name of
-    :class:`rdt.model.rdt.Rdt`, for GPUs.
+    ``weights`` chooses among the copies of a checkpoint. ``rows`` is the size of fixed
+    batches; ``compiled`` is the option of that name of :class:`rdt.model.rdt.Rdt`, for GPUs.
     """
 
     dtype: torch.dtype = torch.float32
@@ -38,6 +39,7 @@ class Settings:
     compiled: bool = False
     vision: str | None = None
     language: str | None = None
+    weights: Wanted = "auto"
 
 
 def load(source: str | Path, seed: int, settings: Settings = Settings()) -> RdtPolicy:
@@ -47,7 +49,7 @@ def load(source: str | Path, seed: int, settings: Settings = Settings()) -> RdtP
     RefusedError RDTL-T012 (no card, or one that does not fit the network) and RefusedError
     RDTL-T002 (weights of a run of ours that are no float32 average).
     """
-    loaded = checkpoint.load(source, settings.dtype, settings.device)
+    loaded = checkpoint.load(source, settings.dtype, settings.device, settings.weights)
     print("\n".join(loaded.lines()), flush=True)  # into the job's log
     card = loaded.card or cards.read(loaded.origin.path.parent)
     where = loaded.origin.path.parent / cards.FILE

@@ -43,7 +43,7 @@ def choose(source: str, weights: str) -> dict[str, Any]:
     """Which copy an evaluation takes and what to be warned of; RDTL-T012 without a card."""
     copy, card, notes = chosen(source, cast(Wanted, weights))
     found = {"path": str(copy.path), "weights": card.weights, "dtype": card.dtype}
-    return {**found, "findings": [asdict(note) for note in notes]}
+    return {**found, "horizon": card.horizon, "findings": [asdict(note) for note in notes]}
 
 
 def _whole(source: str, weights: str) -> Checkpoint:

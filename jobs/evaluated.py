@@ -16,7 +16,6 @@ from rdt.policy.policy import Policy
 from rdt.policy.references import Expert, Replay, Zero, first_demonstration
 from rdt.sim.libero import TaskInfo, find_task
 from rdt.spec import card as cards
-from rdt.spec.contract import require_same
 from rdt.spec.protocol import WEIGHTS, Sight
 
 if TYPE_CHECKING:
@@ -45,10 +44,11 @@ def tested(job: Job) -> Tested:
     if NETWORK not in policies:
         return Tested()
     from rdt import checkpoint  # torch: an evaluation of references runs without it
+    from rdt.policy.loading import contract_of
 
     copy, card, notes = checkpoint.chosen(source(job), job.config["evaluate"]["weights"])
     where = str(copy.path.parent / cards.FILE)
-    contract = require_same(card.contract, where)
+    contract = contract_of(card, job.config["evaluate"]["contract"], where)
     _require_chunk(job, card.horizon, where)
     views = tuple(name or "background" for name in contract.cameras)
     sight = Sight(f"{contract.name} {contract.digest()}", views)
@@ -110,7 +110,7 @@ def _same_for_all_tasks(job: Job, name: str) -> Policy:
 
         torch.set_num_threads(1)  # one process per core; sums then do not depend on their number
         evaluate = job.config["evaluate"]
-        named = {key: evaluate[key] for key in ("vision", "language", "weights")}
+        named = {key: evaluate[key] for key in ("vision", "language", "weights", "contract")}
         return load(source(job), evaluate["policy_seed"], Settings(**named))
     return Expert() if name == "expert" else Zero()
 

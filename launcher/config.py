@@ -161,23 +161,21 @@ def _absolute(config: RunConfig) -> RunConfig:
     if evaluate:
         paths = ("checkpoint", "demonstrations", "server_token", "vision", "language")
         named = {key: getattr(evaluate, key) for key in paths}
-        update = {
-            key: str(Path(value).absolute())
-            for key, value in named.items()
-            if value and "://" not in value and not _on_hub(key, value)
-        }
+        update = {key: _place(key, value) for key, value in named.items() if value}
         evaluate = evaluate.model_copy(update=update)
-    return config.model_copy(update={"dataset": dataset, "evaluate": evaluate})
+    sweep = config.sweep
+    if sweep:
+        swept = [_place("checkpoint", value) for value in sweep.checkpoints]
+        sweep = sweep.model_copy(update={"checkpoints": swept})
+    return config.model_copy(update={"dataset": dataset, "evaluate": evaluate, "sweep": sweep})
 
 
-def _on_hub(key: str, value: str) -> bool:
-    """Whether a value is the id of a hub: owner/name, no such path being here."""
-    may = key in ("checkpoint", "vision", "language")
-    return (
-        may
-        and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", value) is not None
-        and not Path(value).exists()
-    )
+def _place(key: str, value: str) -> str:
+    """A path made absolute; a URI, or the id of a hub (owner/name, no such path here), as it is."""
+    may = key in ("checkpoint", "vision", "language") and not Path(value).exists()
+    if "://" in value or (may and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", value)):
+        return value
+    return str(Path(value).absolute())
 
 
 def to_yaml(config: BaseModel) -> str:

@@ -79,7 +79,8 @@ def named_files(config: RunConfig) -> list[Path]:
             evaluate.demonstrations, evaluate.server_token, evaluate.vision, evaluate.language
         )  # fmt: skip
         named += [Path(name) for name in others if name]
-        named += [_with_config(Path(evaluate.checkpoint))] if evaluate.checkpoint else []
+        weights = [evaluate.checkpoint, *(config.sweep.checkpoints if config.sweep else [])]
+        named += [_with_config(Path(name)) for name in weights if name]
     return [path for path in named if path.is_absolute()]  # what is not is the id of a hub
 
 

@@ -150,6 +150,8 @@ class Evaluate(Section):
     run's own."""
     weights: Literal["auto", "ema", "raw"] = "auto"
     """Which copy of the weights: auto takes the average (EMA) where it is float32."""
+    contract: str | None = None
+    """Contract under which adopted weights are read instead of their card's; unset: the card's."""
     vision: str | None = None
     """SigLIP of a policy without an encoder of its own: its folder; unset: the public one, from the
     hub's cache."""
@@ -189,6 +191,19 @@ class Evaluate(Section):
         if ("server" in self.policies) != (self.server is not None):
             raise ValueError("the policy `server` and the address in `server` belong together")
         return self
+
+
+class Sweep(Section):
+    """Which combinations `rdtl sweep` runs, on the episodes of the section `evaluate`."""
+
+    checkpoints: list[str] = []
+    """As evaluate.checkpoint, several; empty: that one."""
+    horizons: Annotated[list[Positive], Field(min_length=1)] = [8, 12, 16, 20, 64]
+    """Execution horizons."""
+    contracts: list[str] = []
+    """How the numbers of adopted weights are read; empty: as their card says."""
+    keep_above: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    """Below this best success rate the verdict is to train again rather than to tune."""
 
 
 class DataSet(Section):
@@ -235,3 +250,4 @@ class RunConfig(Section):
     dataset: Dataset = Dataset()
     train: Train | None = None
     evaluate: Evaluate | None = None
+    sweep: Sweep | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -52,7 +52,10 @@ def evaluate(
     run_config = config.load_run_config(path, settings, ["evaluate"])
     run_config = run_config.model_copy(update={"train": None})
     run_config = with_server(with_network(run_config), policy, token_file)
-    for finding in [*short_limits(run_config), *weights_chosen(run_config)]:
+    evaluated = run_config.evaluate
+    assert evaluated is not None
+    chosen = weights_chosen(evaluated.checkpoint, evaluated.weights)
+    for finding in [*short_limits(run_config), *chosen.findings]:
         output.finding(finding)
     run, plan, the_site = common.prepare(run_config, site, runs_dir, name, runtime, image, dry_run)
     if dry_run:
@@ -72,11 +75,19 @@ def with_network(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"evaluate": new})
 
 
-def weights_chosen(config: RunConfig) -> list[Finding]:
-    """What is to be said of the copy of the weights that will be evaluated, for instance RDTL-T002.
+class Chosen(NamedTuple):
+    """The copy of the weights that will be evaluated: what is to be said of it (RDTL-T002), and
+    the actions in a chunk; nothing and 0 where only the job can tell."""
 
-    Nothing where torch is in the image alone: then the job says it. Raises RdtlError RDTL-T012
-    for weights without a card, and what is wrong with the place that is named.
+    findings: list[Finding]
+    horizon: int
+
+
+def weights_chosen(source: str | None, weights: str) -> Chosen:
+    """Look at a checkpoint without reading it, where torch is in this environment too.
+
+    Raises RdtlError RDTL-T012 for weights without a card, and what is wrong with the place
+    that is named.
     """
     from importlib.util import find_spec
 
@@ -84,19 +95,14 @@ def weights_chosen(config: RunConfig) -> list[Finding]:
     from launcher.core.checks import Finding
     from launcher.presets import JOB_ENVIRONMENT
 
-    evaluate = config.evaluate
-    assert evaluate is not None
-    source = evaluate.checkpoint
     if source is None or assets.is_uri(source) or find_spec("torch") is None:
-        return []
+        return Chosen([], 0)
     found: dict[str, Any] = heavy.call(
-        "jobs.checkpoint", "choose", source, evaluate.weights, environment=JOB_ENVIRONMENT
+        "jobs.checkpoint", "choose", source, weights, environment=JOB_ENVIRONMENT
     )["result"]
     text = f"{found['weights']} weights, {found['dtype']}: {found['path']}"
-    return [
-        Finding("RDTL-T002", "ok", text),
-        *(Finding(**f) for f in found["findings"] if f["severity"] == "warning"),
-    ]
+    warnings = [Finding(**f) for f in found["findings"] if f["severity"] == "warning"]
+    return Chosen([Finding("RDTL-T002", "ok", text), *warnings], found["horizon"])
 
 
 def with_server(config: RunConfig, uri: str | None, token_file: Path | None) -> RunConfig:

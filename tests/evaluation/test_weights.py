@@ -72,8 +72,8 @@ def test_an_average_in_16_bits_is_warned_of_before_and_after(tmp_path: Path) -> 
         made = replace(small_policy.card(LIBERO_RAW_VELOCITY), weights=kind, dtype="bfloat16")
         replace(made, weights_sha256=evaluated.cards.weights_sha256(path)).write(copy)
     for asked, taken in (("auto", "raw"), ("ema", "ema"), ("raw", "raw")):
-        config = run_config(policies=["rdt"], checkpoint=str(folder), weights=asked)
-        findings = weights_chosen(config)
+        findings, horizon = weights_chosen(str(folder), asked)
+        assert horizon == small_policy.HORIZON
         assert findings[0].what.startswith(f"{taken} weights, bfloat16")
         warned = [f.code for f in findings if f.severity == "warning"]
         assert warned == ([] if asked == "raw" else ["RDTL-T002"])
@@ -92,7 +92,7 @@ def test_weights_without_a_card_are_to_be_adopted(tmp_path: Path) -> None:
     assert f"rdtl checkpoint adopt {folder}" in caught.value.problem.fix
     assert not job.run.records.exists()  # a protocol without its policy would be in the way later
     with pytest.raises(RdtlError, match="RDTL-T012"):
-        weights_chosen(run_config(policies=["rdt"], checkpoint=str(folder)))
+        weights_chosen(str(folder), "auto")
 
 
 def test_paths_are_absolute_bound_and_hub_ids_are_left_alone(

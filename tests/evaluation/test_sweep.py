@@ -50,10 +50,8 @@ def test_cells_are_all_combinations_with_names_that_tell_them_apart() -> None:
         *("step_000500.1", "step_000500.2"), *("x", "rdt_1b"),
     }  # fmt: skip
     own = sweeps.section(data_of(horizons=[8]), found[1])["evaluate"]
-    assert (own["checkpoint"], own["execution_horizon"], own["contract"]) == (
-        *found[1][1:3],
-        contracts[0],
-    )
+    asked = own["checkpoint"], own["execution_horizon"], own["contract"]
+    assert asked == (steps[0], 16, contracts[0])
     assert sweeps.cells(run_config(policies=["zero"]).model_dump(mode="json")) == []
 
 
@@ -92,7 +90,7 @@ def swept(root: Path, outcomes: dict[int, str], **section: Any) -> reports.Swept
 @pytest.mark.parametrize(
     ("outcomes", "best", "advice"),
     [
-        ({8: "FFFFSSSSSS", 16: "SSSSSSSSSS"}, 16, "keep the weights, evaluate with execution horizon 16."),
+        ({8: "FFFFSSSSSS", 16: "SSSSSSSSSS"}, 16, "keep the weights, evaluate with execution"),
         ({8: "SSSSSFFFFF", 16: "SSSSSFFFFF"}, 16, "above 30 % is not certain yet."),
         ({8: "FFFSFFFFFF", 16: "FFFFFFFFFF"}, 8, "no cell got above 30 %, and more episodes"),
         ({8: "FFSF" * 10, 16: "F" * 40}, 8, "no cell got above 30 %, and more episodes"),

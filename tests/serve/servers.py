@@ -22,6 +22,7 @@ from websockets.sync.server import ServerConnection, serve
 from rdt.policy.rdt import RdtPolicy
 from rdt.serve import server
 from tests.rdt import small_policy
+from tests.rdt.test_policy_of_a_run import SIZE
 
 ROOT = Path(__file__).parents[2]
 INSTRUCTION = small_policy.INSTRUCTIONS[0]

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from launcher.core.errors import RdtlError, file_system
 from rdt.checkpoint import adopting, describing, exporting, fit
-from rdt.checkpoint.opening import Checkpoint, Wanted, open_checkpoint
+from rdt.checkpoint.opening import Checkpoint, Wanted, chosen, open_checkpoint
 from rdt.spec import card as cards
 from rdt.spec.contract import CONTRACTS
 
@@ -39,6 +39,13 @@ def export(source: str, weights: str, folder: str) -> dict[str, Any]:
     return {"folder": folder, "source": str(checkpoint.origin.path), "bytes": written}
 
 
+def choose(source: str, weights: str) -> dict[str, Any]:
+    """Which copy an evaluation takes and what to be warned of; RDTL-T012 without a card."""
+    copy, card, notes = chosen(source, cast(Wanted, weights))
+    found = {"path": str(copy.path), "weights": card.weights, "dtype": card.dtype}
+    return {**found, "horizon": card.horizon, "findings": [asdict(note) for note in notes]}
+
+
 def _whole(source: str, weights: str) -> Checkpoint:
     checkpoint = open_checkpoint(source, cast(Wanted, weights))
     fit.require(checkpoint, fit.compare(checkpoint))
@@ -50,6 +57,7 @@ def _whole(source: str, weights: str) -> Checkpoint:
 
 VERBS: dict[str, Callable[..., dict[str, Any]]] = {
     "inspect": inspect,
+    "choose": choose,
     "adopt": adopt,
     "export": export,
 }

@@ -14,6 +14,7 @@ import sys
 import traceback
 import uuid
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 
@@ -41,26 +42,40 @@ MOST_TRIES = 6
 
 
 def program(job: Job) -> None:
-    """Prove the simulator once a run, by the first task, then run the missing episodes."""
+    """Prove the simulator, then run the missing episodes of this task."""
+    prove(job)
+    body(job)
+
+
+def prove(job: Job) -> None:
+    """Let the first task of a run look at the simulator, once; raises what the probe finds."""
     stack = job.run.records / STACK
     if job.index == 0 and not stack.exists():
         found = probe.require_published_stack()
         files.publish_once(stack, [finding.to_dict() for finding in found])
-    body(job)
 
 
 def body(job: Job) -> None:
     """Run the missing episodes of this task, policy by policy."""
+    mine = planned.from_config(job.config).share(job.index, job.count)
+
+    def told(done: int, text: str) -> None:
+        job.progress(done, len(mine), "episodes", text)
+
+    run(job, mine, told)
+
+
+def run(job: Job, mine: list[EpisodeKey], told: Callable[[int, str], None]) -> None:
+    """Run what has no result of the episodes ``mine``; ``told`` hears how many are done."""
     backend.prepare()
     tested = evaluated.tested(job)
     versions, gl = backend.versions(), os.environ["MUJOCO_GL"]
     protocol = protocols.from_config(job.config, versions, gl, tested.sight)
     protocols.publish(protocol, job.run.records)
-    mine = planned.from_config(job.config).share(job.index, job.count)
     missing = _missing(job, mine, tested)
     bench, book = Bench(job), Book(job, protocol.fingerprint(), tested)
     done = len(mine) - len(missing)
-    job.progress(done, len(mine), "episodes")
+    told(done, "")
     for name in dict.fromkeys(key.policy for key in missing):
         policy_of = evaluated.load(job, name)
         left = [key for key in missing if key.policy == name]
@@ -71,8 +86,9 @@ def body(job: Job) -> None:
                 if last or result[1] is not None:
                     left.remove(key)
                     done += 1
-                job.progress(done, len(mine), "episodes", name)
+                told(done, name)
                 job.may_stop_here()
+    bench.close()
 
 
 def _missing(job: Job, keys: list[EpisodeKey], tested: Tested) -> list[EpisodeKey]:
@@ -107,6 +123,10 @@ class Bench:
         self._horizon = evaluate["execution_horizon"]
         self._seconds = 60 * evaluate["episode_minutes"]
         self._simulators = Simulators(job.config)
+
+    def close(self) -> None:
+        """Free the simulator."""
+        self._simulators.discard()
 
     def run(self, policy: Policy, key: EpisodeKey) -> Result:
         """Status, outcome (None unless the episode has a result) and error text."""

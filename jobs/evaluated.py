@@ -7,17 +7,18 @@ import hashlib
 import socket
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from launcher.core import files
 from launcher.core.errors import RdtlError, UsageError
 from launcher.core.job import Job
 from rdt.policy.policy import Policy
 from rdt.policy.references import Expert, Replay, Zero, first_demonstration
 from rdt.sim.libero import TaskInfo, find_task
 from rdt.spec import card as cards
-from rdt.spec.contract import require_same
-from rdt.spec.protocol import Sight
+from rdt.spec.protocol import WEIGHTS, Sight
 
 if TYPE_CHECKING:
     from rdt.policy.remote import RemotePolicy
@@ -36,23 +37,28 @@ class Tested(NamedTuple):
 def tested(job: Job) -> Tested:
     """What is under test, read from the card of the weights or told by the server.
 
-    Loading the policy refuses a card whose weights are others. Raises UsageError RDTL-E022 when
-    more actions shall be executed than a chunk has.
+    Loading the policy refuses a card whose weights are others. Raises RdtlError RDTL-T012 without
+    a card, and UsageError RDTL-E022 when more actions shall be executed than a chunk has.
     """
     policies = job.config["evaluate"]["policies"]
     if SERVER in policies:
         return _served(job)
     if NETWORK not in policies:
         return Tested()
-    source = policy_folder(job)
-    folder = source if source.is_dir() else source.parent
-    if not (folder / cards.FILE).is_file():  # loading it will say so
-        return Tested(NETWORK)
-    card = cards.read(folder)
-    contract = require_same(card.contract, str(folder / cards.FILE))
-    _require_chunk(job, card.horizon, str(folder / cards.FILE))
+    from rdt import checkpoint  # torch: an evaluation of references runs without it
+    from rdt.policy.loading import contract_of
+
+    copy, card, notes = checkpoint.chosen(source(job), job.config["evaluate"]["weights"])
+    where = str(copy.path.parent / cards.FILE)
+    contract = contract_of(card, job.config["evaluate"]["contract"], where)
+    _require_chunk(job, card.horizon, where)
     views = tuple(name or "background" for name in contract.cameras)
     sight = Sight(f"{contract.name} {contract.digest()}", views)
+    told = {"path": str(copy.path), "weights": card.weights, "dtype": card.dtype}
+    found = [asdict(note) for note in notes if note.severity == "warning"]
+    files.publish_once(
+        job.run.records / WEIGHTS, {**told, "origin": card.origin, "findings": found}
+    )
     return Tested(NETWORK, card.weights_sha256[:12], sight)
 
 
@@ -79,10 +85,9 @@ def _require_chunk(job: Job, horizon: int, where: str) -> None:
         )
 
 
-def policy_folder(job: Job) -> Path:
-    """Directory of the trained policy."""
-    named = job.config["evaluate"]["checkpoint"]
-    return job.run.policy if named is None else Path(named)
+def source(job: Job) -> str:
+    """Where the weights are: a path, or the id of a hub."""
+    return str(job.config["evaluate"]["checkpoint"] or job.run.policy)
 
 
 def load(job: Job, name: str) -> Callable[[str, int], Policy]:
@@ -101,12 +106,14 @@ def _same_for_all_tasks(job: Job, name: str) -> Policy:
     if name == SERVER:
         return _connect(job)
     if name == NETWORK:
-        import torch  # an evaluation of references runs without it
+        import torch
 
-        from rdt.policy.loading import load
+        from rdt.policy.loading import Settings, load
 
         torch.set_num_threads(1)  # one process per core; sums then do not depend on their number
-        return load(policy_folder(job), job.config["evaluate"]["policy_seed"])
+        evaluate = job.config["evaluate"]
+        named = {key: evaluate[key] for key in ("vision", "language", "weights", "contract")}
+        return load(source(job), evaluate["policy_seed"], Settings(**named))
     return Expert() if name == "expert" else Zero()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -158,15 +159,23 @@ def _absolute(config: RunConfig) -> RunConfig:
     buffer = buffer and str(Path(buffer).absolute())
     dataset = config.dataset.model_copy(update={"sets": sets, "buffer": buffer})
     if evaluate:
-        paths = ("checkpoint", "demonstrations", "server_token")
+        paths = ("checkpoint", "demonstrations", "server_token", "vision", "language")
         named = {key: getattr(evaluate, key) for key in paths}
-        update = {
-            key: str(Path(value).absolute())
-            for key, value in named.items()
-            if value and "://" not in value
-        }
+        update = {key: _place(key, value) for key, value in named.items() if value}
         evaluate = evaluate.model_copy(update=update)
-    return config.model_copy(update={"dataset": dataset, "evaluate": evaluate})
+    sweep = config.sweep
+    if sweep:
+        swept = [_place("checkpoint", value) for value in sweep.checkpoints]
+        sweep = sweep.model_copy(update={"checkpoints": swept})
+    return config.model_copy(update={"dataset": dataset, "evaluate": evaluate, "sweep": sweep})
+
+
+def _place(key: str, value: str) -> str:
+    """A path made absolute; a URI, or the id of a hub (owner/name, no such path here), as it is."""
+    may = key in ("checkpoint", "vision", "language") and not Path(value).exists()
+    if "://" in value or (may and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", value)):
+        return value
+    return str(Path(value).absolute())
 
 
 def to_yaml(config: BaseModel) -> str:

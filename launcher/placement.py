@@ -17,6 +17,10 @@ from launcher.sites import Site
 PYTHON = "<python>"
 """Stands for the interpreter until :func:`place` knows where a stage runs."""
 
+WEIGHTS = (".safetensors", ".bin", ".pt")
+INNER = ("ema", "pytorch_model")
+"""Folders of a checkpoint whose config.json lies one above."""
+
 OUTSIDE = ("stage", "report")
 """Stages that are programs of the launcher and run in its own environment."""
 
@@ -69,12 +73,23 @@ def _with_python(argv: tuple[str, ...], python: str) -> tuple[str, ...]:
 
 def named_files(config: RunConfig) -> list[Path]:
     """What a configuration names by path (absolute)."""
-    evaluate = config.evaluate
-    named: list[str | None] = [entry.path for entry in config.dataset.sets]
-    named += (
-        [evaluate.checkpoint, evaluate.demonstrations, evaluate.server_token] if evaluate else []
-    )
-    return [Path(name).absolute() for name in named if name]
+    named = [Path(entry.path) for entry in config.dataset.sets]
+    if evaluate := config.evaluate:
+        others = (
+            evaluate.demonstrations, evaluate.server_token, evaluate.vision, evaluate.language
+        )  # fmt: skip
+        named += [Path(name) for name in others if name]
+        weights = [evaluate.checkpoint, *(config.sweep.checkpoints if config.sweep else [])]
+        named += [_with_config(Path(name)) for name in weights if name]
+    return [path for path in named if path.is_absolute()]  # what is not is the id of a hub
+
+
+def _with_config(checkpoint: Path) -> Path:
+    """The folder in which the config.json and card of a file of weights lie."""
+    if checkpoint.suffix not in WEIGHTS:
+        return checkpoint
+    folder = checkpoint.parent
+    return folder.parent if folder.name in INNER else folder
 
 
 def written_folders(config: RunConfig) -> list[Path]:

@@ -18,11 +18,10 @@ from launcher.core.runtimes import Container
 from launcher.placement import PYTHON, named_files, place, written_folders
 from launcher.schema import RunConfig
 from launcher.sites import Site, memory_mb
-from rdt.spec import planned, suites
+from rdt.spec import planned, suites, sweep
 
 SIMULATOR_MB = 2200
 COLLECT_MB = 2700  # a blind and a seeing simulator of one task
-POLICY_MB = 400
 RANK_MB = 1400
 
 JOB_ENVIRONMENT = {
@@ -136,22 +135,26 @@ def _evaluate_stages(config: RunConfig, run: RunDir, earlier: list[str]) -> list
     for suite, _ in planned.tasks(config.model_dump(mode="json")):  # refuses unknown tasks
         suites.require_init_states(suite, *evaluate.init_states)
     has_network = "rdt" in evaluate.policies
-    if has_network and config.train is None and evaluate.checkpoint is None:
+    swept = config.sweep.checkpoints if config.sweep else []
+    if has_network and config.train is None and evaluate.checkpoint is None and not swept:
         raise UsageError(
             "RDTL-U005",
             "policy rdt has no checkpoint",
             where="evaluate.checkpoint is unset and there is no section `train`",
             fix="--checkpoint DIRECTORY, or leave rdt out of evaluate.policies",
         )
+    cells = sweep.cells(config.model_dump(mode="json"))
     array = Stage(
         name="evaluate",
-        argv=job_argv("jobs.evaluate", run),
+        argv=job_argv("jobs.sweep" if cells else "jobs.evaluate", run),
         needs=tuple(earlier[-1:]),
         array=evaluate.shards,
-        memory_mb=SIMULATOR_MB + (POLICY_MB if has_network else 0),
+        memory_mb=SIMULATOR_MB + (evaluate.policy_memory_mb if has_network else 0),
         minutes=4 * 60,
         environment=JOB_ENVIRONMENT,
-        about=f"episodes of {', '.join(evaluate.policies)}",
+        about=f"{len(cells)} cells of a sweep"
+        if cells
+        else f"episodes of {', '.join(evaluate.policies)}",
     )
     videos = Stage(
         name="videos",

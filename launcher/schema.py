@@ -146,7 +146,19 @@ class Evaluate(Section):
     """Suites and numbers of their tasks, `[]` for all: `{libero_goal: [], libero_10: [0, 3]}`.
     Empty: the one task of the section `task`."""
     checkpoint: str | None = None
-    """Directory of a policy (config.json, model.safetensors, card.json); unset: the run's own."""
+    """A run, a checkpoint's directory (step_000500), a file of weights or a hub id; unset: the
+    run's own."""
+    weights: Literal["auto", "ema", "raw"] = "auto"
+    """Which copy of the weights: auto takes the average (EMA) where it is float32."""
+    contract: str | None = None
+    """Contract under which adopted weights are read instead of their card's; unset: the card's."""
+    vision: str | None = None
+    """SigLIP of a policy without an encoder of its own: its folder; unset: the public one, from the
+    hub's cache."""
+    language: str | None = None
+    """T5 of such a policy, or a folder of embeddings (`rdtl data embed`); unset: as with vision."""
+    policy_memory_mb: Positive = 400
+    """Memory for the policy in each task: 4 bytes a weight, and the encoders."""
     server: str | None = None
     """Address of a policy server, ws://HOST:PORT: one of openpi's, or `rdtl serve`."""
     server_token: str | None = None
@@ -184,6 +196,19 @@ class Evaluate(Section):
                 "--policy ws://HOST:PORT sets both"
             )
         return self
+
+
+class Sweep(Section):
+    """Which combinations `rdtl sweep` runs, on the episodes of the section `evaluate`."""
+
+    checkpoints: list[str] = []
+    """As evaluate.checkpoint, several; empty: that one."""
+    horizons: Annotated[list[Positive], Field(min_length=1)] = [8, 12, 16, 20, 64]
+    """Execution horizons."""
+    contracts: list[str] = []
+    """How the numbers of adopted weights are read; empty: as their card says."""
+    keep_above: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    """Below this best success rate the verdict is to train again rather than to tune."""
 
 
 class DataSet(Section):
@@ -230,3 +255,4 @@ class RunConfig(Section):
     dataset: Dataset = Dataset()
     train: Train | None = None
     evaluate: Evaluate | None = None
+    sweep: Sweep | None = None

@@ -31,6 +31,7 @@ from launcher.cli import (
     runs_change,
     serve,
     shell,
+    sweep,
     train,
 )
 from launcher.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, RdtlError, full_disk
@@ -53,6 +54,7 @@ app.command("pipeline")(pipeline.pipeline)
 app.command("shell")(shell.shell)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
+app.command("sweep")(sweep.sweep)
 app.command("serve")(serve.serve)
 app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -19,8 +19,10 @@ def evaluate(
         str, typer.Argument(metavar="CONFIG", help="A file of configs/evaluate.")
     ],
     checkpoint: Annotated[
-        Path | None,
-        typer.Option("--checkpoint", help="Policy directory; adds the policy rdt.", exists=True),
+        str | None,
+        typer.Option(
+            "--checkpoint", metavar="PATH", help="A run, step directory or file of weights."
+        ),
     ] = None,
     policy: Annotated[
         str | None,
@@ -45,11 +47,15 @@ def evaluate(
 
     output = common.start_output(as_json)
     path = config.find("evaluate", config_file)
-    settings = [*([f"evaluate.shards={shards}"] if shards else []), *settings]
+    said = {"evaluate.shards": shards, "evaluate.checkpoint": checkpoint}
+    settings = [*(f"{key}={value}" for key, value in said.items() if value), *settings]
     run_config = config.load_run_config(path, settings, ["evaluate"])
-    run_config = with_checkpoint(run_config.model_copy(update={"train": None}), checkpoint)
-    run_config = with_server(run_config, policy, token_file)
-    for finding in short_limits(run_config):
+    run_config = run_config.model_copy(update={"train": None})
+    run_config = with_server(with_network(run_config), policy, token_file)
+    evaluated = run_config.evaluate
+    assert evaluated is not None
+    chosen = weights_chosen(evaluated.checkpoint, evaluated.weights)
+    for finding in [*short_limits(run_config), *chosen.findings]:
         output.finding(finding)
     run, plan, the_site = common.prepare(run_config, site, runs_dir, name, runtime, image, dry_run)
     if dry_run:
@@ -59,15 +65,44 @@ def evaluate(
     summary.show(output, run)
 
 
-def with_checkpoint(config: RunConfig, checkpoint: Path | None) -> RunConfig:
-    """The configuration with policy rdt from ``checkpoint`` (and unchanged without one)."""
-    if checkpoint is None:
-        return config
+def with_network(config: RunConfig) -> RunConfig:
+    """The configuration with policy rdt, if it names a checkpoint."""
     old = config.evaluate
     assert old is not None
-    policies = old.policies if "rdt" in old.policies else ["rdt", *old.policies]
-    update = {"checkpoint": str(checkpoint.resolve()), "policies": policies}
-    return config.model_copy(update={"evaluate": old.model_copy(update=update)})
+    if old.checkpoint is None or "rdt" in old.policies:
+        return config
+    new = old.model_copy(update={"policies": ["rdt", *old.policies]})
+    return config.model_copy(update={"evaluate": new})
+
+
+class Chosen(NamedTuple):
+    """The copy of the weights that will be evaluated: what is to be said of it (RDTL-T002), and
+    the actions in a chunk; nothing and 0 where only the job can tell."""
+
+    findings: list[Finding]
+    horizon: int
+
+
+def weights_chosen(source: str | None, weights: str) -> Chosen:
+    """Look at a checkpoint without reading it, where torch is in this environment too.
+
+    Raises RdtlError RDTL-T012 for weights without a card, and what is wrong with the place
+    that is named.
+    """
+    from importlib.util import find_spec
+
+    from launcher import assets, heavy
+    from launcher.core.checks import Finding
+    from launcher.presets import JOB_ENVIRONMENT
+
+    if source is None or assets.is_uri(source) or find_spec("torch") is None:
+        return Chosen([], 0)
+    found: dict[str, Any] = heavy.call(
+        "jobs.checkpoint", "choose", source, weights, environment=JOB_ENVIRONMENT
+    )["result"]
+    text = f"{found['weights']} weights, {found['dtype']}: {found['path']}"
+    warnings = [Finding(**f) for f in found["findings"] if f["severity"] == "warning"]
+    return Chosen([Finding("RDTL-T002", "ok", text), *warnings], found["horizon"])
 
 
 def with_server(config: RunConfig, uri: str | None, token_file: Path | None) -> RunConfig:

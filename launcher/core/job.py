@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -38,6 +38,12 @@ class Job:
     attempt: int
     node: int
     restart: int = 0
+    outer: RunDir | None = None
+    """The run whose task this is, when `run` is a directory inside it."""
+
+    def inside(self, run: RunDir, config: dict[str, Any]) -> Job:
+        """The same task, at work on ``run`` inside its own run."""
+        return replace(self, run=run, config=config, outer=self.outer or self.run)
 
     @classmethod
     def from_environment(cls, run_dir: str) -> Job:
@@ -59,7 +65,7 @@ class Job:
     def progress(self, done: int, total: int, unit: str, text: str = "") -> None:
         """Publish how far this task is; cheap enough for every episode or second."""
         files.write_json(
-            self.run.progress(self.stage, self.index),
+            (self.outer or self.run).progress(self.stage, self.index),
             {
                 "index": self.index,
                 "done": done,
@@ -80,7 +86,7 @@ class Job:
 
     def fenced(self) -> bool:
         """Whether a newer attempt or restart of this task exists: then publish nothing any more."""
-        ledger = self.run.ledger
+        ledger = (self.outer or self.run).ledger
         if ledger.newest_attempt(self.stage, self.index) > self.attempt:
             return True
         return ledger.current_restart(self.stage, self.index, self.attempt) > self.restart

@@ -74,6 +74,11 @@ class RunDir:
         return self.root / "records"
 
     @property
+    def cells(self) -> Path:
+        """Of a sweep: a directory laid out like a run for each combination."""
+        return self.root / "cells"
+
+    @property
     def videos(self) -> Path:
         return self.root / "videos"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from launcher.report import intervals, sources
+from launcher.report import intervals, reading, sources
 from launcher.report.aggregate import Report, Row
 from rdt.spec.planned import main_policy
 
@@ -63,6 +63,9 @@ def verdict(report: Report) -> str:
 def caveats(report: Report) -> list[str]:
     """What is incomplete, broken or odd about these records; empty when nothing is."""
     found = [_missing(row) for row in report.rows if row.missing]
+    weights = reading.weights(report.run)
+    told = weights["findings"] if weights else []
+    found += [f"{f['code']}: {f['what']}; {f['why']}." for f in told]
     found += [_errors(row) for row in report.rows if row.errors]
     if strange := [v for v in sources.videos(report.run) if v.problem]:
         what = "1 replay is" if len(strange) == 1 else f"{len(strange)} replays are"

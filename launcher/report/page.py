@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher import html
-from launcher.report import averages, charts, evidence, sources
+from launcher.report import averages, charts, evidence, reading, sources
 from launcher.report.aggregate import Report, Row
 from rdt.spec.record import EpisodeKey
 
@@ -89,6 +89,7 @@ def _context(report: Report) -> dict[str, Any]:
         "failed": report.errors(),
         "videos": videos(report),
         "data": sources.data(report.run),
+        "weights": reading.weights(report.run),
         "versions": sources.versions(report.run),
         "protocol": protocol_lines(report),
         "same_fixtures": _same_fixtures(report),

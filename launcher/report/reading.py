@@ -38,6 +38,12 @@ def plan(run: RunDir) -> dict[str, Any]:
     return data
 
 
+def weights(run: RunDir) -> dict[str, Any] | None:
+    """What the jobs noted of the weights that they evaluated; None for none of ours."""
+    path = run.records / protocols.WEIGHTS
+    return files.read_json(path) if path.is_file() else None
+
+
 def episodes(run: RunDir, planned: Planned) -> Episodes:
     """The shard files of ``run`` counted; RdtlError RDTL-E030 names an unreadable line."""
     try:

@@ -23,7 +23,7 @@ from rdt.spec.planned import Planned
 
 BLOCK = 1 << 20
 NOWHERE = -(1 << 60)
-EXPECTED = (protocols.FILE, protocols.STACK, "actions")
+EXPECTED = (protocols.FILE, protocols.STACK, protocols.WEIGHTS, "actions")
 PIECES = ("who", "what", "outcome", "wall_s", "policy_s", "protocol", "checkpoint", "fixtures")
 
 Value = TypeVar("Value")

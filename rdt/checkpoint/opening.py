@@ -122,6 +122,15 @@ def open_checkpoint(source: str | Path, weights: Wanted = "auto") -> Checkpoint:
     return Checkpoint(origin, tuple(found), data, config, card, header, tuple(notes))
 
 
+def chosen(source: str | Path, weights: Wanted = "auto") -> tuple[Copy, Card, list[Finding]]:
+    """The copy that :func:`open_checkpoint` takes, its card and what was decided; reads no weights.
+
+    Raises RdtlError RDTL-T012 without a card, and the errors of :mod:`rdt.checkpoint.places`.
+    """
+    copy, notes = choose(places.copies(source), weights)
+    return copy, cards.read(copy.path.parent), notes
+
+
 def has_card(copy: Copy) -> bool:
     """Whether a card lies beside a copy of the weights."""
     return (copy.path.parent / cards.FILE).is_file()

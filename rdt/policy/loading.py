@@ -9,6 +9,7 @@ import torch
 
 from launcher.core.errors import RefusedError
 from rdt import checkpoint
+from rdt.checkpoint.opening import Wanted
 from rdt.encoders import language, siglip
 from rdt.encoders.language import Language
 from rdt.encoders.words import Words
@@ -18,7 +19,7 @@ from rdt.policy.rdt import Batching, RdtPolicy
 from rdt.policy.sight import Vision
 from rdt.spec import card as cards
 from rdt.spec.card import Card
-from rdt.spec.contract import Contract, require_same
+from rdt.spec.contract import CONTRACTS, Contract, require_same
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,9 @@ class Settings:
 
     ``vision`` and ``language`` say where the encoders of a network without its own lie
     (folder or hub id; for language also a folder of embeddings); None: the public ones.
-    ``rows`` is the size of fixed batches; ``compiled`` is the option of that name of
-    :class:`rdt.model.rdt.Rdt`, for GPUs.
+    ``weights`` chooses among the copies of a checkpoint, ``contract`` replaces the card's
+    for adopted weights. ``rows`` is the size of fixed batches; ``compiled`` is the option
+    of that name of :class:`rdt.model.rdt.Rdt`, for GPUs.
     """
 
     dtype: torch.dtype = torch.float32
@@ -38,6 +40,8 @@ class Settings:
     compiled: bool = False
     vision: str | None = None
     language: str | None = None
+    weights: Wanted = "auto"
+    contract: str | None = None
 
 
 def load(source: str | Path, seed: int, settings: Settings = Settings()) -> RdtPolicy:
@@ -47,11 +51,11 @@ def load(source: str | Path, seed: int, settings: Settings = Settings()) -> RdtP
     RefusedError RDTL-T012 (no card, or one that does not fit the network) and RefusedError
     RDTL-T002 (weights of a run of ours that are no float32 average).
     """
-    loaded = checkpoint.load(source, settings.dtype, settings.device)
+    loaded = checkpoint.load(source, settings.dtype, settings.device, settings.weights)
     print("\n".join(loaded.lines()), flush=True)  # into the job's log
     card = loaded.card or cards.read(loaded.origin.path.parent)
     where = loaded.origin.path.parent / cards.FILE
-    contract = require_same(card.contract, str(where))
+    contract = contract_of(card, settings.contract, str(where))
     if card.origin == "trained":
         _require(where, "weights", card.weights, "ema", "RDTL-T002")
         _require(where, "dtype", card.dtype, "float32", "RDTL-T002")
@@ -60,6 +64,28 @@ def load(source: str | Path, seed: int, settings: Settings = Settings()) -> RdtP
         size = loaded.network.vision.config.image_size
         _require(where, "camera_size", card.camera_size, size, "RDTL-T012")
     return assemble(loaded.network, card, contract, seed, settings)
+
+
+def contract_of(card: Card, name: str | None, where: str) -> Contract:
+    """The card's contract, or for adopted weights the one called ``name``.
+
+    Raises RefusedError RDTL-T012 for a contract that these weights cannot be read under,
+    RDTL-E071 for weights that were trained here.
+    """
+    own = require_same(card.contract, where)
+    if name is None or name == own.name:
+        return own
+    if card.origin == "trained":
+        raise RefusedError(
+            "RDTL-E071",
+            f"weights trained under {own.name} are not read under {name}",
+            where=f"{where}: origin = trained; evaluate.contract or sweep.contracts = {name}",
+            why="the run that trained them knows what their numbers mean",
+            fix="leave the contract out; only adopted weights leave it open",
+        )
+    other = CONTRACTS.get(name) or require_same(name, "evaluate.contract")
+    _require(Path(where), "state_normalisation", other.state_normalisation, "none", "RDTL-T012")
+    return other
 
 
 def assemble(

@@ -21,6 +21,8 @@ from rdt.spec import planned, suites
 FILE = "protocol.json"
 STACK = "stack.json"
 """What the probe of the simulator found before the first episode."""
+WEIGHTS = "weights.json"
+"""Which copy of a checkpoint is evaluated: path, weights (ema or raw), dtype, origin, findings."""
 SETTLE_ACTION = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0)
 CAMERAS = ("agentview", "eye_in_hand")
 RESET_RULES = {

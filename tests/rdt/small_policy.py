@@ -136,3 +136,19 @@ def save_sentence(folder: Path, name: str, tokens: Tensor) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     torch.save(tokens, folder / f"{name}.pt")
     return folder / f"{name}.pt"
+
+
+def trained_folder(folder: Path) -> Path:
+    """A policy directory as training leaves it, with random weights."""
+    from rdt.checkpoint import save
+    from rdt.model.policy_network import build, config_from_run
+    from rdt.spec.contract import LIBERO_VELOCITY
+    from tests.rdt.test_policy_of_a_run import MODEL, SIZE
+
+    torch.manual_seed(0)
+    made = build(config_from_run(MODEL, SIZE, LIBERO_VELOCITY), LIBERO_VELOCITY, "test")
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    save(folder / "policy", made, card(LIBERO_VELOCITY, SIZE))
+    return folder / "policy"

@@ -16,31 +16,16 @@ from typing import Any
 
 import msgpack
 import numpy as np
-import torch
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection, serve
 
-from rdt.checkpoint import save
-from rdt.model.policy_network import build, config_from_run
 from rdt.policy.rdt import RdtPolicy
 from rdt.serve import server
-from rdt.spec.contract import LIBERO_VELOCITY
 from tests.rdt import small_policy
-from tests.rdt.test_policy_of_a_run import MODEL, SIZE
+from tests.rdt.test_policy_of_a_run import SIZE
 
 ROOT = Path(__file__).parents[2]
 INSTRUCTION = small_policy.INSTRUCTIONS[0]
-
-
-def policy_folder(folder: Path) -> Path:
-    """A policy directory as training leaves it, with random weights."""
-    torch.manual_seed(0)
-    network = build(config_from_run(MODEL, SIZE, LIBERO_VELOCITY), LIBERO_VELOCITY, "test")
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    save(folder / "policy", network, small_policy.card(LIBERO_VELOCITY, SIZE))
-    return folder / "policy"
 
 
 @contextlib.contextmanager

@@ -142,7 +142,7 @@ def test_answers_that_take_long(python: Path, tmp_path: Path, blocking: str) -> 
 
 
 def test_a_server_that_is_killed_and_comes_back(python: Path, tmp_path: Path) -> None:
-    folder = servers.policy_folder(tmp_path)
+    folder = small_policy.trained_folder(tmp_path)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with servers.program(folder) as (uri, process):
         asking = client(python, "again", uri, tmp_path, **pipes)

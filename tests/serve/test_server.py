@@ -287,7 +287,7 @@ def test_packages_that_are_not_there_are_named() -> None:
 
 def test_the_command_and_a_kill_in_the_middle(tmp_path: Path) -> None:
     """A server that dies and comes back: the episode goes on with the same bits."""
-    folder = servers.policy_folder(tmp_path)
+    folder = small_policy.trained_folder(tmp_path)
     seen = [servers.observation(seed, first=True) for seed in (1, 2, 3)]
     with servers.program(folder, "--rows", "2") as (uri, process):
         remote = open_policy(uri, patience_s=60)
@@ -336,6 +336,6 @@ def test_warm_up_leaves_answers_as_they_are() -> None:
 
 
 def test_a_sentence_without_words_is_no_warm_up(tmp_path: Path) -> None:
-    policy = loading.load(servers.policy_folder(tmp_path), 0)
+    policy = loading.load(small_policy.trained_folder(tmp_path), 0)
     with pytest.raises(UsageError, match="RDTL-E056"):
         server.warm_up(policy, "")

@@ -207,6 +207,7 @@ def test_a_sweep_of_a_real_policy(tmp_path: Path) -> None:
         *(word for setting in asked for word in ("--set", setting)),
         *("--runtime", "none"),
         cwd=tmp_path,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     assert "0/2" in done.stdout and "train again" in done.stdout

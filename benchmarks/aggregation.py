@@ -71,7 +71,7 @@ def _record(
         trial, "success" if success else "fail", numbers.randrange(80, 280) if success else 280,
         35, 70, round(numbers.random() * 9, 3), round(numbers.random(), 3), "0123456789ab",
         "5eed5eed5eed" if policy == "rdt" else "", f"{numbers.getrandbits(256):064x}",
-        f"{task * 50 + state:064x}", 1, 0, f"node{trial % 16}",
+        f"{task * 50 + state:064x}", f"{numbers.getrandbits(256):064x}", 1, 0, f"node{trial % 16}",
     )  # fmt: skip
 
 

@@ -11,11 +11,15 @@ TYPES = {
     **dict.fromkeys(("init_state", "trial"), "INTEGER"), "status": "VARCHAR",
     **dict.fromkeys(("steps", "queries", "renders"), "INTEGER"),
     **dict.fromkeys(("wall_s", "policy_s"), "DOUBLE"),
-    **dict.fromkeys(("protocol", "checkpoint", "actions_sha256", "fixtures_sha256"), "VARCHAR"),
+    **dict.fromkeys(("protocol", "checkpoint"), "VARCHAR"),
+    **dict.fromkeys(("actions_sha256", "fixtures_sha256", "state_sha256"), "VARCHAR"),
     **dict.fromkeys(("attempt", "shard"), "INTEGER"),
     **dict.fromkeys(("host", "error"), "VARCHAR"),
 }  # fmt: skip
-UNUSED = ("queries", "renders", "actions_sha256", "attempt", "shard", "host", "error", "task_name")
+UNUSED = (
+    *("queries", "renders", "actions_sha256", "state_sha256"),
+    *("attempt", "shard", "host", "error", "task_name"),
+)
 EPISODES = """
 create temp table episodes as
 select policy, suite, task_id, init_state, trial,

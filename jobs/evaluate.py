@@ -195,6 +195,7 @@ class Book:
             checkpoint=self._tested.checkpoint if key.policy == self._tested.name else "",
             actions_sha256=outcome.actions_sha256 if outcome else "",
             fixtures_sha256=outcome.fixtures_sha256 if outcome else "",
+            state_sha256=outcome.state_sha256 if outcome else "",
             attempt=self._job.attempt,
             shard=self._job.index,
             host=socket.gethostname(),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import socket
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -116,7 +118,17 @@ def _same_for_all_tasks(job: Job, name: str) -> Policy:
 
 
 def _connect(job: Job) -> RemotePolicy:
-    from rdt.policy.remote import open_policy
+    try:
+        from rdt.policy.remote import open_policy
+    except ModuleNotFoundError as error:
+        raise RdtlError(
+            "RDTL-U098",
+            f"a policy server cannot be asked without {error.name}",
+            where=f"{sys.prefix} on {socket.gethostname()}",
+            why="openpi's protocol is messages of msgpack over a websocket",
+            fix="pip install 'rdt-launcher[serve]' into this environment, or choose an image that "
+            "has it",
+        ) from error
 
     evaluate = job.config["evaluate"]
     place = evaluate["server_token"]

@@ -1,93 +1,102 @@
 """Videos of a few episodes for the report: ``python -m jobs.videos RUN_DIR``.
 
-Array task 0 shows successes, task 1 failures. Episodes are replayed from their
-recorded actions; the replay must end as the record says.
+Episodes are replayed from their recorded actions. A replay that does not end as the record
+says, bit for bit, gets no video: the index says why, and so does the report.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from jobs.fence import require_current
 from launcher.core import files
-from launcher.core.errors import RdtlError
 from launcher.core.job import Job, run_job
 from rdt.sim.episode import actions_digest
 from rdt.sim.sequential import Simulators
-from rdt.sim.video import CAMERA, replay_frames, write_mp4
+from rdt.sim.video import CAMERA, ReplayError, replay_frames, write_mp4
+from rdt.spec import planned
 from rdt.spec import record as records
 from rdt.spec.record import Record, Status
 
 SIZE = 256
-OUTCOMES: tuple[Status, ...] = ("success", "fail")
 
 
 def body(job: Job) -> None:
-    """Write ``videos/KEY.mp4`` for this task's outcomes and ``videos/index.N.json`` last."""
-    found = records.read_folder(job.run.records).records
+    """Write ``videos/KEY.mp4`` of this task's share and ``videos/index.N.json`` last."""
     evaluate = job.config["evaluate"]
+    found = records.read_folder(job.run.records).records
+    chosen = choose(found, evaluate["policies"], evaluate["video_outcomes"], evaluate["videos"])
+    share = len(chosen) * job.index // job.count, len(chosen) * (job.index + 1) // job.count
+    mine, entries = chosen[slice(*share)], list[dict[str, Any]]()
     simulators = Simulators(job.config)
-    for number in range(job.index, len(OUTCOMES), job.count):
-        shown = choose(found, OUTCOMES[number], evaluate["policies"], evaluate["videos"])
-        entries = [_show(job, record, simulators) for record in shown]
-        require_current(job)
-        files.write_json(job.run.videos / f"index.{number}.json", entries)
-        job.progress(len(entries), len(shown), "videos", OUTCOMES[number])
+    for record in mine:
+        job.progress(len(entries), len(mine), "videos", record.key.text())
+        entries.append(_show(job, record, simulators))
         job.may_stop_here()
+    require_current(job)
+    files.write_json(job.run.videos / f"index.{job.index}.json", entries)
+    job.progress(len(entries), len(mine), "videos")
 
 
 def choose(
-    found: Iterable[Record], status: Status, policies: list[str], count: int
+    found: Sequence[Record], policies: Sequence[str], outcomes: Sequence[Status], count: int
 ) -> list[Record]:
-    """Up to ``count`` episodes of that outcome: the trained policy's first, then the others'."""
-    order = sorted(policies, key=lambda name: name not in ("rdt", "server"))
-    candidates = [r for r in found if r.status == status and r.policy in order]
-    return sorted(candidates, key=lambda r: (order.index(r.policy), r.key))[:count]
+    """Up to ``count`` episodes of each outcome of the policy under test, task by task.
+
+    Each task gives its first one before any gives its second. Without a policy under test it
+    is the first reference.
+    """
+    shown = planned.main_policy(policies)
+    chosen: list[Record] = []
+    for outcome in outcomes:
+        of_task = defaultdict[tuple[str, int], list[Record]](list)
+        for record in sorted((r for r in found if r.policy == shown), key=lambda r: r.key):
+            if record.status == outcome:
+                of_task[record.suite, record.task_id].append(record)
+        rounds = [(place, r) for own in of_task.values() for place, r in enumerate(own)]
+        chosen += [r for _, r in sorted(rounds, key=lambda pair: (pair[0], pair[1].key))[:count]]
+    return sorted(chosen, key=lambda record: record.key)  # few changes of the simulator
 
 
 def _show(job: Job, record: Record, simulators: Simulators) -> dict[str, Any]:
-    name = f"{record.key.text()}.mp4"
-    path = job.run.videos / name
+    """One line of the index; ``problem`` says why there is no video, or is empty."""
+    path, problem = job.run.videos / f"{record.key.text()}.mp4", ""
     if not path.exists():
-        actions = _actions(job, record)
-        simulator = simulators.of(record.key, blind=False, cameras=(CAMERA,), camera_size=SIZE)
-        frames = replay_frames(simulator, record, actions)
-        require_current(job)
-        write_mp4(path, frames)
-        print(f"{name}: {len(frames)} frames", flush=True)
+        try:
+            actions = _actions(job, record)
+            simulator = simulators.of(record.key, blind=False, cameras=(CAMERA,), camera_size=SIZE)
+            frames = replay_frames(simulator, record, actions)
+            require_current(job)
+            write_mp4(path, frames)
+            print(f"{path.name}: {len(frames)} frames", flush=True)
+        except ReplayError as error:
+            problem = str(error)
+            print(f"RDTL-E041: no video of {record.key.text()}: {problem}", flush=True)
     return {
-        "file": name,
+        **record.key._asdict(),
+        "file": path.name,
         "key": record.key.text(),
-        "policy": record.policy,
         "status": record.status,
         "steps": record.steps,
-        "init_state": record.init_state,
+        "problem": problem,
     }
 
 
 def _actions(job: Job, record: Record) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Recorded actions (T, 7); RdtlError RDTL-E041 when they are not the record's."""
-    path = job.run.records / "actions" / f"{record.key.text()}.npy"
+    """Recorded actions (T, 7); ReplayError when they are not the record's."""
+    name = f"actions/{record.key.text()}.npy"
     try:
+        path = job.run.records / name
         actions: np.ndarray[Any, np.dtype[np.float32]] = np.load(path, allow_pickle=False)
     except (FileNotFoundError, ValueError, EOFError) as error:
-        raise _other(str(path), str(error)) from error
+        raise ReplayError(f"records/{name} cannot be read ({type(error).__name__})") from error
     if actions_digest(actions) != record.actions_sha256:
-        raise _other(str(path), "its digest is not the record's actions_sha256")
+        raise ReplayError(f"records/{name} holds other actions than those that were executed")
     return actions
-
-
-def _other(where: str, found: str) -> RdtlError:
-    return RdtlError(
-        "RDTL-E041",
-        "the actions of an episode are not those of its record",
-        where=f"{where}: {found}",
-        why="the video would show another episode than the table counts",
-        fix="restore the file, or evaluate again under another name (--name OTHER)",
-    )
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from launcher.core.runtimes import Container
 from launcher.placement import PYTHON, named_files, place, written_folders
 from launcher.schema import RunConfig
 from launcher.sites import Site, memory_mb
-from rdt.spec import planned, sweep
+from rdt.spec import planned, suites, sweep
 
 SIMULATOR_MB = 2200
 COLLECT_MB = 2700  # a blind and a seeing simulator of one task
@@ -132,7 +132,8 @@ def _train_stage(config: RunConfig, run: RunDir) -> Stage:
 def _evaluate_stages(config: RunConfig, run: RunDir, earlier: list[str]) -> list[Stage]:
     evaluate = config.evaluate
     assert evaluate is not None
-    planned.tasks(config.model_dump(mode="json"))  # refuses tasks that do not exist
+    for suite, _ in planned.tasks(config.model_dump(mode="json")):  # refuses unknown tasks
+        suites.require_init_states(suite, *evaluate.init_states)
     has_network = "rdt" in evaluate.policies
     swept = config.sweep.checkpoints if config.sweep else []
     if has_network and config.train is None and evaluate.checkpoint is None and not swept:
@@ -160,11 +161,12 @@ def _evaluate_stages(config: RunConfig, run: RunDir, earlier: list[str]) -> list
         argv=job_argv("jobs.videos", run),
         needs=("evaluate",),
         needs_ended=True,
-        array=2,
+        array=max(1, min(evaluate.shards, evaluate.videos * len(evaluate.video_outcomes))),
         memory_mb=SIMULATOR_MB,
         minutes=60,
         environment=JOB_ENVIRONMENT,
-        about="replay one success and one failure with the camera on",
+        about=f"replay {evaluate.videos} episodes of {planned.main_policy(evaluate.policies)}: "
+        + ", ".join(evaluate.video_outcomes),
     )
     report = Stage(
         name="report",

@@ -181,15 +181,20 @@ class Evaluate(Section):
     """An episode that takes longer by the clock ends as `timeout` and is tried again."""
     shards: Positive = 4
     """Array tasks."""
-    videos: Annotated[int, Field(ge=0)] = 1
-    """Replayed videos per outcome (successes, failures)."""
+    videos: Annotated[int, Field(ge=0)] = 6
+    """Episodes of each of `video_outcomes` that are replayed as video, spread over the tasks."""
+    video_outcomes: list[Literal["success", "fail"]] = ["fail"]
+    """Which episodes of the policy under test get a video."""
 
     @model_validator(mode="after")
     def _one_policy_under_test(self) -> Evaluate:
         if {"rdt", "server"} <= set(self.policies):
             raise ValueError("rdt and server are two policies under test; evaluate them one by one")
         if ("server" in self.policies) != (self.server is not None):
-            raise ValueError("the policy `server` and the address in `server` belong together")
+            raise ValueError(
+                "the policy `server` and the address in `server` belong together; "
+                "--policy ws://HOST:PORT sets both"
+            )
         return self
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from launcher.report import intervals, reading
+from launcher.report import intervals, reading, sources
 from launcher.report.aggregate import Report, Row
+from rdt.spec.planned import main_policy
 
 LEVEL = 0.05
 MEANING = {
@@ -29,7 +30,8 @@ def tested(report: Report) -> Row | None:
 
 def main_row(report: Report) -> Row:
     """The policy under test, or else the first reference."""
-    return tested(report) or report.rows[0]
+    name = main_policy(report.policies)
+    return next(row for row in report.rows if row.policy == name)
 
 
 def percent(rate: float | None) -> str:
@@ -65,6 +67,12 @@ def caveats(report: Report) -> list[str]:
     told = weights["findings"] if weights else []
     found += [f"{f['code']}: {f['what']}; {f['why']}." for f in told]
     found += [_errors(row) for row in report.rows if row.errors]
+    if strange := [v for v in sources.videos(report.run) if v.problem]:
+        what = "1 replay is" if len(strange) == 1 else f"{len(strange)} replays are"
+        found.append(
+            f"RDTL-E041: {what} not the recorded episode and not shown: {strange[0].key}, "
+            f"{strange[0].problem}{', …' if len(strange) > 1 else ''}."
+        )
     e = report.episodes
     if e.unplanned:
         found.append(f"{e.unplanned} records that the plan does not name were left out.")

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
+from launcher.report import sources
 from launcher.report.aggregate import Report
 from rdt.spec.record import ERRORS, Record
 
@@ -21,8 +22,9 @@ def lerobot(report: Report, policy: str) -> dict[str, Any]:
     in percent.
     """
     own = [r for r in report.records() if r.policy == policy]
+    videos = {v.key: str(v.path) for v in sources.videos(report.run) if not v.problem}
     tasks = [
-        {"task_group": suite, "task_id": task_id, "metrics": _lerobot_episodes(list(rows))}
+        {"task_group": suite, "task_id": task_id, "metrics": _lerobot_episodes(list(rows), videos)}
         for (suite, task_id), rows in groupby(own, key=lambda r: (r.suite, r.task_id))
     ]
     suites = dict.fromkeys(r.suite for r in own)
@@ -30,34 +32,40 @@ def lerobot(report: Report, policy: str) -> dict[str, Any]:
     return {
         "per_task": tasks,
         "per_group": {
-            suite: _lerobot_means([r for r in own if r.suite == suite]) for suite in suites
+            suite: _lerobot_means([r for r in own if r.suite == suite], videos) for suite in suites
         },
         "overall": {
-            **_lerobot_means(own),
+            **_lerobot_means(own, videos),
             "eval_s": seconds,
             "eval_ep_s": seconds / len(own) if own else None,
         },
     }
 
 
-def _lerobot_episodes(rows: Sequence[Record]) -> dict[str, Any]:
+def _lerobot_episodes(rows: Sequence[Record], videos: dict[str, str]) -> dict[str, Any]:
     rewards = _rewards(rows)
     return {
         "sum_rewards": rewards,
         "max_rewards": rewards,
         "successes": [r.status == "success" for r in rows],
-        "video_paths": [],
+        **_lerobot_videos(rows, videos),
     }
 
 
-def _lerobot_means(rows: Sequence[Record]) -> dict[str, Any]:
+def _lerobot_videos(rows: Sequence[Record], videos: dict[str, str]) -> dict[str, list[str]]:
+    """The second list is for pictures that a policy imagines; ours does not."""
+    shown = [videos[r.key.text()] for r in rows if r.key.text() in videos]
+    return {"video_paths": shown, "predicted_video_paths": []}
+
+
+def _lerobot_means(rows: Sequence[Record], videos: dict[str, str]) -> dict[str, Any]:
     mean = sum(_rewards(rows)) / len(rows) if rows else None
     return {
         "avg_sum_reward": mean,
         "avg_max_reward": mean,
         "pc_success": None if mean is None else 100 * mean,
         "n_episodes": len(rows),
-        "video_paths": [],
+        **_lerobot_videos(rows, videos),
     }
 
 
@@ -72,18 +80,19 @@ def vla_eval(report: Report, policy: str) -> dict[str, Any]:
         _vla_eval_task(name, list(rows))
         for (_, _, name), rows in groupby(own, key=lambda r: (r.suite, r.task_id, r.task_name))
     ]
-    seed = report.protocol.env_seed
+    seed, row = report.protocol.env_seed, report.row(policy)
     return {
         "benchmark": report.protocol.suite,
         "mode": "sync",
         "harness_version": f"rdt-launcher protocol {report.protocol.fingerprint()}",
+        "created_at": sources.ended(report.run),
         "tasks": tasks,
         "config": {"params": {"seed": seed}, "protocol": vars(report.protocol)},
         "eval_id": report.name,
         "seed": seed,
         "metric_keys": {"success": "mean"},
         **({"mean_success": _vla_eval_mean(own)} if own else {}),
-        **({"partial": True} if any(row.missing for row in report.rows) else {}),
+        **({"partial": True} if row and row.missing else {}),
         "num_episodes_total": len(own),
         "num_errors": sum(r.status in ERRORS for r in own),
     }
@@ -105,6 +114,7 @@ def _vla_eval_episode(number: int, r: Record) -> dict[str, Any]:
     failure = {"failure_reason": r.status, "failure_detail": r.error} if r.status in ERRORS else {}
     return {
         "episode_id": number,
+        "sid": f"shard{r.shard}",
         "eid": r.key.text(),
         "metrics": {"success": r.status == "success"},
         "steps": r.steps,

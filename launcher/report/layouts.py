@@ -29,11 +29,11 @@ _JSON = r"""^\{"actions_sha256": TEXT, "attempt": INT, "checkpoint": (?P<checkpo
 "error": ERROR, "fixtures_sha256": "(?P<fixtures>[^"]*)", "host": TEXT, \
 (?P<who>"init_state": N, "policy": TEXT), "policy_s": (?P<policy_s>N), \
 "protocol": (?P<protocol>TEXT), "queries": INT, "renders": INT, "shard": INT, \
-(?P<outcome>"status": TEXT, "steps": N), \
+"state_sha256": TEXT, (?P<outcome>"status": TEXT, "steps": N), \
 (?P<what>"suite": TEXT, "task_id": N, "task_name": TEXT, "trial": N), "wall_s": (?P<wall_s>LAST)\}
 """
 _CSV = r"""^(?P<who>N,N,N,N),(?P<what>N,N),(?P<outcome>N,N),INT,INT,(?P<wall_s>N),(?P<policy_s>N),\
-(?P<protocol>N),(?P<checkpoint>N),N,(?P<fixtures>N),INT,INT,N,ERROR
+(?P<protocol>N),(?P<checkpoint>N),N,(?P<fixtures>N),N,INT,INT,N,ERROR
 """
 
 

@@ -72,7 +72,6 @@ def fill(
 
 
 def _context(report: Report) -> dict[str, Any]:
-    videos = sources.videos(report.run)
     return {
         "report": report,
         "evidence": evidence,
@@ -88,16 +87,24 @@ def _context(report: Report) -> dict[str, Any]:
         "tasks": evidence.tasks_text(report),
         "marks": MARKS,
         "failed": report.errors(),
-        "videos": {
-            "success": [v for v in videos if v.status == "success"],
-            "failure": [v for v in videos if v.status != "success"],
-        },
+        "videos": videos(report),
         "data": sources.data(report.run),
         "weights": reading.weights(report.run),
         "versions": sources.versions(report.run),
         "protocol": protocol_lines(report),
         "same_fixtures": _same_fixtures(report),
     }
+
+
+def videos(report: Report) -> list[tuple[str, list[sources.Video], int]]:
+    """Per outcome that was asked for: heading, replays, how many episodes ended so."""
+    found, main = sources.videos(report.run), evidence.main_row(report)
+    counts = {"success": main.successes, "fail": main.episodes - main.successes}
+    headings = {"success": "Successes", "fail": "Failures"}
+    return [
+        (headings[outcome], [v for v in found if v.status == outcome], counts[outcome])
+        for outcome in report.config["evaluate"]["video_outcomes"]
+    ]
 
 
 def grid(report: Report) -> list[GridBlock]:

@@ -10,6 +10,7 @@ import base64
 import datetime
 import json
 import math
+import operator
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from typing import Any
 from launcher.core import files
 from launcher.core.runs import RunDir
 from launcher.report.reading import printable
+
+MINUTE = "%Y-%m-%d %H:%M UTC"
 
 
 @dataclass(frozen=True)
@@ -30,14 +33,22 @@ class Loss:
 
 @dataclass(frozen=True)
 class Video:
-    """One replayed episode; ``data`` is the mp4 in base64."""
+    """One episode chosen for a video; ``problem`` says why there is none, or is empty."""
 
     key: str
     policy: str
+    task: str
+    init_state: int
+    trial: int
     status: str
     steps: int
-    init_state: int
-    data: str
+    problem: str
+    path: Path
+
+    @property
+    def data(self) -> str:
+        """The mp4 in base64."""
+        return base64.b64encode(self.path.read_bytes()).decode("ascii")
 
 
 @dataclass(frozen=True)
@@ -70,24 +81,26 @@ def loss(run: RunDir) -> Loss | None:
 
 
 def videos(run: RunDir) -> list[Video]:
-    """The videos that ``videos/index*.json`` name and that exist."""
-    found = []
-    for index in sorted(run.videos.glob("index*.json")):
-        for entry in files.read_json(index):
-            path = run.videos / Path(entry["file"]).name
-            if path.is_file():
-                found.append(_video(entry, path))
-    return found
+    """The episodes that ``videos/index*.json`` name, in the order of their keys."""
+    indices = sorted(run.videos.glob("index*.json"))
+    entries = {e["key"]: e for index in indices for e in files.read_json(index)}
+    order = operator.itemgetter("policy", "suite", "task_id", "init_state", "trial")
+    return [_video(run, entry) for entry in sorted(entries.values(), key=order)]
 
 
-def _video(entry: dict[str, Any], path: Path) -> Video:
+def _video(run: RunDir, entry: dict[str, Any]) -> Video:
+    path = run.videos / Path(entry["file"]).name
+    gone = "" if path.is_file() else f"videos/{path.name} is not there any more"
     return Video(
         key=printable(entry["key"]),
         policy=printable(entry["policy"]),
+        task=printable(f"{entry['suite']} {entry['task_id']}"),
+        init_state=int(entry["init_state"]),
+        trial=int(entry["trial"]),
         status=printable(entry["status"]),
         steps=int(entry["steps"]),
-        init_state=int(entry["init_state"]),
-        data=base64.b64encode(path.read_bytes()).decode("ascii"),
+        problem=printable(entry["problem"] or gone),
+        path=path,
     )
 
 
@@ -138,13 +151,18 @@ def facts(data: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 def when(run: RunDir) -> tuple[str, str] | None:
     """First and last event of the run before its report, UTC to the minute; None without events."""
+    times = _times(run)
+    return (f"{times[0]:{MINUTE}}", f"{times[-1]:{MINUTE}}") if times else None
+
+
+def ended(run: RunDir) -> str:
+    """The last of these events in ISO 8601; empty without events."""
+    times = _times(run)
+    return times[-1].isoformat() if times else ""
+
+
+def _times(run: RunDir) -> list[datetime.datetime]:
     ledger = run.ledger
     names = [name for name in ledger.names() if ".report." not in name]
     times = sorted(event["at"] for name in names if (event := ledger.read(name)))
-    if not times:
-        return None
-    return _minute(times[0]), _minute(times[-1])
-
-
-def _minute(seconds: float) -> str:
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return [datetime.datetime.fromtimestamp(seconds, datetime.UTC) for seconds in times]

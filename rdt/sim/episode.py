@@ -35,6 +35,7 @@ class Outcome:
     wall_s: float
     policy_s: float
     fixtures_sha256: str
+    state_sha256: str
 
     @property
     def actions_sha256(self) -> str:
@@ -87,6 +88,7 @@ def run_episode(
         wall_s=time.perf_counter() - started,
         policy_s=asked.seconds,
         fixtures_sha256=simulator.fixtures_sha256,
+        state_sha256=simulator.state_sha256(),
     )
 
 

@@ -248,6 +248,10 @@ class Simulator:
         """Flattened simulator state (n,): time, qpos, qvel."""
         return np.asarray(self.env.get_sim_state(), np.float64)
 
+    def state_sha256(self) -> str:
+        """Digest of :meth:`state`."""
+        return hashlib.sha256(self.state().tobytes()).hexdigest()
+
     def close(self) -> None:
         """Free the renderer and the scene; the simulator is unusable afterwards."""
         self.env.close()

@@ -8,7 +8,6 @@ import imageio_ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 
-from launcher.core.errors import RdtlError
 from launcher.core.files import whole_file
 from rdt.sim.libero import Simulator
 from rdt.spec.record import Record
@@ -18,14 +17,20 @@ EVERY = 2  # control steps between frames
 FPS = 10  # 20 control steps a second: real time
 
 
+class ReplayError(Exception):
+    """Replaying gave another episode than the record; a video of it would be untrue."""
+
+
 def replay_frames(
     simulator: Simulator, record: Record, actions: NDArray[np.float32]
 ) -> list[NDArray[np.uint8]]:
     """Frames (S, S, 3), upright, of the episode that executed ``actions`` (T, 7).
 
-    Raises RdtlError RDTL-E041 when the replay ends otherwise than the record says.
+    Raises ReplayError when scene, course or final state are not those of the record.
     """
     simulator.reset(record.init_state)
+    if simulator.fixtures_sha256 != record.fixtures_sha256:
+        raise ReplayError("the furniture stands elsewhere than in the record")
     frames = [_upright(simulator)]
     successes = []
     for step, action in enumerate(actions, start=1):
@@ -35,13 +40,11 @@ def replay_frames(
             frames.append(_upright(simulator))
     expected = [False] * (record.steps - 1) + [record.status == "success"]
     if successes != expected:
-        raise RdtlError(
-            "RDTL-E041",
-            "replaying an episode gave another outcome than its record",
-            where=f"{record.key.text()}: recorded {record.status} after {record.steps} steps",
-            why="the video would show another episode than the table counts",
-            fix="evaluate again under another name; report it if it happens again",
-        )
+        first = successes.index(True) + 1 if any(successes) else None
+        ended = f"success at step {first}" if first else f"no success in {len(actions)} steps"
+        raise ReplayError(f"it gave {ended}, not {record.status} after {record.steps}")
+    if simulator.state_sha256() != record.state_sha256:
+        raise ReplayError("it ended in another state of the simulator than the record")
     return frames
 
 

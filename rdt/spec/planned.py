@@ -5,7 +5,7 @@ Launcher, jobs and report read the plan here and nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,6 +99,11 @@ def from_config(config: Mapping[str, Any]) -> Planned:
     )
 
 
+def main_policy(policies: Sequence[str]) -> str:
+    """The policy under test (rdt, or that of a server); without one the first reference."""
+    return next((name for name in policies if name in ("rdt", "server")), policies[0])
+
+
 def tasks(config: Mapping[str, Any]) -> list[tuple[str, int]]:
     """Suite and number of each task that is evaluated, in order.
 
@@ -106,7 +111,8 @@ def tasks(config: Mapping[str, Any]) -> list[tuple[str, int]]:
     """
     task, chosen = config["task"], config["evaluate"]["suites"]
     if not chosen:
-        return [(task["suite"], task["task_id"])]
+        own = suites.task_ids(task["suite"], [task["task_id"]], "task.suite and task.task_id")
+        return [(task["suite"], *own)]
     return [(name, n) for name, own in chosen.items() for n in suites.task_ids(name, own)]
 
 

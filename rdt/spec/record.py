@@ -37,7 +37,8 @@ class EpisodeKey(NamedTuple):
 
 @dataclass(frozen=True)
 class Record:
-    """Result of one episode. `steps` counts control steps after settling; times in seconds."""
+    """Result of one episode. `steps` counts control steps after settling; times in seconds;
+    `state_sha256` is the digest of the simulator's state at the end."""
 
     policy: str
     suite: str
@@ -55,6 +56,7 @@ class Record:
     checkpoint: str
     actions_sha256: str
     fixtures_sha256: str
+    state_sha256: str
     attempt: int
     shard: int
     host: str

@@ -71,8 +71,20 @@ def max_steps(name: str, asked: int | None) -> int:
     return suite.max_steps
 
 
-def task_ids(name: str, chosen: list[int]) -> list[int]:
-    """``chosen``, or all tasks when it is empty.
+def require_init_states(name: str, first: int, end: int) -> None:
+    """Raise UsageError RDTL-U021 when a suite that is known lacks some of ``range(first, end)``."""
+    if find(name) and end > INIT_STATES:
+        raise UsageError(
+            "RDTL-U021",
+            f"the initial states {max(first, INIT_STATES)} to {end - 1} do not exist",
+            where=f"evaluate.init_states, {name}",
+            why=f"every task of LIBERO ships {INIT_STATES}, from 0 to {INIT_STATES - 1}",
+            fix=f"choose a range inside [0, {INIT_STATES}]; evaluate.trials repeats each",
+        )
+
+
+def task_ids(name: str, chosen: list[int], key: str = "evaluate.suites") -> list[int]:
+    """``chosen`` by configuration ``key``, or all tasks when it is empty.
 
     Raises UsageError RDTL-U020 for a task that a known suite lacks, and when all are asked
     of a suite of which it is not known how many it has.
@@ -85,9 +97,10 @@ def task_ids(name: str, chosen: list[int]) -> list[int]:
             f"LIBERO has no task {beyond[0]} in a suite {name!r}"
             if beyond
             else f"how many tasks the suite {name!r} has is not known",
-            where=f"evaluate.suites.{name}",
-            why=f"the suites are {', '.join(f'{n} ({s.tasks})' for n, s in SUITES.items())}, and "
-            f"LIBERO-PRO's, e.g. libero_goal_swap ({', '.join(AXES)})",
-            fix=f"name tasks that exist: evaluate.suites.{name}=[0, 1]",
+            where=f"{key}, {name}: {chosen or 'all'}",
+            why="tasks count from 0; the suites are "
+            + ", ".join(f"{n} ({s.tasks})" for n, s in SUITES.items())
+            + f", and LIBERO-PRO's (10), e.g. libero_goal_swap ({', '.join(AXES)})",
+            fix=f"--set 'evaluate.suites={{{name}: [0, 1]}}', or other tasks that exist",
         )
     return chosen or list(range(suite.tasks if suite else 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher import config as configs
+from launcher import presets, sites
 from launcher.cli.evaluate import short_limits, with_server
 from launcher.core.errors import UsageError
+from launcher.core.runs import RunDir
 from launcher.schema import Evaluate, RunConfig, Task
 from rdt.spec import planned, suites
 
@@ -100,6 +103,22 @@ def test_tasks_that_do_not_exist(chosen: dict[str, list[int]], said: str) -> Non
     with pytest.raises(UsageError, match="RDTL-U020") as caught:
         plan(run_config(suites=chosen))
     assert said in caught.value.problem.what
+
+
+@pytest.mark.parametrize(
+    ("task", "evaluate", "code"),
+    [
+        ({"suite": "libero_goal", "task_id": 10}, {}, "RDTL-U020"),
+        ({}, {"init_states": (30, 51)}, "RDTL-U021"),
+        ({}, {"suites": {"libero_goal_swap": [0]}, "init_states": (50, 60)}, "RDTL-U021"),
+    ],
+)
+def test_what_does_not_exist_is_refused_before_anything_is_started(
+    tmp_path: Path, task: dict[str, Any], evaluate: dict[str, Any], code: str
+) -> None:
+    config = run_config(task, policies=["zero"], **evaluate)
+    with pytest.raises(UsageError, match=code):
+        presets.pipeline(config, "local", sites.load("local"), RunDir(tmp_path), None)
 
 
 def test_limits_are_the_published_ones_unless_set() -> None:

@@ -56,6 +56,7 @@ def record(run: RunDir, policy: str, init_state: int, status: str, **changes: An
         "checkpoint": "5eed5eed5eed" if policy == "rdt" else "",
         "actions_sha256": "a" * 64,
         "fixtures_sha256": f"f{init_state}",
+        "state_sha256": "5" * 64,
         "attempt": 1,
         "shard": 0,
         "host": "node1",
@@ -92,8 +93,9 @@ def add_video(run: RunDir, policy: str, init_state: int, status: str, index: int
     subprocess.run(
         [*ffmpeg, *source, "-c:v", "libx264", "-pix_fmt", "yuv420p", str(path)], check=True
     )
-    entry = {"file": path.name, "key": key, "policy": policy, "status": status}
-    entry |= {"steps": 150, "init_state": init_state}
+    entry = {"file": path.name, "key": key, "policy": policy, "status": status, "steps": 150}
+    entry |= {"suite": "libero_object", "task_id": 0, "init_state": init_state, "trial": 0}
+    entry |= {"problem": ""}
     files.write_json(run.videos / f"index.{index}.json", [entry])
     return path
 
@@ -132,7 +134,7 @@ def add_data(run: RunDir) -> None:
 
 def full_run(root: Path, video: bool = True) -> RunDir:
     """A run as a demo leaves it: four policies, an error, a missing episode, loss, videos, lock."""
-    run = new_run(root)
+    run = new_run(root, videos=1, video_outcomes=["success", "fail"])
     add_outcomes(run, "rdt", "SSFSSSFSSSSFSSESSFS.")
     add_outcomes(run, "expert", "S" * 20)
     add_outcomes(run, "zero", "F" * 20)

@@ -17,7 +17,7 @@ from launcher.core import files
 from launcher.core.errors import UsageError
 from launcher.core.runs import RunDir
 from launcher.html import svg
-from launcher.report import charts, page, sources
+from launcher.report import charts, evidence, page, sources
 from rdt.spec import planned
 from tests.report import runs
 
@@ -113,6 +113,7 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     run.videos.mkdir()
     (run.videos / "x.mp4").write_bytes(b"x")
     entry = {"file": "../videos/x.mp4", "key": '"><script>', "policy": HOSTILE, "status": "fail"}
+    entry |= {"suite": HOSTILE, "task_id": 0, "trial": 0, "problem": HOSTILE}
     files.write_json(run.videos / "index.0.json", [{**entry, "steps": 1, "init_state": 1}])
     launcher.report.build(run.root)
     text = (run.report / "index.html").read_text()
@@ -123,6 +124,23 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     assert '"quoted", <script>' in errored["error"]
     assert (named["task_name"][:2], named["host"]) == ("'=", "'@sum")
     assert all(ord(c) >= 32 or c == "\n" for c in (run.report / "episodes.csv").read_text())
+
+
+def test_a_replay_that_is_not_the_episode_is_said_and_not_shown(tmp_path: Path) -> None:
+    run = runs.full_run(tmp_path)
+    index = run.videos / "index.1.json"
+    (entry,) = files.read_json(index)
+    files.write_json(index, [{**entry, "problem": "it ended in another state"}])
+    launcher.report.build(run.root)
+    text = (run.report / "index.html").read_text()
+    assert text.count("data:video/mp4") == 1
+    assert "it ended in another state" in text
+    said = evidence.caveats(launcher.report.load(run))
+    assert (
+        f"RDTL-E041: 1 replay is not the recorded episode and not shown: {entry['key']}" in said[-1]
+    )
+    (run.videos / "rdt-libero_object-t0-i30-n0.mp4").unlink()
+    assert "2 replays are not" in evidence.caveats(launcher.report.load(run))[-1]
 
 
 def test_the_page_needs_nothing_from_outside(tmp_path: Path) -> None:
@@ -154,8 +172,7 @@ def test_the_page_says_what_is_absent(tmp_path: Path) -> None:
     run = runs.new_run(tmp_path, policies=["rdt"], init_states=(30, 32))
     runs.add_outcomes(run, "rdt", "SS")
     text = page.render(launcher.report.load(run))
-    assert "There is no video of a success." in text
-    assert "There is no video of a failure." in text
+    assert "Nothing to show: rdt has none." in text
     assert "has no lock.json" in text
     assert "<h2>Training</h2>" not in text
     assert "<h2>Data</h2>" not in text

@@ -146,22 +146,6 @@ def test_tasks_csv_has_the_columns_of_published_evaluations(tmp_path: Path) -> N
     assert (average["task_id"], average["success_rate"]) == ("AVG", task["success_rate"])
 
 
-def test_exports_have_the_shapes_of_the_other_harnesses(tmp_path: Path) -> None:
-    run = a_run(tmp_path / "a", "SSFE")
-    launcher.report.build(run.root)
-    lerobot = json.loads((run.report / "eval_info.json").read_text())
-    assert set(lerobot) == {"per_task", "per_group", "overall"}
-    assert lerobot["overall"]["pc_success"] == 50.0  # it counts an error as a failure
-    assert lerobot["overall"]["eval_s"] == pytest.approx(13.0)
-    assert lerobot["per_group"]["libero_object"]["n_episodes"] == 4
-    assert lerobot["per_task"][0]["metrics"]["successes"] == [True, True, False, False]
-    vla = json.loads((run.report / "vla_eval.json").read_text())
-    (task,) = vla["tasks"]
-    assert (vla["mean_success"], vla["num_errors"], task["num_episodes"]) == (0.5, 1, 4)
-    assert task["episodes"][3]["failure_reason"] == "env_error"
-    assert "failure_reason" not in task["episodes"][2]
-
-
 def test_the_page_holds_every_run_and_needs_nothing_from_outside(tmp_path: Path) -> None:
     a = a_run(tmp_path / "a", "SSFF")
     b = a_run(tmp_path / "b<script>", "SFSF", execution_horizon=16)

@@ -60,6 +60,17 @@ def config() -> Callable[..., dict[str, Any]]:
     return build
 
 
+def lender(simulator: Simulator) -> Callable[[dict[str, Any]], Simulator]:
+    """The session's simulator under the task of a job."""
+
+    def borrow(task: dict[str, Any]) -> Simulator:
+        lent = object.__new__(Simulator)
+        lent.__dict__.update(simulator.__dict__, task=task, close=lambda: None)
+        return lent
+
+    return borrow
+
+
 @pytest.fixture(scope="session")
 def make_job() -> Callable[..., Job]:
     """Builds the job of one array task as ``jobs.node`` would."""

@@ -11,8 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
-from jobs import evaluate, evaluated, videos
-from launcher.core import files
+from jobs import evaluate, evaluated
 from launcher.core.errors import RdtlError, RefusedError
 from launcher.core.job import Job
 from rdt.policy.references import Expert, Replay, Zero
@@ -22,6 +21,7 @@ from rdt.spec import planned
 from rdt.spec import record as records
 from rdt.spec.record import EpisodeKey, Record
 from tests import inside
+from tests.sim.conftest import lender
 
 pytestmark = pytest.mark.sim
 Build = Callable[..., Any]
@@ -55,21 +55,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory, make_job: Build, config: Bui
     return job
 
 
-def _lender(simulator: Simulator) -> Callable[[dict[str, Any]], Simulator]:
-    """The session's simulator under the task of a job."""
-
-    def borrow(task: dict[str, Any]) -> Simulator:
-        lent = object.__new__(Simulator)
-        lent.__dict__.update(simulator.__dict__, task=task, close=lambda: None)
-        return lent
-
-    return borrow
-
-
 @pytest.fixture
 def lend(monkeypatch: pytest.MonkeyPatch, blind: Simulator) -> None:
     """Jobs get the session's simulator: an episode depends on no earlier one, and it is faster."""
-    borrow = _lender(blind)
+    borrow = lender(blind)
     monkeypatch.setattr(sequential, "Simulator", lambda task, blind, cameras: borrow(task))
 
 
@@ -157,7 +146,7 @@ def test_a_fault_of_the_harness_is_tried_once_more(
 ) -> None:
     settings = config(policies=["zero"], init_states=(30, 32), max_steps=3)
     job = make_job(tmp_path, settings)
-    borrow = _lender(blind)
+    borrow = lender(blind)
     built: list[dict[str, Any]] = []
 
     def build(task: dict[str, Any], blind: bool, cameras: Any) -> Simulator:
@@ -220,7 +209,7 @@ class Looker(Zero):
 
 def test_pictures_only_where_the_policy_looks(seeing: Simulator) -> None:
     """Horizon 4 of chunks of 5, 10 steps: queries at 0, 4 and 8, none after the last step."""
-    short = _lender(seeing)({**seeing.task, "max_steps": 10})
+    short = lender(seeing)({**seeing.task, "max_steps": 10})
     looker = Looker()
     outcome = episode.run_episode(short, looker, EpisodeKey("rdt", "s", 0, 30, 0), 4)
     assert looker.seen == [2, 2, 2]
@@ -244,7 +233,7 @@ class LooksBack(Looker):
 
 def test_a_policy_that_looks_back_gets_the_step_before(seeing: Simulator) -> None:
     """Each query but the first has two frames, one control step apart; no other is rendered."""
-    short = _lender(seeing)({**seeing.task, "max_steps": 10})
+    short = lender(seeing)({**seeing.task, "max_steps": 10})
     every, fourth = LooksBack(), LooksBack()
     key = EpisodeKey("rdt", "s", 0, 30, 0)
     stepwise = episode.run_episode(short, every, key, 1)
@@ -286,41 +275,6 @@ def test_a_replay_finds_its_file_among_the_data_sets(
     np.testing.assert_array_equal(
         evaluated.load(job, "replay")("libero_object", 0)._actions[:3], 0.5
     )
-
-
-def test_videos_show_what_the_records_say(whole: Job) -> None:
-    for index in (0, 1):
-        videos.body(Job(whole.run, whole.config, "videos", index, 2, 0, 0))
-    assert files.read_json(whole.run.videos / "index.0.json") == []  # no success to show
-    (entry,) = files.read_json(whole.run.videos / "index.1.json")
-    assert entry["key"] == "expert-libero_object-t0-i30-n0"
-    assert (entry["status"], entry["steps"]) == ("fail", 8)
-    path = whole.run.videos / entry["file"]
-    assert _video_facts(path) == ((256, 256), 10.0, 5)
-    first = path.stat().st_mtime_ns
-    videos.body(Job(whole.run, whole.config, "videos", 1, 2, 0, 0))
-    assert path.stat().st_mtime_ns == first
-
-
-def _video_facts(path: Path) -> tuple[tuple[int, int], float, int]:
-    import imageio_ffmpeg
-
-    reader = imageio_ffmpeg.read_frames(str(path))
-    facts = next(reader)
-    assert (facts["codec"], facts["pix_fmt"].split("(")[0]) == ("h264", "yuv420p")
-    return facts["size"], facts["fps"], sum(1 for _ in reader)
-
-
-def test_no_video_of_other_actions(whole: Job, tmp_path: Path, make_job: Build) -> None:
-    job = make_job(tmp_path, whole.config)
-    (job.run.records / "actions").mkdir(parents=True)
-    chosen = _records(whole)[0]
-    (job.run.records / "part-x.jsonl").write_text(chosen.line() + "\n")
-    path = job.run.records / "actions" / f"{chosen.key.text()}.npy"
-    np.save(path, np.zeros((8, 7), np.float32))
-    with pytest.raises(RdtlError, match="RDTL-E041"):
-        videos.body(job)
-    assert list(job.run.videos.glob("*.mp4")) == []
 
 
 @pytest.mark.slow

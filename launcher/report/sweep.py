@@ -77,25 +77,29 @@ def build(root: Path) -> Swept:
 
 def table(swept: Swept) -> Table:
     """A line for each cell, and the verdict."""
-    rows = tuple(_cells(cell, evidence.main_row(report)) for cell, report in swept.cells)
-    columns = ("cell", "horizon", "successes", "rate %", "95 % interval", "errors", "missing")
-    return Table("Cells, on the same episodes", columns, rows, tuple(verdict(swept)))
+    lines = [(cell, evidence.main_row(report)) for cell, report in swept.cells]
+    extra = [name for name in ("errors", "missing") if any(getattr(r, name) for _, r in lines)]
+    return Table(
+        title="Cells, on the same episodes",
+        columns=("cell", "successes", "rate %", "95 % interval", *extra),
+        rows=tuple((cell.name, *_numbers(row, extra)) for cell, row in lines),
+        sentences=tuple(verdict(swept)),
+    )
 
 
-def _cells(cell: Cell, row: Row) -> tuple[str, ...]:
-    counts = f"{row.successes}/{row.episodes}"
-    rate = evidence.percent(row.rate), evidence.interval_text(row)
-    return (cell.name, str(cell.horizon), counts, *rate, str(row.errors), str(row.missing))
+def _numbers(row: Row, extra: Sequence[str] = ()) -> tuple[str, ...]:
+    return (
+        f"{row.successes}/{row.episodes}",
+        evidence.percent(row.rate),
+        evidence.interval_text(row),
+        *(str(getattr(row, name)) for name in extra),
+    )
 
 
 def curve(found: Sequence[Swept]) -> Table:
     """The best cell of each sweep, for instance of one checkpoint each."""
     best = [(cell, evidence.main_row(report)) for cell, report in (s.best for s in found)]
-    rows = tuple(
-        (cell.name, f"{row.successes}/{row.episodes}", evidence.percent(row.rate),
-         evidence.interval_text(row))
-        for cell, row in best
-    )  # fmt: skip
+    rows = tuple((cell.name, *_numbers(row)) for cell, row in best)
     columns = ("best cell", "successes", "rate %", "95 % interval")
     return Table("Checkpoints so far", columns, rows, ())
 

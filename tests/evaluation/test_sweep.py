@@ -112,6 +112,10 @@ def test_what_cannot_be_told_from_the_best_is_named(tmp_path: Path) -> None:
     assert text.startswith("No record yet: a-h20.")
     lines = (tmp_path / "report" / "sweep.csv").read_text().splitlines()
     assert lines[1].startswith("a-h08,/weights/a,,8,libero_object,0,12,0.0,")
+    done = rdtl("report", str(tmp_path), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Best: a-h16, 12 of 12 episodes" in done.stdout
+    assert all(len(line) <= 80 for line in done.stdout.splitlines())
     assert "execution_horizon" in (tmp_path / "report" / "index.html").read_text()
 
 

@@ -59,6 +59,7 @@ def sweep(
     import json
 
     from launcher import config, following
+    from launcher.core.errors import UsageError
 
     output = common.start_output(as_json)
     said = {
@@ -74,6 +75,14 @@ def sweep(
     if follow is None:
         _one(output, base, name or f"sweep-{base.name}"[:40], place)
         return
+    if as_json or dry_run:
+        raise UsageError(
+            "RDTL-U006",
+            "--follow goes on for hours, a sweep after another",
+            where="--json" if as_json else "--dry-run",
+            why="either belongs to a single sweep",
+            fix="leave it out, or name one checkpoint instead of --follow",
+        )
     found: list[Swept] = []
     for step in following.checkpoints(follow):
         own = with_checkpoint(base, step)

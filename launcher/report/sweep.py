@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from launcher.core import files
+from launcher.core.errors import RdtlError
 from launcher.core.runs import RunDir
 from launcher.report import aggregate, comparison_page, evidence, intervals, reading
 from launcher.report.aggregate import Report, Row
-from launcher.report.compare import Counts, Pair, compare
+from launcher.report.compare import Pair, compare
 from launcher.report.tables import Table
 from rdt.spec import sweep
 from rdt.spec.sweep import Cell
@@ -39,9 +40,15 @@ class Swept:
         return max(self.cells, key=lambda c: (evidence.main_row(c[1]).rate or 0.0, c[0].horizon))
 
     def pairs(self) -> list[Pair]:
-        """Each other cell against the best one, on equal episodes."""
-        best = self.best[1]
-        return compare([best, *(r for _, r in self.cells if r is not best)], ACROSS)
+        """Each other cell against the best one, on equal episodes, as far as there are any yet."""
+        best, found = self.best[1], []
+        for _, other in self.cells:
+            try:
+                found += compare([best, other], ACROSS) if other is not best else []
+            except RdtlError as error:
+                if error.problem.code != "RDTL-E062":
+                    raise
+        return found
 
 
 def is_sweep(root: Path) -> bool:
@@ -62,16 +69,15 @@ def load(run: RunDir) -> Swept:
 
 
 def _begun(place: RunDir) -> bool:
-    return any(place.records.glob("part-*"))
+    return any(b"\n" in path.read_bytes() for path in place.records.glob("part-*"))
 
 
 def build(root: Path) -> Swept:
     """Write ``sweep.csv`` and ``index.html`` of RUN/report; returns the counts."""
     swept = load(RunDir(root.resolve()))
     files.write_text(swept.run.report / "sweep.csv", to_csv(swept))
-    if len(swept.cells) > 1:
-        page = comparison_page.render(swept.pairs())
-        files.write_text(swept.run.report / "index.html", page)
+    if pairs := swept.pairs():
+        files.write_text(swept.run.report / "index.html", comparison_page.render(pairs))
     return swept
 
 
@@ -125,10 +131,10 @@ def _rate(successes: int, episodes: int) -> str:
 
 def _rivals(swept: Swept) -> str:
     """Which cells the same episodes do not tell from the best one."""
-    pairs = swept.pairs() if len(swept.cells) > 1 else []
+    pairs = swept.pairs()
     if not pairs:
         return ""
-    equal = [pair.second_name for pair in pairs if _p(pair.finished) >= evidence.LEVEL]
+    equal = [pair.second_name for pair in pairs if pair.finished.p >= evidence.LEVEL]
     chosen = (
         f"It was chosen among {len(pairs) + 1} on the episodes that judge it, so its rate flatters "
         "it; confirm it on other initial states."
@@ -136,10 +142,6 @@ def _rivals(swept: Swept) -> str:
     if not equal:
         return f"Every other cell is worse (exact McNemar tests on equal episodes). {chosen}"
     return f"Not distinguishable from it on equal episodes: {', '.join(equal)}. {chosen}"
-
-
-def _p(counts: Counts) -> float:
-    return counts.p if counts.pairs else 1.0
 
 
 def _by_suite(swept: Swept) -> list[str]:

@@ -119,6 +119,15 @@ def test_what_cannot_be_told_from_the_best_is_named(tmp_path: Path) -> None:
     assert "execution_horizon" in (tmp_path / "report" / "index.html").read_text()
 
 
+def test_half_way_cells_may_have_no_episode_in_common(tmp_path: Path) -> None:
+    found = swept(tmp_path, {8: "SSS...", 16: "...FFF", 20: "SF...."})
+    assert [pair.second_name for pair in found.pairs()] == ["a-h20"]
+    torn = tmp_path / "cells" / "a-h16" / "records"
+    for path in torn.glob("part-*"):
+        path.write_bytes(b'{"policy"')  # killed in its first line
+    assert reports.load(found.run).without == ("a-h16",)
+
+
 def test_each_suite_has_its_best(tmp_path: Path) -> None:
     suites = {"libero_goal": [0], "libero_object": [0]}
     asked = {"suites": suites, "init_states": (30, 32), "checkpoint": "/weights/a"}

@@ -107,7 +107,7 @@ def test_what_still_runs_is_not_cut(tmp_path: Path) -> None:
 def test_an_interrupted_evaluation_goes_on_in_more_tasks(tmp_path: Path) -> None:
     """Killed with its launcher after some results; what has a result is not run again."""
     settings = ["evaluate.init_states=[0,6]", "evaluate.policies=[zero]", "evaluate.videos=0"]
-    words = ["evaluate", "demo", "--runtime", "none", "--set", "task.max_steps=60"]
+    words = ["evaluate", "demo", "--runtime", "none", "--jobs", "1", "--set", "task.max_steps=60"]
     words += [word for setting in settings for word in ("--set", setting)]
     argv = [sys.executable, "-P", "-m", "launcher", *words, "--shards", "1"]
     process = subprocess.Popen(argv, cwd=tmp_path)

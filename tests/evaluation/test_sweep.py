@@ -218,7 +218,7 @@ def test_a_sweep_of_a_real_policy(tmp_path: Path) -> None:
     done = rdtl(
         *("sweep", "smoke", "--checkpoint", str(policy), "--horizons", "2,4", "--shards", "3"),
         *(word for setting in asked for word in ("--set", setting)),
-        *("--runtime", "none"),
+        *("--runtime", "none", "--jobs", "1"),
         cwd=tmp_path,
         timeout=600,
     )

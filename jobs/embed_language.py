@@ -12,8 +12,9 @@ from typing import Any
 
 from launcher.core.errors import RdtlError, UsageError, file_system
 from rdt.data.store import stream
+from rdt.spec import suites
 
-SUITES = ("libero_spatial", "libero_object", "libero_goal", "libero_10", "libero_90")
+SUITES = tuple(suites.KNOWN)
 
 
 def make(request: dict[str, Any]) -> dict[str, Any]:

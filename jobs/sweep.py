@@ -19,7 +19,8 @@ def body(job: Job) -> None:
     mine = sweep.share(job.config, job.index, job.count)
     total, before = sum(len(keys) for _, keys in mine), 0
     for cell, keys in mine:
-        config = sweep.section(job.config, cell)
+        own = cell._replace(checkpoint=cell.checkpoint or str(job.run.policy))
+        config = sweep.section(job.config, own)
         run = RunDir(job.run.cells / cell.name)
         files.publish_once(run.plan, {"name": cell.name, "site": "", "config": config})
 

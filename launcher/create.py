@@ -11,10 +11,10 @@ from typing import Any
 
 from launcher import __version__, snapshot
 from launcher.core import files, plan
-from launcher.core.errors import UsageError
+from launcher.core.errors import RefusedError, UsageError
 from launcher.core.runs import RunDir
 from launcher.core.runtimes import Container
-from launcher.extend import extended
+from launcher.extend import extended, recut
 
 VERSIONED = [
     "submitit",
@@ -33,13 +33,17 @@ VERSIONED = [
 def create(run: RunDir, new: plan.Plan, config_yaml: str) -> plan.Plan:
     """Write the plan once; later calls with the same configuration continue that run.
 
-    A configuration that has a section more extends it (:mod:`launcher.extend`). The
-    plan file is written last: a directory without it was never a run. Raises
-    UsageError RDTL-U013 when the directory belongs to another configuration.
+    A configuration that has a section more extends it, one with other shards cuts its
+    episodes anew (:mod:`launcher.extend`). The plan file is written last: a directory
+    without it was never a run. Raises UsageError RDTL-U013 when the directory belongs to
+    another configuration, RefusedError RDTL-E073 when what would be cut anew still lives.
     """
     if run.plan.exists():
         old = plan.read(run.plan)
-        more = extended(old, new) if _runtime(old) == _runtime(new) else None
+        same_place = _runtime(old) == _runtime(new)
+        more = extended(old, new) if same_place else None
+        if more is None and same_place and (more := recut(old, new)):
+            _require_still(run)
         if more is None:
             _same(run, old, new)
             return old
@@ -52,6 +56,21 @@ def create(run: RunDir, new: plan.Plan, config_yaml: str) -> plan.Plan:
     files.write_text(run.config, config_yaml)
     files.write_json(run.plan, new.to_dict())
     return new
+
+
+def _require_still(run: RunDir) -> None:
+    """Refuse to cut anew what still runs: its tasks would go on beside the new ones."""
+    from launcher import status  # it reads the queue of the site
+
+    found = status.of(run, fresh=True)
+    if found.live or found.note:
+        raise RefusedError(
+            "RDTL-E073",
+            "tasks of this evaluation still wait or run",
+            where=f"{run.root}{f': {found.note}' if found.note else ''}",
+            why="they would run the same episodes as the new ones",
+            fix=f"rdtl runs cancel {run.root}, then the same command again; or --shards as before",
+        )
 
 
 def lock(code_digest: str, the_plan: plan.Plan) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from launcher.remote import remote_directory
 from launcher.sites import Site
 from launcher.ssh import Connection
 
-RESULTS = ("report", "records", "policy")
+RESULTS = ("report", "records", "cells", "policy")
 WHAT_RAN = ("run.yaml", "lock.json", "plan.json")
 
 

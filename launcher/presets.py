@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from launcher import assets
+from launcher import assets, sizing
 from launcher.core.errors import UsageError
 from launcher.core.plan import Plan, Stage
 from launcher.core.runs import RunDir
@@ -18,7 +18,7 @@ from launcher.core.runtimes import Container
 from launcher.placement import PYTHON, named_files, place, written_folders
 from launcher.schema import RunConfig
 from launcher.sites import Site, memory_mb
-from rdt.spec import planned, suites, sweep
+from rdt.spec import planned, suites
 
 SIMULATOR_MB = 2200
 COLLECT_MB = 2700  # a blind and a seeing simulator of one task
@@ -54,7 +54,7 @@ def pipeline(
     if config.train:
         stages.append(_train_stage(config, run))
     if config.evaluate:
-        stages += _evaluate_stages(config, run, [stage.name for stage in stages])
+        stages += _evaluate_stages(config, site, run, [stage.name for stage in stages])
     seen, written = named_files(config), written_folders(config)
     stages = [place(stage, site, run, container, seen, written) for stage in stages]
     for stage in stages:
@@ -129,7 +129,7 @@ def _train_stage(config: RunConfig, run: RunDir) -> Stage:
     )
 
 
-def _evaluate_stages(config: RunConfig, run: RunDir, earlier: list[str]) -> list[Stage]:
+def _evaluate_stages(config: RunConfig, site: Site, run: RunDir, earlier: list[str]) -> list[Stage]:
     evaluate = config.evaluate
     assert evaluate is not None
     for suite, _ in planned.tasks(config.model_dump(mode="json")):  # refuses unknown tasks
@@ -143,25 +143,24 @@ def _evaluate_stages(config: RunConfig, run: RunDir, earlier: list[str]) -> list
             where="evaluate.checkpoint is unset and there is no section `train`",
             fix="--checkpoint DIRECTORY, or leave rdt out of evaluate.policies",
         )
-    cells = sweep.cells(config.model_dump(mode="json"))
+    data = config.model_dump(mode="json")
+    count = sizing.tasks(data, site)
     array = Stage(
         name="evaluate",
-        argv=job_argv("jobs.sweep" if cells else "jobs.evaluate", run),
+        argv=job_argv("jobs.sweep" if config.sweep else "jobs.evaluate", run),
         needs=tuple(earlier[-1:]),
-        array=evaluate.shards,
+        array=count,
         memory_mb=SIMULATOR_MB + (evaluate.policy_memory_mb if has_network else 0),
         minutes=4 * 60,
         environment=JOB_ENVIRONMENT,
-        about=f"{len(cells)} cells of a sweep"
-        if cells
-        else f"episodes of {', '.join(evaluate.policies)}",
+        about=sizing.words(data),
     )
     videos = Stage(
         name="videos",
         argv=job_argv("jobs.videos", run),
         needs=("evaluate",),
         needs_ended=True,
-        array=max(1, min(evaluate.shards, evaluate.videos * len(evaluate.video_outcomes))),
+        array=max(1, min(count, evaluate.videos * len(evaluate.video_outcomes))),
         memory_mb=SIMULATOR_MB,
         minutes=60,
         environment=JOB_ENVIRONMENT,

@@ -179,8 +179,11 @@ class Evaluate(Section):
     """Seed of the sampling noise; an episode's noise depends on this, its key and the query."""
     episode_minutes: Annotated[float, Field(gt=0)] = 30
     """An episode that takes longer by the clock ends as `timeout` and is tried again."""
-    shards: Positive = 4
-    """Array tasks."""
+    shards: Positive | Literal["auto"] = 4
+    """Array tasks. auto: as many as the episodes' seconds and the site ask for. It may be changed
+    when the evaluation was interrupted: what has a result is kept."""
+    episode_seconds: Annotated[float, Field(gt=0)] | None = None
+    """Seconds of an episode for `auto`, as an earlier report says; unset: estimated."""
     videos: Annotated[int, Field(ge=0)] = 6
     """Episodes of each of `video_outcomes` that are replayed as video, spread over the tasks."""
     video_outcomes: list[Literal["success", "fail"]] = ["fail"]

@@ -36,14 +36,19 @@ class LengthRecorder:
 
 
 def show(output: Output, run: RunDir) -> None:
-    """Print the summary table of a run and where its report lies."""
-    from launcher.report import load, tables
+    """Print the summary table of a run, or of a sweep, and where its report lies."""
+    from launcher.report import load, sweep, tables
 
-    report = load(run)
-    table = tables.summary(report)
+    if sweep.is_sweep(run.root):
+        swept = sweep.load(run)
+        table, document, page = sweep.table(swept), sweep.document(swept), run.report
+    else:
+        report = load(run)
+        table, document = tables.summary(report), tables.document(report)
+        page = run.report / "index.html"
     output.table(table.title, table.columns, table.rows)
     output.text()
     for sentence in table.sentences:
         output.text(textwrap.fill(sentence, 78, initial_indent="  ", subsequent_indent="  "))
-    output.say(f"\nreport: {run.report / 'index.html'}")
-    output.result(tables.document(report))
+    output.say(f"\nreport: {page}")
+    output.result(document)

@@ -38,14 +38,13 @@ def report(
     """
     import launcher.report
     from launcher import summary
-    from launcher.cli import sweep
-    from launcher.report import sweep as sweeps
+    from launcher.report import sweep
 
     output = common.start_output(as_json)
     roots = list(dict.fromkeys(run.resolve() for run in runs))
     _check_options(len(roots), compare, html, across)
-    if len(roots) == 1 and sweeps.is_sweep(roots[0]):
-        sweep.show(output, sweeps.build(roots[0]))
+    if len(roots) == 1 and sweep.is_sweep(roots[0]):
+        summary.show(output, sweep.build(roots[0]).run)
         return
     reports = [launcher.report.build(root) for root in roots]
     if compare:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -60,6 +59,7 @@ def sweep(
     import json
 
     from launcher import config, following
+    from launcher.core.errors import UsageError
 
     output = common.start_output(as_json)
     said = {
@@ -75,6 +75,14 @@ def sweep(
     if follow is None:
         _one(output, base, name or f"sweep-{base.name}"[:40], place)
         return
+    if as_json or dry_run:
+        raise UsageError(
+            "RDTL-U006",
+            "--follow goes on for hours, a sweep after another",
+            where="--json" if as_json else "--dry-run",
+            why="either belongs to a single sweep",
+            fix="leave it out, or name one checkpoint instead of --follow",
+        )
     found: list[Swept] = []
     for step in following.checkpoints(follow):
         own = with_checkpoint(base, step)
@@ -109,7 +117,7 @@ def with_checkpoint(run_config: RunConfig, checkpoint: Path) -> RunConfig:
 
 def _one(output: Output, run_config: RunConfig, name: str, place: Place) -> list[Swept]:
     """Run one sweep to its end and print it; nothing for a dry run."""
-    from launcher import config
+    from launcher import config, summary
     from launcher.report import sweep as reports
 
     _look_at_weights(output, run_config)
@@ -120,22 +128,8 @@ def _one(output: Output, run_config: RunConfig, name: str, place: Place) -> list
         common.show_dry_run(output, run, plan, site)
         return []
     common.execute(output, run, plan, site, config.to_yaml(run_config), place.jobs)
-    swept = reports.load(run)
-    show(output, swept)
-    return [swept]
-
-
-def show(output: Output, swept: Swept) -> None:
-    """Print the cells, the verdict and where the report lies."""
-    from launcher.report import sweep as reports
-
-    table = reports.table(swept)
-    output.table(table.title, table.columns, table.rows)
-    output.text()
-    for sentence in table.sentences:
-        output.text(textwrap.fill(sentence, 78, initial_indent="  ", subsequent_indent="  "))
-    output.say(f"\nreport: {swept.run.report}")
-    output.result(reports.document(swept))
+    summary.show(output, run)
+    return [reports.load(run)]
 
 
 def _look_at_weights(output: Output, run_config: RunConfig) -> None:

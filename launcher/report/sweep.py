@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from launcher.core import files
+from launcher.core.errors import RdtlError
 from launcher.core.runs import RunDir
 from launcher.report import aggregate, comparison_page, evidence, intervals, reading
 from launcher.report.aggregate import Report, Row
-from launcher.report.compare import Counts, Pair, compare
+from launcher.report.compare import Pair, compare
 from launcher.report.tables import Table
 from rdt.spec import sweep
 from rdt.spec.sweep import Cell
@@ -39,9 +40,15 @@ class Swept:
         return max(self.cells, key=lambda c: (evidence.main_row(c[1]).rate or 0.0, c[0].horizon))
 
     def pairs(self) -> list[Pair]:
-        """Each other cell against the best one, on equal episodes."""
-        best = self.best[1]
-        return compare([best, *(r for _, r in self.cells if r is not best)], ACROSS)
+        """Each other cell against the best one, on equal episodes, as far as there are any yet."""
+        best, found = self.best[1], []
+        for _, other in self.cells:
+            try:
+                found += compare([best, other], ACROSS) if other is not best else []
+            except RdtlError as error:
+                if error.problem.code != "RDTL-E062":
+                    raise
+        return found
 
 
 def is_sweep(root: Path) -> bool:
@@ -62,40 +69,43 @@ def load(run: RunDir) -> Swept:
 
 
 def _begun(place: RunDir) -> bool:
-    return any(place.records.glob("part-*"))
+    return any(b"\n" in path.read_bytes() for path in place.records.glob("part-*"))
 
 
 def build(root: Path) -> Swept:
     """Write ``sweep.csv`` and ``index.html`` of RUN/report; returns the counts."""
     swept = load(RunDir(root.resolve()))
     files.write_text(swept.run.report / "sweep.csv", to_csv(swept))
-    if len(swept.cells) > 1:
-        page = comparison_page.render(swept.pairs())
-        files.write_text(swept.run.report / "index.html", page)
+    if pairs := swept.pairs():
+        files.write_text(swept.run.report / "index.html", comparison_page.render(pairs))
     return swept
 
 
 def table(swept: Swept) -> Table:
     """A line for each cell, and the verdict."""
-    rows = tuple(_cells(cell, evidence.main_row(report)) for cell, report in swept.cells)
-    columns = ("cell", "horizon", "successes", "rate %", "95 % interval", "errors", "missing")
-    return Table("Cells, on the same episodes", columns, rows, tuple(verdict(swept)))
+    lines = [(cell, evidence.main_row(report)) for cell, report in swept.cells]
+    extra = [name for name in ("errors", "missing") if any(getattr(r, name) for _, r in lines)]
+    return Table(
+        title="Cells, on the same episodes",
+        columns=("cell", "successes", "rate %", "95 % interval", *extra),
+        rows=tuple((cell.name, *_numbers(row, extra)) for cell, row in lines),
+        sentences=tuple(verdict(swept)),
+    )
 
 
-def _cells(cell: Cell, row: Row) -> tuple[str, ...]:
-    counts = f"{row.successes}/{row.episodes}"
-    rate = evidence.percent(row.rate), evidence.interval_text(row)
-    return (cell.name, str(cell.horizon), counts, *rate, str(row.errors), str(row.missing))
+def _numbers(row: Row, extra: Sequence[str] = ()) -> tuple[str, ...]:
+    return (
+        f"{row.successes}/{row.episodes}",
+        evidence.percent(row.rate),
+        evidence.interval_text(row),
+        *(str(getattr(row, name)) for name in extra),
+    )
 
 
 def curve(found: Sequence[Swept]) -> Table:
     """The best cell of each sweep, for instance of one checkpoint each."""
     best = [(cell, evidence.main_row(report)) for cell, report in (s.best for s in found)]
-    rows = tuple(
-        (cell.name, f"{row.successes}/{row.episodes}", evidence.percent(row.rate),
-         evidence.interval_text(row))
-        for cell, row in best
-    )  # fmt: skip
+    rows = tuple((cell.name, *_numbers(row)) for cell, row in best)
     columns = ("best cell", "successes", "rate %", "95 % interval")
     return Table("Checkpoints so far", columns, rows, ())
 
@@ -121,10 +131,10 @@ def _rate(successes: int, episodes: int) -> str:
 
 def _rivals(swept: Swept) -> str:
     """Which cells the same episodes do not tell from the best one."""
-    pairs = swept.pairs() if len(swept.cells) > 1 else []
+    pairs = swept.pairs()
     if not pairs:
         return ""
-    equal = [pair.second_name for pair in pairs if _p(pair.finished) >= evidence.LEVEL]
+    equal = [pair.second_name for pair in pairs if pair.finished.p >= evidence.LEVEL]
     chosen = (
         f"It was chosen among {len(pairs) + 1} on the episodes that judge it, so its rate flatters "
         "it; confirm it on other initial states."
@@ -132,10 +142,6 @@ def _rivals(swept: Swept) -> str:
     if not equal:
         return f"Every other cell is worse (exact McNemar tests on equal episodes). {chosen}"
     return f"Not distinguishable from it on equal episodes: {', '.join(equal)}. {chosen}"
-
-
-def _p(counts: Counts) -> float:
-    return counts.p if counts.pairs else 1.0
 
 
 def _by_suite(swept: Swept) -> list[str]:

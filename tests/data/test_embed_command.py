@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from jobs.embed_language import SUITES, instructions
+from jobs.embed_language import instructions
 from launcher.core.errors import RdtlError, UsageError
 from rdt.encoders.embeddings import Embeddings, plain
+from rdt.spec import suites
 from tests.cli.run_rdtl import rdtl
 from tests.rdt import small_t5
 
@@ -29,7 +30,7 @@ def test_words_of_the_suites_are_those_of_the_public_embeddings() -> None:
     text = Path("configs/assets/libero-t5-embeddings.yaml").read_text()
     published = {plain(Path(line.split(":")[0].strip()).stem) for line in text.splitlines()
                  if ".pt: " in line}  # fmt: skip
-    found = {suite: instructions(suite) for suite in SUITES}
+    found = {suite: instructions(suite) for suite in suites.SUITES}
     assert [len(words) for words in found.values()] == [10, 10, 10, 10, 90]
     assert {plain(text) for words in found.values() for text in words} == published
 

@@ -112,7 +112,20 @@ def test_what_cannot_be_told_from_the_best_is_named(tmp_path: Path) -> None:
     assert text.startswith("No record yet: a-h20.")
     lines = (tmp_path / "report" / "sweep.csv").read_text().splitlines()
     assert lines[1].startswith("a-h08,/weights/a,,8,libero_object,0,12,0.0,")
+    done = rdtl("report", str(tmp_path), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Best: a-h16, 12 of 12 episodes" in done.stdout
+    assert all(len(line) <= 80 for line in done.stdout.splitlines())
     assert "execution_horizon" in (tmp_path / "report" / "index.html").read_text()
+
+
+def test_half_way_cells_may_have_no_episode_in_common(tmp_path: Path) -> None:
+    found = swept(tmp_path, {8: "SSS...", 16: "...FFF", 20: "SF...."})
+    assert [pair.second_name for pair in found.pairs()] == ["a-h20"]
+    torn = tmp_path / "cells" / "a-h16" / "records"
+    for path in torn.glob("part-*"):
+        path.write_bytes(b'{"policy"')  # killed in its first line
+    assert reports.load(found.run).without == ("a-h16",)
 
 
 def test_each_suite_has_its_best(tmp_path: Path) -> None:
@@ -205,8 +218,9 @@ def test_a_sweep_of_a_real_policy(tmp_path: Path) -> None:
     done = rdtl(
         *("sweep", "smoke", "--checkpoint", str(policy), "--horizons", "2,4", "--shards", "3"),
         *(word for setting in asked for word in ("--set", setting)),
-        *("--runtime", "none"),
+        *("--runtime", "none", "--jobs", "1"),
         cwd=tmp_path,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     assert "0/2" in done.stdout and "train again" in done.stdout

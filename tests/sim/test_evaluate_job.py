@@ -187,8 +187,10 @@ def test_other_weights_under_the_same_name_are_refused(
     tmp_path: Path, make_job: Build, config: Build, whole: Job
 ) -> None:
     job = make_job(tmp_path, config(policies=["rdt"], init_states=(30, 31)))
-    job.run.policy.mkdir()
-    (job.run.policy / "model.safetensors").write_bytes(b"new weights")
+    from tests.rdt import small_policy
+
+    small_policy.trained_folder(job.run.root)
+    job.config["evaluate"]["execution_horizon"] = small_policy.HORIZON
     job.run.records.mkdir()
     old = Record(**{**vars(_records(whole)[0]), "policy": "rdt", "checkpoint": "0123456789ab"})
     (job.run.records / "part-x.jsonl").write_text(old.line() + "\n")

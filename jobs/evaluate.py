@@ -62,11 +62,16 @@ def body(job: Job) -> None:
     def told(done: int, text: str) -> None:
         job.progress(done, len(mine), "episodes", text)
 
-    run(job, mine, told)
+    without = run(job, mine, told)
+    if without:
+        raise _no_result(job, without)
 
 
-def run(job: Job, mine: list[EpisodeKey], told: Callable[[int, str], None]) -> None:
-    """Run what has no result of the episodes ``mine``; ``told`` hears how many are done."""
+def run(job: Job, mine: list[EpisodeKey], told: Callable[[int, str], None]) -> dict[str, str]:
+    """Run what has no result of the episodes ``mine``; ``told`` hears how many are done.
+
+    Returns the policies that have no result at all now, each with its last error.
+    """
     backend.prepare()
     tested = evaluated.tested(job)
     versions, gl = backend.versions(), os.environ["MUJOCO_GL"]
@@ -74,21 +79,36 @@ def run(job: Job, mine: list[EpisodeKey], told: Callable[[int, str], None]) -> N
     protocols.publish(protocol, job.run.records)
     missing = _missing(job, mine, tested)
     bench, book = Bench(job), Book(job, protocol.fingerprint(), tested)
-    done = len(mine) - len(missing)
+    done, without = len(mine) - len(missing), dict[str, str]()
     told(done, "")
     for name in dict.fromkeys(key.policy for key in missing):
         policy_of = evaluated.load(job, name)
         left = [key for key in missing if key.policy == name]
+        results = sum(key.policy == name for key in mine) - len(left)
         for last in (False,) * (TRIES - 1) + (True,):
             for key in [*left]:
                 result = bench.run(policy_of(key.suite, key.task_id), key)
                 book.write(result, key)
+                results += result[1] is not None
                 if last or result[1] is not None:
                     left.remove(key)
                     done += 1
                 told(done, name)
                 job.may_stop_here()
+        without |= {} if results else {name: f"{key.text()}: {result[2]}"}
     bench.close()
+    return without
+
+
+def _no_result(job: Job, without: dict[str, str]) -> RdtlError:
+    return RdtlError(
+        "RDTL-E066",
+        f"no episode of {' or '.join(without)} ended without an error",
+        where=f"{job.run.records}, {next(iter(without.values()))}",
+        why=f"an error is no failure of the policy, so there is no rate; each episode was tried "
+        f"{TRIES} times",
+        fix=f"correct the cause and run the same command again (up to {MOST_TRIES} tries in all)",
+    )
 
 
 def _missing(job: Job, keys: list[EpisodeKey], tested: Tested) -> list[EpisodeKey]:

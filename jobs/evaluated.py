@@ -63,6 +63,7 @@ def tested(job: Job) -> Tested:
 
 
 def _served(job: Job) -> Tested:
+    job.progress(0, 0, "episodes", f"waiting for {job.config['evaluate']['server']}")
     remote = _connect(job)
     told = remote.metadata
     remote.close()

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields, replace
 from launcher.core.errors import RdtlError, RefusedError, UsageError
 from launcher.report import evidence
 from launcher.report.aggregate import Report
+from launcher.report.evidence import points
 from launcher.report.intervals import Interval, mcnemar, paired_difference
 from rdt.spec.protocol import Protocol
 
@@ -174,11 +175,6 @@ def sentence(pair: Pair) -> str:
         return f"{pair.second_name} is not distinguishable from {pair.first_name}: {counts}.{where}"
     which = "better" if c.difference > 0 else "worse"
     return f"{pair.second_name} is {which} than {pair.first_name}: {counts}.{where}"
-
-
-def points(difference: float) -> str:
-    """A difference of rates in percentage points with its sign."""
-    return f"{100 * difference:+.1f}".replace("-", "−")
 
 
 def caveats(pair: Pair) -> list[str]:

@@ -41,7 +41,13 @@ def render(pairs: Sequence[Pair]) -> str:
         "runs": list(zip(names, reports, rows, strict=True)),
         "compare": compare,
         "evidence": evidence,
-        "heat": page.heat({n: _of(r) for n, r in zip(names, reports, strict=True)}),
+        "heat": page.heat({**dict(zip(names, map(_of, reports), strict=True)), **_memory(reports)}),
+        "horizons": len({r.protocol.execution_horizon for r in reports}) > 1,
+        "references": [
+            (name, said)
+            for name, report in zip(names, reports, strict=True)
+            if (said := evidence.comparisons(report))
+        ],
         "disagreements": found[:SHOWN],
         "more": max(0, len(found) - SHOWN),
         "marks": page.MARKS,
@@ -56,7 +62,7 @@ def labels(reports: Sequence[Report]) -> list[str]:
     """A name for each run, with the horizon where horizons differ."""
     several = len({r.protocol.execution_horizon for r in reports}) > 1
     return [
-        f"{name}, h {report.protocol.execution_horizon}" if several else name
+        f"{name}, horizon {report.protocol.execution_horizon}" if several else name
         for name, report in zip(compare.names(reports), reports, strict=True)
     ]
 
@@ -81,6 +87,14 @@ def disagreements(reports: Sequence[Report]) -> list[Disagreement]:
 def _of(report: Report) -> list[Row]:
     policy = evidence.main_row(report).policy
     return [row for row in report.tasks if row.policy == policy]
+
+
+def _memory(reports: Sequence[Report]) -> dict[str, list[Row]]:
+    """Blind replay's rates by task, of the first run that has them: what memory alone reaches."""
+    found = next((report for report in reports if report.row("replay")), None)
+    if found is None or evidence.main_row(found).policy == "replay":
+        return {}
+    return {"blind replay": [row for row in found.tasks if row.policy == "replay"]}
 
 
 def _failures(report: Report) -> list[sources.Video]:

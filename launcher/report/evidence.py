@@ -7,6 +7,9 @@ shows that the task can be solved under this protocol.
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from launcher.report import intervals, reading, sources
@@ -49,6 +52,11 @@ def p_text(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
+def points(difference: float) -> str:
+    """A difference of rates in percentage points with its sign."""
+    return f"{100 * difference:+.1f}".replace("-", "−")
+
+
 def verdict(report: Report) -> str:
     """One sentence: the main policy's count, rate and interval."""
     row = main_row(report)
@@ -66,13 +74,15 @@ def caveats(report: Report) -> list[str]:
     weights = reading.weights(report.run)
     told = weights["findings"] if weights else []
     found += [f"{f['code']}: {f['what']}; {f['why']}." for f in told]
-    found += [_errors(row) for row in report.rows if row.errors]
+    failed = report.errors()
+    found += [
+        _errors(row, [r.error for r in failed if r.policy == row.policy])
+        for row in report.rows
+        if row.errors
+    ]
     if strange := [v for v in sources.videos(report.run) if v.problem]:
-        what = "1 replay is" if len(strange) == 1 else f"{len(strange)} replays are"
-        found.append(
-            f"RDTL-E041: {what} not the recorded episode and not shown: {strange[0].key}, "
-            f"{strange[0].problem}{', …' if len(strange) > 1 else ''}."
-        )
+        what = "1 chosen episode" if len(strange) == 1 else f"{len(strange)} chosen episodes"
+        found.append(f"RDTL-E041: {what} cannot be shown. {strange[0].key}: {strange[0].problem}.")
     e = report.episodes
     if e.unplanned:
         found.append(f"{e.unplanned} records that the plan does not name were left out.")
@@ -131,11 +141,15 @@ def _missing(row: Row) -> str:
     return f"{row.policy}: {row.missing} of {planned} planned episodes missing, counted in no rate."
 
 
-def _errors(row: Row) -> str:
+def _errors(row: Row, said: Sequence[str]) -> str:
+    """How many, what difference they make, and what most of them said."""
     what = "1 episode" if row.errors == 1 else f"{row.errors} episodes"
+    kinds = Counter(re.sub(r"^query \d+: ", "", text).split(" (")[0] for text in said)
+    kind, times = kinds.most_common(1)[0]
     return (
         f"{row.policy}: {what} ended in an error of the harness or the policy program, outside "
-        f"the rate; counted as failures the rate is {percent(row.rate_errors_as_failures)} %."
+        f"the rate; counted as failures the rate is {percent(row.rate_errors_as_failures)} %. "
+        f"{'Most often' if times < row.errors else 'Always'}: {kind}."
     )
 
 
@@ -155,14 +169,24 @@ def _against_replay(report: Report) -> str:
     name = main_row(report).policy
     own, replay = _finished(report, name), _finished(report, "replay")
     shared = sorted(own.keys() & replay.keys())
-    if not shared or not tested(report):
+    if not tested(report) or not own:
         return ""
+    if not shared:
+        return (
+            "Blind replay was not run on these episodes, so how much of this rate memory alone "
+            "would reach is not known: add replay to evaluate.policies."
+        )
     ahead = sum(own[key] and not replay[key] for key in shared)
     behind = sum(replay[key] and not own[key] for key in shared)
+    both = sum(own[key] and replay[key] for key in shared)
+    neither = len(shared) - both - ahead - behind
+    low, high = intervals.paired_difference(both, ahead, behind, neither)
     p = intervals.mcnemar(ahead, behind)
     counts = (
         f"of {len(shared)} pairs of episodes from the same initial state, {name} alone succeeded "
-        f"in {ahead} and replay alone in {behind} (exact McNemar test, {p_text(p)})"
+        f"in {ahead} and replay alone in {behind} (exact McNemar test, {p_text(p)}); that is "
+        f"{points((ahead - behind) / len(shared))} points, 95 % interval {points(low)} to "
+        f"{points(high)}"
     )
     if p >= LEVEL:
         few = (

@@ -11,6 +11,7 @@ from typing import Any
 from launcher import html
 from launcher.report import averages, charts, evidence, reading, sources
 from launcher.report.aggregate import Report, Row
+from launcher.report.averages import Average
 from rdt.spec.record import EpisodeKey
 
 TEMPLATE = "report.html.j2"
@@ -23,6 +24,10 @@ MARKS = {
     "missing": "·",
 }
 GRID_COLUMNS = 25
+NONE = (None, "")
+FEW_TASKS = 3
+"""The episodes of more tasks than that are shown when asked for."""
+SHOWN_ERRORS = 30
 
 
 @dataclass(frozen=True)
@@ -66,19 +71,20 @@ def fill(
     )
     from markupsafe import Markup
 
-    environment.filters["tie"] = _tie
+    environment.filters |= {"tie": _tie, "breakable": _breakable}
     svg = {name: picture and Markup(picture) for name, picture in pictures.items()}
     return environment.get_template(template).render(**values, **svg)
 
 
 def _context(report: Report) -> dict[str, Any]:
+    failed = report.errors()
     return {
         "report": report,
         "evidence": evidence,
         "main": evidence.main_row(report),
         "task": report.config["task"],
         "evaluate": report.config["evaluate"],
-        "instruction": report.task_name.replace("_", " "),
+        "title": _title(report),
         "when": sources.when(report.run),
         "grid": grid(report),
         "heat": heat({p: [r for r in report.tasks if r.policy == p] for p in report.policies})
@@ -86,7 +92,9 @@ def _context(report: Report) -> dict[str, Any]:
         else None,
         "tasks": evidence.tasks_text(report),
         "marks": MARKS,
-        "failed": report.errors(),
+        "few": len(report.episodes.planned.tasks) <= FEW_TASKS,
+        "failed": failed[:SHOWN_ERRORS],
+        "failed_more": len(failed[SHOWN_ERRORS:]),
         "videos": videos(report),
         "data": sources.data(report.run),
         "weights": reading.weights(report.run),
@@ -94,6 +102,14 @@ def _context(report: Report) -> dict[str, Any]:
         "protocol": protocol_lines(report),
         "same_fixtures": _same_fixtures(report),
     }
+
+
+def _title(report: Report) -> str:
+    """The instruction of the one task, or which tasks they are."""
+    tasks = report.episodes.planned.tasks
+    if len(tasks) == 1:
+        return report.task_name.replace("_", " ")
+    return f"{len(tasks)} tasks of {report.protocol.suite}"
 
 
 def videos(report: Report) -> list[tuple[str, list[sources.Video], int]]:
@@ -133,27 +149,35 @@ def _cell(
 
 @dataclass(frozen=True)
 class Heat:
-    """Success rates: a row per task (and suite average), a column per run or policy."""
+    """Success rates: a row per task (and suite average), a column per run or policy.
+
+    A row is a name, an instruction (of an average: empty) and per column a rate and its count.
+    """
 
     columns: list[str]
-    rows: list[tuple[str, list[float | None]]]
+    rows: list[tuple[str, str, list[tuple[float | None, str]]]]
 
 
 def heat(columns: Mapping[str, Sequence[Row]]) -> Heat:
     """Rates by task of each column's rows, the averages of suites below."""
-    tasks = dict.fromkeys((row.suite, row.task_id) for rows in columns.values() for row in rows)
-    rates = [{(row.suite, row.task_id): row.rate for row in rows} for rows in columns.values()]
-    means = [{a.suite: a.rate for a in averages.of(rows)} for rows in columns.values()]
+    every = [row for rows in columns.values() for row in rows]
+    words = {(row.suite, row.task_id): row.task_name.replace("_", " ") for row in every}
+    cells = [{(r.suite, r.task_id): _counted(r) for r in rows} for rows in columns.values()]
+    means = [{a.suite: _counted(a) for a in averages.of(rows)} for rows in columns.values()]
     lines = [
-        (f"{suite} {task_id}", [own.get((suite, task_id)) for own in rates])
-        for suite, task_id in tasks
+        (f"{suite} {task}", words[suite, task], [own.get((suite, task), NONE) for own in cells])
+        for suite, task in words
     ]
-    several = [suite for suite, _ in tasks]
+    several = [suite for suite, _ in words]
     suites = [suite for suite in dict.fromkeys(several) if several.count(suite) > 1]
     if len(set(several)) > 1:
         suites.append(averages.ALL)
-    lines += [(f"{suite} AVG", [own.get(suite) for own in means]) for suite in suites]
+    lines += [(f"{suite} AVG", "", [own.get(suite, NONE) for own in means]) for suite in suites]
     return Heat(list(columns), lines)
+
+
+def _counted(row: Row | Average) -> tuple[float | None, str]:
+    return row.rate, f"{row.successes}/{row.episodes}"
 
 
 def protocol_lines(report: Report) -> list[tuple[str, str]]:
@@ -163,6 +187,13 @@ def protocol_lines(report: Report) -> list[tuple[str, str]]:
         for name, value in report.protocol.lines().items()
     }
     return [("fingerprint", report.protocol.fingerprint()), *fields.items()]
+
+
+def _breakable(text: str) -> Any:
+    """``text`` escaped, with places where a long name may go on in the next line."""
+    from markupsafe import Markup, escape
+
+    return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[_.+/])", text))
 
 
 def _tie(sentence: str) -> str:

@@ -89,7 +89,8 @@ def one_protocol(run: RunDir, found: Episodes) -> Protocol:
             "the records of this run follow more than one protocol",
             where=f"{run.records}: {_protocols_found(found, protocol)}",
             why="episodes of two protocols measure two things and have no common rate",
-            fix="move the foreign part-* files out of records/, then rdtl report again",
+            fix=f"move those files out of records/, then rdtl report {run.root}; with a plan of "
+            "their own they can be set side by side: rdtl report A B --compare",
         )
     return protocol
 
@@ -112,16 +113,25 @@ def one_checkpoint_each(run: RunDir, found: Episodes) -> None:
 
 
 def _protocols_found(found: Episodes, protocol: Protocol) -> str:
-    """What is known of each protocol: counts, who ran it, and the fields of the published one."""
-    parts = []
-    kept = list(found.records(found.recorded()))
-    for fingerprint, count in sorted(Counter(r.protocol for r in kept).items()):
-        own = [r for r in kept if r.protocol == fingerprint]
-        hosts = ", ".join(sorted({r.host for r in own}))
-        attempts = ", ".join(str(a) for a in sorted({r.attempt for r in own}))
-        parts.append(f"{fingerprint}: {count} episodes (attempt {attempts}, host {hosts})")
-    fields = ", ".join(f"{name} {value}" for name, value in protocol.lines().items())
-    return f"{'; '.join(parts)}; {protocols.FILE} is {protocol.fingerprint()}: {fields}"
+    """How many episodes follow each protocol, and the files of those that are foreign."""
+    counts, names = Counter[str](), dict[str, set[str]]()
+    for number in found.recorded():
+        fingerprint = found.protocols[found.origin[number] >> 16]
+        counts[fingerprint] += 1
+        path, _ = found.files[found.place[number] >> 32]
+        names.setdefault(fingerprint, set()).add(path.name)
+    own = protocol.fingerprint()
+    foreign = [
+        f"{count} of {name}, in {_some(sorted(names[name]))}"
+        for name, count in counts.most_common()
+        if name != own
+    ]
+    return f"{counts[own]} episodes of {own} ({protocols.FILE}); {'; '.join(foreign)}"
+
+
+def _some(names: list[str], most: int = 3) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def printable(text: str) -> str:

@@ -112,7 +112,9 @@ class _Asked:
         try:
             chunk = np.asarray(self._policy.chunk(observation, self.queries), np.float32)
         except EpisodeError as error:
-            raise PolicyError(f"query {self.queries}: {error}") from error
+            problem = error.problem
+            said = f"{problem.code}: {problem.what} ({problem.where}). {problem.fix}"
+            raise PolicyError(f"query {self.queries}: {said}") from error
         except RdtlError:  # says already what to do, and no other episode would fare better
             raise
         except Exception as error:

@@ -30,7 +30,7 @@ def replay_frames(
     """
     simulator.reset(record.init_state)
     if simulator.fixtures_sha256 != record.fixtures_sha256:
-        raise ReplayError("the furniture stands elsewhere than in the record")
+        raise ReplayError("the furniture of the replay stands elsewhere than in the record")
     frames = [_upright(simulator)]
     successes = []
     for step, action in enumerate(actions, start=1):
@@ -42,9 +42,9 @@ def replay_frames(
     if successes != expected:
         first = successes.index(True) + 1 if any(successes) else None
         ended = f"success at step {first}" if first else f"no success in {len(actions)} steps"
-        raise ReplayError(f"it gave {ended}, not {record.status} after {record.steps}")
+        raise ReplayError(f"the replay gave {ended}, not {record.status} after {record.steps}")
     if simulator.state_sha256() != record.state_sha256:
-        raise ReplayError("it ended in another state of the simulator than the record")
+        raise ReplayError("the replay ended in another state of the simulator than the record")
     return frames
 
 

@@ -86,7 +86,7 @@ class Protocol:
         """The limit of an episode: a number, or with several suites one of each."""
         if len(self.max_steps) == 1:
             return str(*self.max_steps.values())
-        return ", ".join(f"{suite} {limit}" for suite, limit in self.max_steps.items())
+        return ", ".join(f"{limit} ({suite})" for suite, limit in self.max_steps.items())
 
     def lines(self) -> dict[str, Any]:
         """Every field for a table."""

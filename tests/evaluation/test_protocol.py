@@ -25,7 +25,7 @@ def test_each_suite_has_its_limit() -> None:
     found = protocol_of(suites={"libero_spatial": [0], "libero_10": []})
     assert found.max_steps == {"libero_10": 520, "libero_spatial": 220}
     assert found.suite == "libero_10, libero_spatial"
-    assert found.limits == "libero_10 520, libero_spatial 220"
+    assert found.limits == "520 (libero_10), 220 (libero_spatial)"
     assert protocol_of().limits == "280"
 
 

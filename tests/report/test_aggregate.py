@@ -90,23 +90,20 @@ def test_records_outside_the_plan_are_left_out_and_counted(tmp_path: Path) -> No
     assert (report.rows[0].episodes, report.episodes.unplanned) == (1, 2)
 
 
-def test_two_protocols_are_refused_with_both_and_the_fields(tmp_path: Path) -> None:
+def test_two_protocols_are_refused_and_the_foreign_files_named(tmp_path: Path) -> None:
     run = small(tmp_path)
     other = replace(runs.protocol_of(run), max_steps={"libero_object": 720}).fingerprint()
     runs.add(run, [runs.record(run, "rdt", 30, "success")])
-    runs.add(run, [runs.record(run, "rdt", 31, "success", protocol=other, host="node9")])
+    for n in range(4):
+        foreign = runs.record(run, "rdt", 31, "success", protocol=other)
+        runs.add(run, [replace(foreign, init_state=31 + n)], f"part-foreign-{n}.jsonl")
     with pytest.raises(RefusedError) as caught:
         load(run)
     assert caught.value.problem.code == "RDTL-E021"
-    where = caught.value.problem.where
-    for part in (
-        other,
-        runs.protocol_of(run).fingerprint(),
-        "node9",
-        "max_steps 280",
-        "1 episodes",
-    ):
-        assert part in where
+    own, names = runs.protocol_of(run).fingerprint(), [f"part-foreign-{n}.jsonl" for n in range(3)]
+    assert caught.value.problem.where.endswith(
+        f"1 episodes of {own} (protocol.json); 3 of {other}, in {', '.join(names)}"
+    )
 
 
 def test_two_checkpoints_under_one_policy_are_refused(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 class Tags(HTMLParser):
     """Collects start tags with attributes, and checks that tags are closed in order."""
 
-    VOID = ("meta", "line", "rect", "polyline", "img", "br")
+    VOID = ("meta", "line", "rect", "polyline", "img", "br", "wbr")
 
     def __init__(self) -> None:
         super().__init__()
@@ -136,11 +136,9 @@ def test_a_replay_that_is_not_the_episode_is_said_and_not_shown(tmp_path: Path) 
     assert text.count("data:video/mp4") == 1
     assert "it ended in another state" in text
     said = evidence.caveats(launcher.report.load(run))
-    assert (
-        f"RDTL-E041: 1 replay is not the recorded episode and not shown: {entry['key']}" in said[-1]
-    )
+    assert f"RDTL-E041: 1 chosen episode cannot be shown. {entry['key']}: it ended" in said[-1]
     (run.videos / "rdt-libero_object-t0-i30-n0.mp4").unlink()
-    assert "2 replays are not" in evidence.caveats(launcher.report.load(run))[-1]
+    assert "2 chosen episodes cannot" in evidence.caveats(launcher.report.load(run))[-1]
 
 
 def test_the_page_needs_nothing_from_outside(tmp_path: Path) -> None:
@@ -219,13 +217,17 @@ def test_a_run_of_several_tasks_has_a_heat_map_averages_and_a_grid_of_each(
     assert row
     assert (row.successes, row.episodes, row.suite) == (3, 6, "libero_object, libero_goal")
     heat = page.heat({"rdt": [r for r in report.tasks if r.policy == "rdt"]})
+    words = runs.TASK_NAME.replace("_", " ")
     assert heat.rows == [
-        ("libero_object 0", [1.0]), ("libero_object 7", [0.5]), ("libero_goal 2", [0.0]),
-        ("libero_object AVG", [0.75]), ("ALL AVG", [0.375]),
-    ]  # fmt: skip
+        ("libero_object 0", words, [(1.0, "2/2")]),
+        ("libero_object 7", words, [(0.5, "1/2")]),
+        ("libero_goal 2", words, [(0.0, "0/2")]),
+        ("libero_object AVG", "", [(0.75, "3/4")]),
+        ("ALL AVG", "", [(0.375, "3/6")]),
+    ]
     text = (run.report / "index.html").read_text()
     assert text.count("<h3>libero_") == 3
-    assert "3 tasks" in text
+    assert '<h1 class="task">3 tasks of' in text  # and not the words of the first one
     lines = [
         (r["dataset_name"], r["task_id"], r["success_rate"])
         for r in read_csv(run.report / "tasks.csv") if r["policy"] == "rdt"

@@ -155,7 +155,7 @@ def test_the_page_holds_every_run_and_needs_nothing_from_outside(tmp_path: Path)
     elements = tags(text.replace("<circle ", "<rect "))
     assert not [tag for tag, _ in elements if tag in ("script", "img", "link", "iframe")]
     assert not [a for _, a in elements if "src" in a or "href" in a]
-    assert "b&lt;script&gt;, h 16" in text
+    assert "b&lt;script&gt;, horizon 16" in text
     differing = [a for tag, a in elements if tag == "tr" and a.get("class") == "differs"]
     assert len(differing) == 2  # fingerprint and execution_horizon
     # SSFF, SFSF, SSSS differ at the last three states: 1 + 1 + 2 failures, and one in the key

@@ -58,6 +58,8 @@ def test_only_pairs_without_errors_are_compared(tmp_path: Path) -> None:
     assert "of 4 pairs" in sentence
     assert "rdt alone succeeded in 4 and replay alone in 0" in sentence
     assert "p = 0.125" in sentence
+    # Newcombe's interval of 4, 0, 0, 0 discordant pairs, by his method 10
+    assert "that is +100.0 points, 95 % interval +30.7 to +100.0" in sentence
 
 
 @pytest.mark.parametrize(
@@ -67,7 +69,8 @@ def test_only_pairs_without_errors_are_compared(tmp_path: Path) -> None:
 def test_the_policy_is_set_against_doing_nothing(
     tmp_path: Path, rdt: str, zero: str, expected: str
 ) -> None:
-    (sentence,) = evidence.comparisons(load(outcomes(tmp_path, rdt=rdt, zero=zero)))
+    sentence, unknown = evidence.comparisons(load(outcomes(tmp_path, rdt=rdt, zero=zero)))
+    assert unknown.startswith("Blind replay was not run")
     assert sentence.startswith(expected)
 
 
@@ -88,9 +91,20 @@ def test_caveats_name_everything_odd(tmp_path: Path) -> None:
     text = " ".join(evidence.caveats(load(run)))
     assert "1 of 4 planned episodes missing" in text
     assert "1 episode ended in an error" in text
+    assert "Always: lost the simulator." in text
     assert "counted as failures the rate is 66.7 %" in text
     assert "1 records that the plan does not name" in text
     assert "1 record file ends in a torn line" in text
+
+
+def test_most_errors_have_one_cause(tmp_path: Path) -> None:
+    """The query and the place in brackets do not make two causes of one."""
+    run = runs.new_run(tmp_path, policies=["rdt"], init_states=(30, 34))
+    said = ["query 0: RDTL-E055: not finite (here). Fix.", "query 3: RDTL-E055: not finite (there)"]
+    for state, error in enumerate([*said, "lost the simulator"], 30):
+        runs.add(run, [runs.record(run, "rdt", state, "policy_error", error=error)])
+    _, errors = evidence.caveats(load(run))
+    assert errors.endswith("Most often: RDTL-E055: not finite.")
 
 
 def test_different_fixtures_at_one_initial_state_are_reported(tmp_path: Path) -> None:

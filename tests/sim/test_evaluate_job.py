@@ -129,7 +129,9 @@ def test_a_faulty_policy_is_no_failed_episode(
     job = make_job(tmp_path, settings)
     with monkeypatch.context() as patch:
         patch.setattr(evaluated, "load", lambda job, name: lambda suite, number: Faulty())
-        evaluate.body(job)
+        with pytest.raises(RdtlError, match="RDTL-E066") as caught:
+            evaluate.body(job)
+    assert "i31-n0: query 1: ValueError: out of cheese" in caught.value.problem.where
     assert {(r.status, r.error) for r in _records(job)} == {
         ("policy_error", "query 1: ValueError: out of cheese")
     }

@@ -21,6 +21,8 @@ NAMES = (
     "data_index",
     "rlds_statistics",
     "aggregation",
+    "evaluation",
+    "vla_eval_ratio",
 )
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 HEAD = """# Benchmarks
@@ -79,8 +81,28 @@ def write_page() -> None:
         f"{aggregation['csv']['ours_cpu_s']} CPU s against {aggregation['csv']['baseline_cpu_s']}. "
         "Both sides finished equal; only ours names the files with a torn line.\n"
     )
+    foot += _evaluation(
+        *(json.loads((RESULTS / f"{n}.json").read_text()) for n in ("evaluation", "vla_eval_ratio"))
+    )
     foot += f"\nMachine: {where['cpu']}, {where['cores']} cores, {where['memory_gb']} GB.\n"
     PAGE.write_text(HEAD + "\n".join(row(data) for data in results) + "\n" + foot)
+
+
+def _evaluation(episodes: dict, peer: dict) -> str:
+    """What a row of the table does not hold of whole episodes."""
+    workers, shares = episodes["workers"], episodes["shares"]
+    names = ("rendering", "physics", "reset", "policy", "outside")
+    parts = ", ".join(f"{name} {100 * shares[name]:.1f} %" for name in names)
+    return (
+        f"\n`evaluation` is {episodes['lazy_ratio']} times as fast as rendering every step (bar "
+        f"{episodes['bar']}). Two workers do {workers['wall_s']} times the work of one by the "
+        f"clock, {workers['cpu_s']} times by CPU time (bar {workers['bar']}; the clock needs two "
+        f"idle cores). An episode's CPU time: {parts} (bar of the last "
+        f"{100 * shares['bar']:.0f} %).\n"
+        f"\n`vla_eval_ratio` is {peer['vla_eval_ratio']} (bar {peer['bar']:.0f}): same task, "
+        "actions, simulator and number of processes; both solve every episode in the same number "
+        "of steps.\n"
+    )
 
 
 def _data(loader: dict, index: dict) -> str:

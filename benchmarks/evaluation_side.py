@@ -1,7 +1,8 @@
-"""One side of the evaluation benchmark: ``python -m benchmarks.evaluation_side SIDE SUITE TASK N``.
+"""One side of the evaluation benchmark.
 
-Runs N episodes of STEPS steps with given actions and prints one JSON line: CPU seconds of each
-episode with its reset, and a digest of all that a policy would have been shown and of the end.
+``python -m benchmarks.evaluation_side SIDE SUITE TASK N STEPS`` runs N episodes of STEPS steps
+with given actions and prints one JSON line: seconds of each episode with its reset, and a digest
+of all that a policy would have been shown and of the end.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ from rdt.sim.libero import SENSORS, Simulator
 from rdt.spec.protocol import SETTLE_ACTION
 from rdt.spec.record import EpisodeKey
 
-STEPS, HORIZON, SIZE, SEED, SETTLE = 130, 16, 128, 7, 10
+HORIZON, SIZE, SEED, SETTLE = 16, 128, 7, 10
+LONGEST = 520
 NUMBERS = ("robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos", "robot0_joint_pos")
 
 
 def actions() -> NDArray[np.float32]:
-    """(STEPS, 7): slow waves, within reach, the gripper to and fro."""
-    time_s = np.arange(STEPS)[:, None] / 20
+    """(LONGEST, 7): slow waves, within reach, the gripper to and fro."""
+    time_s = np.arange(LONGEST)[:, None] / 20
     waves = 0.4 * np.sin(time_s * np.arange(1, 8) * 0.7)
     waves[:, 6] = np.sign(waves[:, 6])
     return waves.astype(np.float32)
@@ -58,22 +60,26 @@ class Waves:
         return actions()[query * HORIZON : (query + 1) * HORIZON]
 
 
-def lazily(suite: str, task_id: int, count: int) -> Iterator[tuple[float, str]]:
+Episodes = Iterator[tuple[float, float, str]]
+"""CPU seconds, wall seconds and digest of each."""
+
+
+def lazily(suite: str, task_id: int, count: int, steps: int) -> Episodes:
     """Episodes of our harness."""
     task = {"suite": suite, "task_id": task_id, "wide_mm": 0, "camera_size": SIZE}
-    task |= {"settle_steps": SETTLE, "max_steps": STEPS, "env_seed": SEED}
+    task |= {"settle_steps": SETTLE, "max_steps": steps, "env_seed": SEED}
     simulator = Simulator(task, blind=False)
     for state in range(count):
-        began, policy = time.process_time(), Waves()
+        policy, began, at = Waves(), time.process_time(), time.perf_counter()
         outcome = run_episode(simulator, policy, EpisodeKey("waves", suite, task_id, state, 0), 16)
-        assert len(outcome.actions) == STEPS, "the waves solved the task"
-        spent = time.process_time() - began
+        assert len(outcome.actions) == steps, "the waves solved the task"
+        spent, took = time.process_time() - began, time.perf_counter() - at
         policy.digest.update(simulator.state().tobytes())
-        yield spent, policy.digest.hexdigest()
+        yield spent, took, policy.digest.hexdigest()
     simulator.close()
 
 
-def eagerly(suite: str, task_id: int, count: int) -> Iterator[tuple[float, str]]:
+def eagerly(suite: str, task_id: int, count: int, steps: int) -> Episodes:
     """Episodes of LIBERO's own environment, which renders both cameras at every step."""
     from libero.libero.envs import OffScreenRenderEnv
 
@@ -84,7 +90,7 @@ def eagerly(suite: str, task_id: int, count: int) -> Iterator[tuple[float, str]]
         bddl_file_name=str(info.bddl), camera_heights=SIZE, camera_widths=SIZE, ignore_done=True
     )
     for state in range(count):
-        began, digest = time.process_time(), hashlib.sha256()
+        digest, began, at = hashlib.sha256(), time.process_time(), time.perf_counter()
         env.env.object_property_initializers.clear()
         env.seed(SEED)
         env.reset()
@@ -93,13 +99,13 @@ def eagerly(suite: str, task_id: int, count: int) -> Iterator[tuple[float, str]]
         for _ in range(SETTLE):
             seen = env.step(np.asarray(SETTLE_ACTION))[0]
         frames = [seen]
-        for action in actions():
+        for action in actions()[:steps]:
             frames.append(env.step(action.astype(np.float64))[0])
-        spent = time.process_time() - began
-        for query in range(0, STEPS, HORIZON):
+        spent, took = time.process_time() - began, time.perf_counter() - at
+        for query in range(0, steps, HORIZON):
             _show(digest, frames, query)
         digest.update(np.asarray(env.get_sim_state(), np.float64).tobytes())
-        yield spent, digest.hexdigest()
+        yield spent, took, digest.hexdigest()
     env.close()
 
 
@@ -111,13 +117,14 @@ def _show(digest: Any, frames: list[dict[str, NDArray[Any]]], step: int) -> None
         digest.update(frames[step][number].tobytes())
 
 
-def main(side: str, suite: str, task_id: str, count: str) -> None:
+def main(side: str, *arguments: str) -> None:
     """Print what the episodes cost and showed."""
     backend.prepare()
     run = {"ours": lazily, "eager": eagerly}[side]
+    suite, *numbers = arguments
     with backend.quiet():
-        found = list(run(suite, int(task_id), int(count)))
-    print(json.dumps({"cpu_s": [s for s, _ in found], "digests": [d for _, d in found]}))
+        cpu, wall, digests = zip(*run(suite, *map(int, numbers)), strict=True)
+    print(json.dumps({"cpu_s": cpu, "wall_s": wall, "digests": digests}))
 
 
 if __name__ == "__main__":

@@ -175,7 +175,7 @@ def _place(key: str, value: str) -> str:
     may = key in ("checkpoint", "vision", "language") and not Path(value).exists()
     if "://" in value or (may and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", value)):
         return value
-    return str(Path(value).absolute())
+    return str(Path(value).resolve())
 
 
 def to_yaml(config: BaseModel) -> str:

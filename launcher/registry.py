@@ -44,7 +44,7 @@ CHECKS = (
         "memory",
         "launcher.checks.memory",
         ("RDTL-E025",),
-        "memory for one simulator (2.2 GB)",
+        "memory for one simulator (3.2 GB)",
     ),
     CheckSpec(
         "scheduler",

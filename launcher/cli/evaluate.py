@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from launcher.cli import common
+from launcher.cli.checkpoint import WeightsOption
 
 if TYPE_CHECKING:
     from launcher.core.checks import Finding
@@ -24,6 +25,7 @@ def evaluate(
             "--checkpoint", metavar="PATH", help="A run, step directory or file of weights."
         ),
     ] = None,
+    weights: WeightsOption = "auto",
     policy: Annotated[
         str | None,
         typer.Option("--policy", metavar="ws://HOST:PORT", help="The policy behind a server."),
@@ -47,7 +49,11 @@ def evaluate(
 
     output = common.start_output(as_json)
     path = config.find("evaluate", config_file)
-    said = {"evaluate.shards": shards, "evaluate.checkpoint": checkpoint}
+    said = {
+        "evaluate.shards": shards,
+        "evaluate.checkpoint": checkpoint,
+        "evaluate.weights": weights if weights != "auto" else None,
+    }
     settings = [*(f"{key}={value}" for key, value in said.items() if value), *settings]
     run_config = config.load_run_config(path, settings, ["evaluate"])
     run_config = run_config.model_copy(update={"train": None})

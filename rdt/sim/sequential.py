@@ -42,7 +42,7 @@ class SequentialSimulator(Simulator):
 
 
 class Simulators:
-    """The simulator of an episode; one at a time (2.2 GB each), kept while it fits."""
+    """The simulator of an episode; one at a time (up to 3 GB each), kept while it fits."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._config = config

@@ -25,13 +25,13 @@ def test_help_lists_what_exists_and_nothing_else(tmp_path: Path) -> None:
     commands = {line.split()[0] for line in done.stdout.split("Commands:")[1].splitlines() if line}
     assert commands == {
         "checkpoint", "data", "demo", "doctor", "evaluate", "image", "pipeline", "report", "run",
-        "runs", "serve", "shell", "train",
+        "runs", "serve", "shell", "sweep", "train",
     }  # fmt: skip
 
 
 @pytest.mark.parametrize(
     "command",
-    ["checkpoint", "demo", "run", "shell", "train", "evaluate", "report", "doctor"],
+    ["checkpoint", "demo", "run", "shell", "sweep", "train", "evaluate", "report", "doctor"],
 )
 def test_every_command_explains_itself(command: str, tmp_path: Path) -> None:
     done = rdtl(command, "--help", cwd=tmp_path, env={"COLUMNS": "80"})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,21 @@ from rdt.data import statistics
 from rdt.data.demonstrations import Demonstrations
 from rdt.model.policy_network import build, config_from_run
 from rdt.spec.contract import require_same
-from rdt.training import checkpoint, export
+from rdt.training import export
 from rdt.training import engine as distributed
 from rdt.training.batches import Batches
+from rdt.training.checkpoint import Checkpoints
 from rdt.training.ema import Ema
 from rdt.training.engine import Engine
 from rdt.training.loop import Loop
 
-# Settings that change neither weights nor loss; all others must stay when a run is resumed.
-BOOKKEEPING = ("log_every", "keep_checkpoints", "checkpoint_every", "wandb")
+# Settings that change neither weights nor loss but by rounding: what is kept and said, and on how
+# many ranks the same effective batch is computed. All others must stay when a run is resumed.
+BOOKKEEPING = (
+    *("log_every", "keep_checkpoints", "keep_every", "keep_best", "checkpoint_every", "wandb"),
+    *("nodes", "ranks_per_node", "micro_batch", "accumulation"),
+    *("zero_stage", "offload", "deepspeed"),
+)
 
 
 def body(job: Job) -> None:
@@ -48,20 +55,16 @@ def _train(job: Job, rank: int, ranks: int, device: torch.device) -> None:
     network = config_from_run(train["model"], described.camera_size, contract)
     torch.manual_seed(config["seed"])  # fresh weights; nothing else draws from this generator
     module = build(network, contract, "train.model").to(device)
-    engine = Engine(module, train)
-    ema = Ema(module, train["ema_power"]) if rank == 0 else None
-    if ema is not None:
-        job.run.checkpoints.mkdir(exist_ok=True)
-        checkpoint.clean(job.run.checkpoints)
+    engine = Engine(module, train, device)
+    ema = Ema(engine.owned(), train["ema_power"])
+    fill = partial(export.fill, job, network, described)
+    identity = {"settings": settings_digest(config), "dataset": described.dataset_digest}
+    checkpoints = Checkpoints(job, engine, ema, identity, fill)
     batches = Batches(data, described, train, config["seed"], rank, ranks)
-    identity = {
-        "settings": settings_digest(config),
-        "dataset": described.dataset_digest,
-        "ranks": ranks,
-    }
-    steps = Loop(job, engine, batches, ema, identity).run()
-    if ema is not None:
-        export.publish_policy(job, ema.state(), network, described, steps)
+    steps = Loop(job, engine, batches, ema, checkpoints, first=rank == 0).run()
+    weights = checkpoints.averaged()
+    if weights is not None:
+        export.publish_policy(job, fill, weights, steps)
 
 
 def settings_digest(config: dict[str, Any]) -> str:

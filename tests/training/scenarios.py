@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from safetensors.torch import load_file
+from torch import Tensor
 
 from launcher.core import files
 from launcher.core.errors import RdtlError
 from rdt.training import engine as distributed
-from rdt.training import fragments
+from rdt.training import checkpoint_budget, fragments
 from tests.training import tiny
 from tests.training.tiny import Training
 
@@ -31,16 +34,11 @@ def numbers(training: Training) -> dict[str, Any]:
         training.engine.module, training.engine.owned(), torch.device("cpu")
     )
     averages = training.checkpoints.averaged()
-    if weights is None or averages is None:
-        return {}
-    return {
-        "weights": {name: tensor.flatten().tolist() for name, tensor in weights.items()},
-        "averages": {name: tensor.flatten().tolist() for name, tensor in averages.items()},
-    }
+    return {"weights": listed(weights), "averages": listed(averages)}
 
 
 def engines(folder: Path) -> dict[str, Any]:
-    """Every stage, type and place: twelve steps, and from the checkpoint at eight again."""
+    """Every stage, type and place: eleven steps, and from the checkpoint at eight again."""
     seen = {}
     for stage, dtype, offload in CASES:
         name = f"{stage}-{dtype}-{offload}"
@@ -88,14 +86,15 @@ def damaged(folder: Path) -> dict[str, Any]:
     names = sorted(path.name for path in (folder / "checkpoints").iterdir())
     cut(folder / "checkpoints/step_000004")
     cut(folder / "checkpoints/step_000008")
-    try:
-        Training(folder, round_=2).resumed()
-        code = ""
-    except RdtlError as error:
-        code = error.problem.code
-    same = first.losses[4:] == again.losses
     events = sorted(path.name for path in (folder / "events").iterdir())
-    return {"at": at, "same": same, "names": names, "all_damaged": code, "events": events}
+    same = first.losses[4:] == again.losses
+    codes = []
+    for attempt in (2, 3):
+        try:
+            Training(folder, round_=attempt).resumed()
+        except RdtlError as error:
+            codes.append(error.problem.code)
+    return {"at": at, "same": same, "names": names, "all_damaged": codes, "events": events}
 
 
 def cut(checkpoint: Path) -> None:
@@ -109,24 +108,39 @@ def cut(checkpoint: Path) -> None:
 
 def behind(folder: Path) -> dict[str, Any]:
     """Training goes on while a hook holds the writing thread; the next save waits for it."""
-    training = Training(folder, keep_checkpoints=1)
+    training = Training(folder, keep_checkpoints=1, checkpoint_every=100)
     hold, published = threading.Event(), []
     training.checkpoints.after_publish.append(
         lambda path: (published.append(path.name), hold.wait(60))
     )
-    training.checkpoints.folder.mkdir(exist_ok=True)
-    training.train["checkpoint_every"] = 100
-    training.to(2).checkpoints.save(2)
+    training.checkpoints.resume()
+    training.to(2)
+    at_save = training.checkpoints.averaged()
+    training.checkpoints.save(2)
     for step in (2, 3):
         training.engine.step(tiny.micro_batches(step, 1, 4), 1e-2)
+        training.ema.update()
         training.checkpoints.check()
-    there = sorted(path.name for path in training.checkpoints.folder.glob("step_*"))
+    later = training.checkpoints.averaged()
+    while dist.get_rank() == 0 and not published:
+        time.sleep(0.01)
+    there = training.checkpoints.folder / "step_000002"
+    names = [path.name for path in training.checkpoints.folder.glob("step_*")]
+    saved = load_file(there / "policy/model.safetensors") if dist.get_rank() == 0 else {}
     hold.set()
     training.checkpoints.save(4)
     training.checkpoints.wait()
-    after = sorted(path.name for path in training.checkpoints.folder.glob("step_*"))
-    state = files.read_json(training.checkpoints.folder / "step_000004/state.json")
-    return {"published": published, "while": there, "after": after, "state": state}
+    return {
+        "published": published,
+        "while": names,
+        "after": [path.name for path in training.checkpoints.folder.glob("step_*")],
+        "averages": [listed(tensors) for tensors in (at_save, saved, later)],
+    }
+
+
+def listed(tensors: dict[str, Tensor] | None) -> dict[str, list[float]]:
+    """Tensors as JSON holds them."""
+    return {name: tensor.flatten().tolist() for name, tensor in (tensors or {}).items()}
 
 
 def fenced(folder: Path) -> dict[str, Any]:
@@ -143,10 +157,22 @@ def fenced(folder: Path) -> dict[str, Any]:
     return {"code": ""}
 
 
+def sizes(folder: Path) -> dict[str, Any]:
+    """What checkpoints were expected to take and what they take, in bytes."""
+    found = {}
+    for stage, dtype in ((0, "fp32"), (1, "fp32"), (2, "bf16"), (3, "bf16")):
+        name = f"{stage}-{dtype}"
+        training = Training(folder / name, width=20_000, zero_stage=stage, dtype=dtype).to(4)
+        expected = checkpoint_budget.expected_bytes(training.engine.module, training.train)
+        there = training.checkpoints.folder / "step_000004"
+        found[name] = expected, sum(p.stat().st_size for p in there.rglob("*") if p.is_file())
+    return found
+
+
 def main(folder: Path) -> None:
     """Run all cases; rank 0 writes what they saw."""
     distributed.start()
-    for case in (engines, another_stage, damaged, behind, fenced):
+    for case in (engines, another_stage, damaged, behind, fenced, sizes):
         seen = distributed.gather(case(folder / case.__name__))
         if dist.get_rank() == 0:
             files.write_json(folder / f"{case.__name__}.json", seen)

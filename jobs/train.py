@@ -20,8 +20,8 @@ from rdt.data import statistics
 from rdt.data.demonstrations import Demonstrations
 from rdt.model.policy_network import build, config_from_run
 from rdt.spec.contract import require_same
-from rdt.training import export
 from rdt.training import engine as distributed
+from rdt.training import export
 from rdt.training.batches import Batches
 from rdt.training.checkpoint import Checkpoints
 from rdt.training.ema import Ema

@@ -113,13 +113,13 @@ class Train(Section):
     image_shift_px: Annotated[int, Field(ge=0)] = 0
     """Random shift augmentation, pixels."""
     zero_stage: Literal[0, 1, 2, 3] = 1
-    """DeepSpeed ZeRO stage: what is divided among the ranks (1 optimizer, 2 gradients, 3 weights)."""
+    """DeepSpeed ZeRO stage: divided are 1 the optimizer, 2 also gradients, 3 also weights."""
     offload: bool = False
     """Keep the optimizer state in memory of the CPU and compute its step there."""
     dtype: Literal["fp32", "bf16"] = "fp32"
     """Weights in training; with bf16 the optimizer keeps float32 master weights."""
     deepspeed: dict[str, Any] | None = None
-    """DeepSpeed JSON of your own (a path, or its content), added to ours; contradictions refused."""
+    """Your own DeepSpeed JSON (path or content), added to ours; contradictions are refused."""
     ema_power: Annotated[float, Field(gt=0)] = 0.75
     """Power of the EMA warm-up, 1 - (1 + step) ** -power; the average is kept in float32."""
     checkpoint_every: Positive = 500

@@ -8,10 +8,10 @@ that were there. The loop waits only if the one before is not done yet.
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from launcher.core import files
-from launcher.core.errors import RdtlError, RefusedError, full_disk
+from launcher.core.errors import RdtlError, RefusedError
 from launcher.core.job import Job
 from rdt.checkpoint.places import WEIGHTS
 from rdt.training import checkpoint_budget as budget
@@ -27,11 +27,9 @@ from rdt.training import checkpoint_files as folders
 from rdt.training import checkpoint_snapshot, checkpoint_universal, fragments
 from rdt.training import engine as distributed
 from rdt.training.checkpoint_files import POLICY, STATE, TAG
+from rdt.training.checkpoint_writing import Fill, Writing
 from rdt.training.ema import Ema
 from rdt.training.engine import Engine
-
-Fill = Callable[[Path, dict[str, Tensor], int], object]
-"""Writes a policy folder: the folder, the averaged weights by name, the steps done."""
 
 
 class Checkpoints:
@@ -61,9 +59,10 @@ class Checkpoints:
         Raises what writing the one before has raised (see :meth:`wait`).
         """
         self.wait()
+        state = {**self._identity, "layout": self._layout, "step": step, "ema": self._ema.calls}
         snapshot = checkpoint_snapshot.take(self._engine.deepspeed)
-        weights = self.averaged()
-        self._pending = self._thread.submit(self._write, step, self._ema.calls, snapshot, weights)
+        writing = Writing(self._job, state, snapshot, self.averaged(), self._fill)
+        self._pending = self._thread.submit(writing.run, self._group, self.after_publish)
 
     def averaged(self) -> dict[str, Tensor] | None:
         """The averaged weights, whole, in float32; None but on rank 0."""
@@ -87,9 +86,7 @@ class Checkpoints:
     def require_room(self, total: int | None) -> None:
         """Raise RefusedError RDTL-G001 when the checkpoints of ``total`` steps do not fit."""
         each = budget.expected_bytes(self._engine.module, self._train)
-        distributed.by_first(
-            lambda: budget.require_room(self.folder, each, self._train, total)
-        )
+        distributed.by_first(lambda: budget.require_room(self.folder, each, self._train, total))
 
     def resume(self) -> int:
         """Load the newest complete checkpoint, if there is any; returns the steps already done.
@@ -103,7 +100,7 @@ class Checkpoints:
             path = folders.place(self.folder, step)
             problems = self._damage(path)
             if not problems:
-                distributed.by_first(lambda: self._pass_over(damaged, step))
+                distributed.by_first(partial(self._pass_over, damaged, step))
                 self._load(path)
                 return int(step)
             damaged[path] = problems
@@ -154,69 +151,6 @@ class Checkpoints:
         if loaded is None:
             raise _unreadable(path, "DeepSpeed found no state in it")
 
-    def _write(
-        self,
-        step: int,
-        calls: int,
-        snapshot: checkpoint_snapshot.Snapshot,
-        weights: dict[str, Tensor] | None,
-    ) -> None:
-        """In the thread: this rank's files, then, once all have theirs, the publication."""
-        temporary = self.folder / f".tmp-step_{step:06d}-{self._job.round}"
-        size = snapshot.bytes() + sum(tensor.nbytes for tensor in (weights or {}).values())
-        listed: dict[str, Any] = {}
-        failure = None
-        try:
-            listed = self._write_files(temporary, step, snapshot, weights)
-        except OSError as error:
-            if full_disk(error, "") is None:
-                raise
-            failure = error
-        parts = distributed.gather((size, listed, failure), self._group)
-        state = {**self._identity, "layout": self._layout, "step": step, "ema": calls}
-        distributed.by_first(lambda: self._publish(temporary, step, state, parts), self._group)
-
-    def _write_files(
-        self,
-        temporary: Path,
-        step: int,
-        snapshot: checkpoint_snapshot.Snapshot,
-        weights: dict[str, Tensor] | None,
-    ) -> dict[str, Any]:
-        listed = folders.fingerprints(temporary, snapshot.write(temporary))
-        if weights is not None:
-            policy = temporary / POLICY
-            policy.mkdir()
-            self._fill(policy, weights, step)
-            listed |= folders.fingerprints(temporary, policy.iterdir())
-        return listed
-
-    def _publish(
-        self,
-        temporary: Path,
-        step: int,
-        state: dict[str, Any],
-        parts: list[tuple[int, dict[str, Any], OSError | None]],
-    ) -> None:
-        sizes, listed, failures = zip(*parts, strict=True)
-        if any(failures):
-            shutil.rmtree(temporary, ignore_errors=True)  # its space is free again
-            raise budget.full_disk(self.folder, sum(sizes))
-        if self._job.fenced():
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise _fenced(self._job, step)
-        final = folders.place(self.folder, step)
-        try:
-            folders.publish(temporary, final, state, {k: v for part in listed for k, v in part.items()})
-        except OSError as error:
-            if full_disk(error, "") is None:
-                raise
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise budget.full_disk(self.folder, sum(sizes)) from error
-        for hook in self.after_publish:
-            hook(final)
-        folders.prune(self.folder, self._train)
-
 
 def require_reachable(path: Path, then: dict[str, int], now: dict[str, int]) -> bool:
     """Whether a checkpoint loads as it is (True) or has to be converted (False).
@@ -248,16 +182,6 @@ def require_identity(path: Path, state: dict[str, Any], identity: dict[str, Any]
             why="the run would go on as another experiment",
             fix="restore the configuration and data, or start a new run",
         )
-
-
-def _fenced(job: Job, step: int) -> RdtlError:
-    return RdtlError(
-        "RDTL-S011",
-        f"a newer attempt of {job.stage} has taken over; this one stops",
-        where=f"attempt {job.round}, step {step}",
-        why="two attempts must not publish into one run",
-        fix="nothing: follow the newer attempt",
-    )
 
 
 def _unreadable(path: Path, why: str) -> RdtlError:

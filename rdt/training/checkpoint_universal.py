@@ -44,8 +44,10 @@ def _convert(source: Path, target: Path) -> None:
         shutil.rmtree(target.parent, ignore_errors=True)
         target.parent.mkdir()
         done = subprocess.run(
-            [sys.executable, "-P", "-m", CONVERTER, "--input_folder", str(source)]
-            + ["--output_folder", str(target), "--inject_missing_state"],
+            [
+                *(sys.executable, "-P", "-m", CONVERTER, "--inject_missing_state"),
+                *("--input_folder", str(source), "--output_folder", str(target)),
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

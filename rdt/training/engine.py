@@ -22,7 +22,7 @@ from torch import nn
 
 from launcher.core.errors import RdtlError
 from rdt.spec import deepspeed as settings
-from rdt.training import fragments
+from rdt.training import extensions, fragments
 
 # DeepSpeed compiles a shared-memory all-reduce at the first CPU start: one to two minutes
 # of g++, and a lock file that blocks every later start when it is killed in between.
@@ -42,6 +42,7 @@ def start() -> tuple[int, int, torch.device]:
     On a CPU each rank gets one thread: ranks share the cores, and sums over several
     threads would depend on how many there are.
     """
+    extensions.prepare()
     accelerator = get_accelerator()
     if accelerator.device_name() == "cpu":
         torch.set_num_threads(1)

@@ -33,8 +33,10 @@ def fill(
 
 
 def publish_policy(
-    job: Job, fill: Callable[[Path, dict[str, Tensor], int], object],
-    weights: dict[str, Tensor], steps: int
+    job: Job,
+    fill: Callable[[Path, dict[str, Tensor], int], object],
+    weights: dict[str, Tensor],
+    steps: int,
 ) -> None:
     """Let ``fill`` write ``policy/`` under a temporary name, then rename it."""
     temporary = job.run.root / f".policy-a{job.attempt}"

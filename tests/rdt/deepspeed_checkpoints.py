@@ -50,11 +50,13 @@ def train(folder: Path, stage: int, bf16: bool) -> None:
             "zero_stage": stage,
             "learning_rate": 1e-3,
             "weight_decay": 0.0,
-            "dtype": "bf16" if bf16 else "fp32",
+            "dtype": "fp32",
             "offload": False,
             "deepspeed": None,
         }
     )
+    if bf16:
+        config["bf16"] = {"enabled": True}
     wrapped, *_ = deepspeed.initialize(
         model=made, model_parameters=made.parameters(), config=config
     )

@@ -19,9 +19,10 @@ from torch import Tensor
 
 from launcher.core import files
 from launcher.core.errors import RdtlError
-from rdt.training import engine as distributed
 from rdt.training import checkpoint_budget, fragments
+from rdt.training import engine as distributed
 from tests.training import tiny
+from tests.training.ranks import ROOT
 from tests.training.tiny import Training
 
 CASES = [(0, "fp32", False), (1, "fp32", False), (2, "fp32", False), (3, "fp32", False)]
@@ -30,9 +31,7 @@ CASES += [(1, "bf16", False), (2, "bf16", False), (3, "bf16", False), (2, "fp32"
 
 def numbers(training: Training) -> dict[str, Any]:
     """Master weights and averages, whole, as lists; empty but on rank 0."""
-    weights = fragments.joined(
-        training.engine.module, training.engine.owned(), torch.device("cpu")
-    )
+    weights = fragments.joined(training.engine.module, training.engine.owned(), torch.device("cpu"))
     averages = training.checkpoints.averaged()
     return {"weights": listed(weights), "averages": listed(averages)}
 
@@ -62,9 +61,10 @@ def engines(folder: Path) -> dict[str, Any]:
 
 
 def another_stage(folder: Path) -> dict[str, Any]:
-    """ZeRO 1 continued as ZeRO 2; ZeRO 1 continued without ZeRO."""
+    """ZeRO 1 continued as ZeRO 2 with a user's JSON; ZeRO 1 continued without ZeRO."""
     Training(folder, zero_stage=1).to(8)
-    converted = Training(folder, zero_stage=2).resumed()
+    own = files.read_json(ROOT / "configs/deepspeed/small-buckets.json")
+    converted = Training(folder, zero_stage=2, deepspeed=own).resumed()
     at = converted.step
     converted.to(11)
     try:

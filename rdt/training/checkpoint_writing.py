@@ -18,6 +18,8 @@ from rdt.training import engine as distributed
 from rdt.training.checkpoint_files import POLICY
 from rdt.training.checkpoint_snapshot import Snapshot
 
+FENCED, FULL = "fenced", "full"
+
 Fill = Callable[[Path, dict[str, Tensor], int], object]
 """Writes a policy folder: the folder, the averaged weights by name, the steps done."""
 
@@ -50,13 +52,13 @@ class Writing:
         """
         size = self.snapshot.bytes() + sum(t.nbytes for t in (self.weights or {}).values())
         listed: dict[str, Any] = {}
-        full = False
+        failure = None
         try:
             listed = self._files()
         except OSError as error:
-            full = _is_full(error)
-        sizes, lists, fulls = zip(*distributed.gather((size, listed, full), group), strict=True)
-        distributed.by_first(lambda: self._publish(sum(sizes), lists, any(fulls), hooks), group)
+            failure = self._cause(error)
+        parts = distributed.gather((size, listed, failure), group)
+        distributed.by_first(lambda: self._publish(parts, hooks), group)
 
     def _files(self) -> dict[str, Any]:
         listed = folders.fingerprints(self.temporary, self.snapshot.write(self.temporary))
@@ -67,35 +69,35 @@ class Writing:
             listed |= folders.fingerprints(self.temporary, policy.iterdir())
         return listed
 
+    def _cause(self, error: OSError) -> str:
+        """A newer attempt that has removed our files, or a full disk; else ``error`` is raised."""
+        if self.job.fenced():
+            return FENCED
+        if full_disk(error, "") is None:
+            raise error
+        return FULL
+
     def _publish(
         self,
-        size: int,
-        lists: Sequence[dict[str, Any]],
-        full: bool,
+        parts: Sequence[tuple[int, dict[str, Any], str | None]],
         hooks: Sequence[Callable[[Path], None]],
     ) -> None:
-        if not full and self.job.fenced():
-            shutil.rmtree(self.temporary, ignore_errors=True)
-            raise _fenced(self.job, self.state["step"])
-        listed = {name: found for part in lists for name, found in part.items()}
-        try:
-            if not full:
+        sizes, lists, failures = zip(*parts, strict=True)
+        failed = {*failures, FENCED if self.job.fenced() else None} - {None}
+        if not failed:
+            listed = {name: found for part in lists for name, found in part.items()}
+            try:
                 folders.publish(self.temporary, self.final, self.state, listed)
-        except OSError as error:
-            full = _is_full(error)
-        if full:
+            except OSError as error:
+                failed.add(self._cause(error))
+        if failed:
             shutil.rmtree(self.temporary, ignore_errors=True)  # its space is free again
-            raise budget.full_disk(self.job.run.checkpoints, size)
+            if FENCED in failed:
+                raise _fenced(self.job, self.state["step"])
+            raise budget.full_disk(self.job.run.checkpoints, sum(sizes))
         for hook in hooks:
             hook(self.final)
         folders.prune(self.job.run.checkpoints, self.job.config["train"])
-
-
-def _is_full(error: OSError) -> bool:
-    """True for a full disk or quota; any other error is raised again."""
-    if full_disk(error, "") is None:
-        raise error
-    return True
 
 
 def _fenced(job: Job, step: int) -> RdtlError:

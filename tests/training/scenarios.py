@@ -19,7 +19,7 @@ from torch import Tensor
 
 from launcher.core import files
 from launcher.core.errors import RdtlError
-from rdt.training import checkpoint_budget, fragments
+from rdt.training import checkpoint_budget, checkpoint_files, fragments
 from rdt.training import engine as distributed
 from tests.training import tiny
 from tests.training.ranks import ROOT
@@ -157,6 +157,21 @@ def fenced(folder: Path) -> dict[str, Any]:
     return {"code": ""}
 
 
+def overtaken(folder: Path) -> dict[str, Any]:
+    """A newer attempt begins, and cleans up, while this one writes."""
+
+    def begin_another(policy: Path, weights: Any, steps: int) -> None:
+        files.publish_once(folder / "events/claim.train.a7.json", {"indices": [0]})
+        checkpoint_files.clean(folder / "checkpoints")
+        tiny.fill(policy, weights, steps)
+
+    try:
+        Training(folder, round_=6, fill=begin_another).to(4)
+    except RdtlError as error:
+        return {"code": error.problem.code}
+    return {"code": ""}
+
+
 def sizes(folder: Path) -> dict[str, Any]:
     """What checkpoints were expected to take and what they take, in bytes."""
     found = {}
@@ -172,7 +187,7 @@ def sizes(folder: Path) -> dict[str, Any]:
 def main(folder: Path) -> None:
     """Run all cases; rank 0 writes what they saw."""
     distributed.start()
-    for case in (engines, another_stage, damaged, behind, fenced, sizes):
+    for case in (engines, another_stage, damaged, behind, fenced, overtaken, sizes):
         seen = distributed.gather(case(folder / case.__name__))
         if dist.get_rank() == 0:
             files.write_json(folder / f"{case.__name__}.json", seen)

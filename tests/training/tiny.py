@@ -22,6 +22,7 @@ from launcher.core.job import Job, run_job
 from launcher.core.runs import RunDir
 from rdt.training import engine as distributed
 from rdt.training.checkpoint import Checkpoints
+from rdt.training.checkpoint_writing import Fill
 from rdt.training.ema import Ema
 from rdt.training.engine import Engine
 
@@ -93,7 +94,9 @@ def fill(folder: Path, weights: Mapping[str, Tensor], steps: int) -> None:
 class Training:
     """What the real loop has, without its data and records."""
 
-    def __init__(self, root: Path, width: int = 33, round_: int = 0, **train: Any) -> None:
+    def __init__(
+        self, root: Path, width: int = 33, round_: int = 0, fill: Fill = fill, **train: Any
+    ) -> None:
         ranks = dist.get_world_size()
         micro = train.pop("micro_batch", 1)
         accumulation = EFFECTIVE // micro // ranks

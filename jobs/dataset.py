@@ -1,13 +1,17 @@
-"""Make the run's data set ready: merge, verify, count and describe it.
+"""Make the run's data sets ready: merge what was collected, verify, measure, describe.
 
 ``data/parts/demo_NNN.hdf5`` become ``data/<suite>/<task>_demo.hdf5``, which is
 published whole before the parts go, so that a kill at any moment loses nothing.
-Then every check runs; an error refuses (exit 3). ``statistics.json`` and
-``windows.json`` are written last: their presence means that the data are good.
+Sets from outside stay where they are. Then every check runs; an error refuses (exit 3).
+``data/index`` keeps what was found of the sets, for training to start from and to notice
+changes by. ``windows.json`` and ``statistics.json`` are written last: their presence
+means that the data are good.
 """
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,37 +22,62 @@ from launcher.core import files
 from launcher.core.checks import Finding
 from launcher.core.errors import RdtlError, RefusedError
 from launcher.core.job import Job, run_job
-from rdt.data import checks, hdf5, statistics
-from rdt.data.demonstrations import Demonstrations
+from rdt.data import checks, coverage, hdf5
+from rdt.data.coverage import Coverage
+from rdt.data.declared import DeclaredSet
 from rdt.data.libero import episode_names, task_name
+from rdt.data.measuring import Totals, measure_all
+from rdt.data.order import Order
+from rdt.data.statistics import Statistics
+from rdt.data.store import EpisodeStore
 from rdt.spec.contract import CONTRACTS
 
 
 def body(job: Job) -> None:
-    """Merge if needed, check, and write ``data/statistics.json`` and ``data/windows.json``."""
-    path = find_or_merge(job)
-    data = Demonstrations(path, CONTRACTS[job.config["dataset"]["contract"]])
-    inside = path.is_relative_to(job.run.root)
-    name = str(path.relative_to(job.run.root)) if inside else str(path)
-    described = statistics.compute(data, job.config["task"]["suite"], name)
-    findings = checks.verify(data.store)
-    findings += checks.statistics_sane(
-        str(data.path), data.contract, described.state, described.action
-    )
-    findings += _camera_size(job, data)
-    _print(findings)
+    """Check every set and write ``data/windows.json`` and ``data/statistics.json``."""
+    contract = CONTRACTS[job.config["dataset"]["contract"]]
+    sources = data_sets(job)
+    stores = _open(job, sources)
+    findings = [finding for store in stores for finding in _verified(job, store)]
     _refuse_errors(findings)
-    files.write_json(job.run.data / "windows.json", _windows(data, job.config, findings))
+    for store in stores:
+        store.require(contract)
+    measured = measure_all(sources, contract, slots=True)
+    where = ", ".join(str(source.path) for source in sources)
+    sane = checks.statistics_sane(where, contract, measured.state, measured.action)
+    _print(sane)
+    _refuse_errors(sane)
+    described = _statistics(job, sources, stores, measured)
+    windows = _windows(job.config, sources, stores, findings + sane)
+    files.write_json(job.run.data / "windows.json", windows)
     described.write(job.run.data / "statistics.json")
-    job.progress(described.episodes, described.episodes, "demonstrations", "data set verified")
-    print(f"{path}: {described.episodes} demonstrations, {described.windows} samples", flush=True)
+    job.progress(described.episodes, described.episodes, "demonstrations", "data sets verified")
+    print(f"{where}: {described.episodes} demonstrations, {described.windows} samples", flush=True)
+
+
+def data_sets(job: Job) -> list[DeclaredSet]:
+    """Those of the configuration, or the one that the run has collected."""
+    listed = job.config["dataset"]["sets"]
+    return [DeclaredSet.of(entry) for entry in listed] or [DeclaredSet(find_or_merge(job))]
+
+
+def _open(job: Job, sources: Sequence[DeclaredSet]) -> list[EpisodeStore]:
+    """The sets, as they were when they passed, if they did; then changes are refused."""
+    kept = job.run.data / "index"
+    if not (job.run.data / "statistics.json").exists():
+        shutil.rmtree(kept, ignore_errors=True)  # data that did not pass may be repaired by now
+    return [source.kept(kept) for source in sources]
+
+
+def _verified(job: Job, store: EpisodeStore) -> list[Finding]:
+    print(f"{store.path} ({store.kind})", flush=True)
+    findings = checks.verify(store) + checks.checksums(store) + _camera_size(job, store)
+    _print(findings)
+    return findings
 
 
 def find_or_merge(job: Job) -> Path:
-    """The file named in the configuration, the merged file, or the parts merged now."""
-    named = job.config["dataset"]["path"]
-    if named is not None:
-        return Path(named)
+    """The merged file of what was collected, or the parts merged now."""
     merged = sorted((job.run.data / _suite(job)).glob("*_demo.hdf5"))
     parts = _parts(job)
     if not merged:
@@ -75,7 +104,7 @@ def _merge(job: Job, parts: list[Path]) -> Path:
             f"{len(missing)} of {len(parts)} demonstrations are missing",
             where=f"{job.run.data / 'parts'}: {', '.join(missing[:10])}",
             why="training on fewer than planned would be another experiment",
-            fix="run the collection again (it keeps what is there), or set dataset.path",
+            fix="run the collection again (it keeps what is there), or name data in dataset.sets",
         )
     with hdf5.open_file(parts[0]) as first:
         name = task_name(first["data"], parts[0])
@@ -112,18 +141,18 @@ def _append(group: h5py.Group, number: int, part: Path) -> None:
     group.attrs["total"] = group.attrs.get("total", 0) + len(group[f"demo_{number}/actions"])
 
 
-def _camera_size(job: Job, data: Demonstrations) -> list[Finding]:
+def _camera_size(job: Job, store: EpisodeStore) -> list[Finding]:
     wanted = job.config["task"]["camera_size"]
-    if data.camera_size == wanted:
+    if store.picture_size == wanted:
         return [Finding("RDTL-D014", "ok", f"pictures have {wanted} x {wanted} pixels")]
     return [
         Finding(
             "RDTL-D014",
             "error",
-            f"pictures have {data.camera_size} pixels, the evaluation would render {wanted}",
-            where=f"{data.path}; task.camera_size = {wanted}",
+            f"pictures have {store.picture_size} pixels, the evaluation would render {wanted}",
+            where=f"{store.path}; task.camera_size = {wanted}",
             why="the policy would see other pictures than it was trained on",
-            fix=f"set task.camera_size to {data.camera_size}, or use other data",
+            fix=f"set task.camera_size to {store.picture_size}, or use other data",
         )
     ]
 
@@ -143,26 +172,71 @@ def _refuse_errors(findings: list[Finding]) -> None:
         )
 
 
+def _statistics(
+    job: Job, sources: Sequence[DeclaredSet], stores: Sequence[EpisodeStore], measured: Totals
+) -> Statistics:
+    root = job.run.root
+    sets = []
+    for source in sources:
+        inside = source.path.is_relative_to(root)
+        path = source.path.relative_to(root) if inside else source.path
+        sets.append(source.to_dict() | {"path": str(path)})
+    return Statistics(
+        contract=CONTRACTS[job.config["dataset"]["contract"]].to_dict(),
+        sets=sets,
+        dataset_digest=measured.digest,
+        suite=_suite(job),
+        tasks=sorted({episode.task for store in stores for episode in store.episodes}),
+        camera_size=job.config["task"]["camera_size"],
+        episodes=measured.episodes,
+        steps=measured.steps,
+        windows=sum(len(store.sampled) for store in stores),
+        state=measured.state,
+        action=measured.action,
+        quantile_error=measured.quantile_error,
+    )
+
+
 def _windows(
-    data: Demonstrations, config: dict[str, Any], findings: list[Finding]
+    config: dict[str, Any],
+    sources: Sequence[DeclaredSet],
+    stores: Sequence[EpisodeStore],
+    findings: Sequence[Finding],
 ) -> dict[str, Any]:
     horizon = config["train"]["model"]["horizon"] if config["train"] else 1
-    learned = 0
-    for episode in data.episodes:
-        targets = {int(t) + k for t in episode.sampled for k in range(horizon)}
-        learned += len([step for step in targets if step < len(episode)])
-    steps = sum(len(episode) for episode in data.episodes)
+    steps = sum(len(store) for store in stores)
+    learned = sum(coverage.learned(store.ends, store.sampled, horizon) for store in stores)
+    sizes = tuple(len(store.sampled) for store in stores)
+    weights = tuple(source.weight for source in sources)
+    order = Order(sizes, config["seed"], weights, config["dataset"]["order"])
+    lengths = np.concatenate([store.ends - store.starts for store in stores])
+    epoch = coverage.of_epoch(order, lengths, horizon)
+    _print_epoch(order, epoch)
     return {
-        "windows": len(data.windows),
+        "windows": sum(sizes),
         "horizon": horizon,
         "control_steps": steps,
         "control_steps_learned": learned,
         "coverage": learned / steps,
-        "episodes": [
-            {"name": e.name, "steps": len(e), "windows": len(e.sampled)} for e in data.episodes
-        ],
+        "order": order.kind,
+        "epoch": [row._asdict() for row in epoch],
+        "episodes": [episode for store in stores for episode in _episodes(store)],
         "findings": [finding.to_dict() for finding in findings],
     }
+
+
+def _episodes(store: EpisodeStore) -> list[dict[str, Any]]:
+    counts = np.diff(np.searchsorted(store.sampled, [*store.starts, store.ends[-1]]))
+    pairs = zip(store.episodes, counts.tolist(), strict=True)
+    return [{"name": e.name, "steps": e.length, "windows": count} for e, count in pairs]
+
+
+def _print_epoch(order: Order, epoch: Sequence[Coverage]) -> None:
+    print(f"an epoch of {order.epoch} draws in the order {order.kind}; beside other orders:")
+    for row in epoch:
+        never = f", {100 * row.never:.0f} % never in any epoch" if row.never else ""
+        times = f"{row.fewest} to {row.most} times"
+        print(f"  {row.order:<13} shows {100 * row.seen:5.1f} % ({times}){never}", flush=True)
 
 
 if __name__ == "__main__":

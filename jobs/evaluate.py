@@ -121,11 +121,24 @@ def load_policy(job: Job, name: str) -> Policy:
 
 
 def _demonstrations(job: Job) -> Path:
-    named = job.config["evaluate"]["demonstrations"] or job.config["dataset"]["path"]
-    if named is not None:
-        return Path(named)
     task = find_task(job.config["task"]["suite"], job.config["task"]["task_id"])
-    return job.run.data / task.suite / f"{task.name}_demo.hdf5"
+    name = f"{task.name}_demo.hdf5"
+    if job.config["evaluate"]["demonstrations"] is not None:
+        return Path(job.config["evaluate"]["demonstrations"])
+    places = [Path(entry["path"]) for entry in job.config["dataset"]["sets"]]
+    if not places:
+        return job.run.data / task.suite / name
+    files_inside = [path for place in places for path in sorted(place.rglob(name))]
+    found = [path for path in places if path.suffix == ".hdf5"] + files_inside
+    if found:
+        return found[0]
+    raise RdtlError(
+        "RDTL-D065",
+        "there is no demonstration to replay",
+        where=f"{', '.join(map(str, places))}: no {name}",
+        why="a replay needs the actions of a LIBERO HDF5 file of the evaluated task",
+        fix="name one in evaluate.demonstrations, or leave replay out of evaluate.policies",
+    )
 
 
 Result = tuple[Status, Outcome | None, str]

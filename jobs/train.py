@@ -9,17 +9,19 @@ from __future__ import annotations
 import hashlib
 import json
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from launcher.core.errors import UsageError
 from launcher.core.job import Job, run_job
+from launcher.core.runs import RunDir
 from rdt.data import statistics
-from rdt.data.demonstrations import Demonstrations
-from rdt.model.policy_network import build, config_from_run
-from rdt.spec.contract import require_same
+from rdt.data.order import Order
+from rdt.data.sample_source import SampleSource
+from rdt.data.statistics import Statistics
+from rdt.model.policy_network import PICTURE_HISTORY, build, config_from_run
+from rdt.spec.contract import CONTRACTS, require_same
 from rdt.training import engine as distributed
 from rdt.training import export
 from rdt.training.batches import Batches
@@ -51,7 +53,6 @@ def _train(job: Job, rank: int, ranks: int, device: torch.device) -> None:
     config, train = job.config, job.config["train"]
     described = statistics.read(job.run.data / "statistics.json")
     contract = require_same(described.contract, "data/statistics.json")
-    data = Demonstrations(Path(job.run.root / described.dataset), contract)
     network = config_from_run(train["model"], described.camera_size, contract)
     torch.manual_seed(config["seed"])  # fresh weights; nothing else draws from this generator
     module = build(network, contract, "train.model").to(device)
@@ -60,17 +61,34 @@ def _train(job: Job, rank: int, ranks: int, device: torch.device) -> None:
     fill = partial(export.fill, job, network, described)
     identity = {"settings": settings_digest(config), "dataset": described.dataset_digest}
     checkpoints = Checkpoints(job, engine, ema, identity, fill)
-    batches = Batches(data, described, train, config["seed"], rank, ranks)
-    steps = Loop(job, engine, batches, ema, checkpoints, first=rank == 0).run()
+    with open_batches(job.run, config, described, rank, ranks) as batches:
+        steps = Loop(job, engine, batches, ema, checkpoints, first=rank == 0).run()
     weights = checkpoints.averaged()
     if weights is not None:
         export.publish_policy(job, fill, weights, steps)
 
 
+def open_batches(
+    run: RunDir, config: dict[str, Any], described: Statistics, rank: int, ranks: int
+) -> Batches:
+    """The batches of one rank, of the data sets as the dataset stage found them.
+
+    Raises RdtlError RDTL-D028 when a file was changed since.
+    """
+    contract, train = CONTRACTS[described.contract["name"]], config["train"]
+    sets = described.sources(run.root)
+    stores = [entry.kept(run.data / "index") for entry in sets]
+    source = SampleSource(stores, contract, PICTURE_HISTORY, train["model"]["horizon"])
+    weights = tuple(entry.weight for entry in sets)
+    order = Order(source.index.sizes, config["seed"], weights, config["dataset"]["order"])
+    return Batches(source, order, described, train, rank, ranks)
+
+
 def settings_digest(config: dict[str, Any]) -> str:
     """Twelve hex digits over the seed and every training setting that changes a number."""
     train = {key: value for key, value in config["train"].items() if key not in BOOKKEEPING}
-    text = json.dumps([config["seed"], train], sort_keys=True)
+    order = [config["dataset"]["order"], [entry["weight"] for entry in config["dataset"]["sets"]]]
+    text = json.dumps([config["seed"], train, order], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -60,9 +60,11 @@ def split(config: RunConfig, run: RunDir) -> tuple[RunConfig, list[Asset]]:
         found.append(Asset(key, str(source), str(target)))
         return str(target)
 
-    dataset = config.dataset.model_copy(
-        update={"path": inside("dataset.path", config.dataset.path)}
-    )
+    sets = [
+        entry.model_copy(update={"path": inside(f"dataset.sets.{number}.path", entry.path)})
+        for number, entry in enumerate(config.dataset.sets)
+    ]
+    dataset = config.dataset.model_copy(update={"sets": sets})
     evaluate = config.evaluate
     if evaluate:
         named = {

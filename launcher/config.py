@@ -117,6 +117,8 @@ def _explain(model: type[BaseModel], error: ValidationError) -> Iterator[str]:
 
 def _keys_at(model: type[BaseModel], parents: list[str]) -> list[str]:
     for parent in parents:
+        if parent.isdigit():  # a place in a list, whose kind is known already
+            continue
         field = model.model_fields.get(parent)
         if field is None:
             return []
@@ -145,9 +147,14 @@ def load_run_config(path: Path, settings: list[str], needs: list[str]) -> RunCon
 
 def _absolute(config: RunConfig) -> RunConfig:
     """Paths as the user's shell reads them: jobs run in another directory."""
-    dataset, evaluate = config.dataset, config.evaluate
-    if dataset.path and "://" not in dataset.path:
-        dataset = dataset.model_copy(update={"path": str(Path(dataset.path).absolute())})
+    evaluate = config.evaluate
+    sets = [
+        entry
+        if "://" in entry.path
+        else entry.model_copy(update={"path": str(Path(entry.path).absolute())})
+        for entry in config.dataset.sets
+    ]
+    dataset = config.dataset.model_copy(update={"sets": sets})
     if evaluate:
         named = {"checkpoint": evaluate.checkpoint, "demonstrations": evaluate.demonstrations}
         update = {

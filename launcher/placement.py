@@ -62,7 +62,7 @@ def _with_python(argv: tuple[str, ...], python: str) -> tuple[str, ...]:
 def named_files(config: RunConfig) -> list[Path]:
     """What a configuration names by path (absolute)."""
     evaluate = config.evaluate
-    named = [config.dataset.path]
+    named: list[str | None] = [entry.path for entry in config.dataset.sets]
     named += [evaluate.checkpoint, evaluate.demonstrations] if evaluate else []
     return [Path(name).absolute() for name in named if name]
 

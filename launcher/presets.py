@@ -80,23 +80,23 @@ def _needs_demonstrations(config: RunConfig) -> bool:
 
 
 def _data_stages(config: RunConfig, run: RunDir, earlier: list[str]) -> list[Stage]:
-    if config.dataset.path is None and config.collect is None:
+    if not config.dataset.sets and config.collect is None:
         raise UsageError(
             "RDTL-U005",
             "there are no demonstrations to learn from",
-            where="dataset.path and collect are both unset",
-            fix="name a LIBERO HDF5 file (dataset.path) or add a section `collect: {}`",
+            where="dataset.sets is empty and there is no section collect",
+            fix="name a data set (dataset: {sets: [{path: …}]}) or add a section `collect: {}`",
         )
     dataset = Stage(
         name="dataset",
         argv=job_argv("jobs.dataset", run),
-        needs=("collect",) if config.dataset.path is None else tuple(earlier),
+        needs=tuple(earlier) if config.dataset.sets else ("collect",),
         memory_mb=2000,
         minutes=30,
         environment=JOB_ENVIRONMENT,
         about="merge, verify, statistics of the 128-d unified vector",
     )
-    if config.dataset.path is not None or config.collect is None:
+    if config.dataset.sets or config.collect is None:
         return [dataset]
     collect = Stage(
         name="collect",

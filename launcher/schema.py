@@ -187,13 +187,33 @@ class Evaluate(Section):
     """Replayed videos per outcome (successes, failures)."""
 
 
+class DataSet(Section):
+    """Demonstrations from outside: where they lie, which of them, and what is declared of them."""
+
+    path: str
+    """LIBERO HDF5 file or folder, or the folder of an RLDS or LeRobot set."""
+    tasks: list[str] = []
+    """Only these tasks, by name or in words; empty: all."""
+    demos: list[int | str] = []
+    """Only these demonstrations of each task, by number or name; empty: all. One: [0]."""
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """How often an epoch shows each sample: 2 twice, 0.5 every other epoch."""
+    gripper_open: Literal[-1, 1] = -1
+    """The sign of the gripper's command that opens it."""
+    alignment: Literal["before", "after"] | None = None
+    """Whether a row holds what was observed before or after its action; unset: as the layout has
+    it."""
+
+
 class Dataset(Section):
     """Which demonstrations to learn from and what their numbers mean."""
 
-    path: str | None = None
-    """LIBERO HDF5 file; unset: demonstrations are collected by the run itself."""
     contract: Literal["libero-velocity"] = "libero-velocity"
     """How states and actions map into the 128 unified slots."""
+    order: Literal["enumerate", "random"] = "enumerate"
+    """enumerate: an epoch shows every sample; random: draws with replacement, 63 % of them."""
+    sets: list[DataSet] = []
+    """Demonstrations from outside; empty: those that the run itself collects."""
 
 
 class RunConfig(Section):

@@ -99,6 +99,11 @@ def data(run: RunDir) -> Data | None:
     found = files.read_json(path)
     lengths = [episode["steps"] for episode in found["episodes"]]
     middle = statistics.median(lengths)
+    epoch = ", ".join(
+        f"{row['order']} {100 * row['seen']:.1f} %"
+        + (f" ({100 * row['never']:.0f} % never)" if row["never"] else "")
+        for row in found["epoch"]
+    )
     lines = (
         ("demonstrations", str(len(lengths))),
         ("their length", f"{min(lengths)} to {max(lengths)} control steps, median {middle:g}"),
@@ -108,6 +113,7 @@ def data(run: RunDir) -> Data | None:
             f"{found['control_steps_learned']} of {found['control_steps']} "
             f"({100 * found['coverage']:.1f} %) are part of some sample",
         ),
+        ("seen in one epoch", f"{epoch}; this run: {found['order']}"),
     )
     checks = tuple((f["code"], f["severity"], printable(f["what"])) for f in found["findings"])
     return Data(lines, checks)

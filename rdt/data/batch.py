@@ -1,7 +1,8 @@
 """One batch, collated, and the tables from which its numbers are gathered.
 
 A contract's states and actions fill few of the 128 slots, and always the same ones: a
-table keeps these columns of all steps as float32, a batch has zeros in the others.
+table keeps these columns of all steps as float32, a batch has zeros in the others. Numbers
+are taken as float32, as all copies but HDF5 hold them, so that copies give the same batches.
 """
 
 from __future__ import annotations
@@ -125,8 +126,8 @@ def state_table(stores: Sequence[EpisodeStore], contract: Contract) -> Table:
     """The states of all steps of all ``stores``."""
 
     def encode(store: EpisodeStore, rows: slice) -> NDArray[np.float64]:
-        robot = unified.RobotState(*(np.asarray(part)[rows] for part in store.robot))
-        return unified.encode_state(robot, contract)
+        parts = (np.asarray(part)[rows].astype(np.float32) for part in store.robot)
+        return unified.encode_state(unified.RobotState(*parts), contract)
 
     return Table(contract.state_slots, _pieces(stores, encode), 0)
 
@@ -135,7 +136,7 @@ def action_table(stores: Sequence[EpisodeStore], contract: Contract, horizon: in
     """The actions of all steps of all ``stores``, for chunks of ``horizon``."""
 
     def encode(store: EpisodeStore, rows: slice) -> NDArray[np.float64]:
-        return unified.encode_action(store.actions[rows], contract)
+        return unified.encode_action(store.actions[rows].astype(np.float32), contract)
 
     return Table(contract.action_slots, _pieces(stores, encode), horizon)
 

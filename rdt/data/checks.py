@@ -145,7 +145,7 @@ def verify_set(source: DeclaredSet, contract: Contract, statistics: Path | None)
     Raises RdtlError when the set cannot be opened at all.
     """
     store = source.open()
-    findings = verify(store) + _checksums(store)
+    findings = verify(store) + checksums(store)
     try:
         store.require(contract)
         measured = measure(source, contract, slots=True)
@@ -158,7 +158,7 @@ def verify_set(source: DeclaredSet, contract: Contract, statistics: Path | None)
     return findings
 
 
-def _checksums(store: EpisodeStore) -> list[Finding]:
+def checksums(store: EpisodeStore) -> list[Finding]:
     """Every byte of an RLDS set against its checksums; other layouts have none."""
     if store.kind != "rlds":
         return []

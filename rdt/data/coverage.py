@@ -8,12 +8,13 @@ number of draws.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rdt.data.order import Order
+from rdt.data.order import KINDS, Order
 
 Ints = NDArray[np.int64]
 
@@ -68,6 +69,30 @@ def table(
         for name, window in (windows or {"all": np.ones(steps, np.bool_)}).items()
         for order, ids in taken.items()
     ]
+
+
+def learned(ends: Ints, sampled: Ints, horizon: int) -> int:
+    """Of the steps up to ``ends`` (episodes,), those that are an action of some sample's chunk."""
+    edges = np.zeros(int(ends[-1]) + 1, np.int64)
+    beyond = np.minimum(sampled + horizon, ends[np.searchsorted(ends, sampled, "right")])
+    np.add.at(edges, sampled, 1)
+    np.add.at(edges, beyond, -1)
+    return int((edges.cumsum() > 0).sum())
+
+
+def of_epoch(order: Order, lengths: Ints, horizon: int) -> list[Coverage]:
+    """One epoch of a run's samples in both orders, beside the loader that drops the tails.
+
+    Sets and weights are those of ``order``. Of the tail-dropping loader the shares are of the
+    control steps of episodes of ``lengths`` (n,), whether they have a picture or not.
+    """
+    samples, positions = sum(order.sizes), np.arange(order.epoch)
+    dropped = np.zeros(samples, np.bool_)
+    rows = []
+    for kind in KINDS:
+        ids = replace(order, kind=kind).at(positions)
+        rows.append(_row(kind, "all", np.bincount(ids, minlength=samples), dropped))
+    return [*rows, table(lengths, horizon, order.seed)[-1]]
 
 
 def _row(order: str, window: str, counts: Ints, dropped: NDArray[np.bool_]) -> Coverage:

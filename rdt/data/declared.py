@@ -1,4 +1,4 @@
-"""A data set, the part of it that is wanted, and what is declared of it."""
+"""A data set, the part of it that is wanted, how often, and what is declared of it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rdt.data.recording import Conventions, Recording
+from rdt.data.saved import open_saved
 from rdt.data.selection import Selection
 from rdt.data.store import EpisodeStore, find_reader, open_store, stream
 
@@ -17,6 +18,7 @@ class DeclaredSet:
     """``path`` and, in words of :func:`rdt.data.store.open_store`, what to take of it and how.
 
     Without ``tasks`` and ``demos`` everything; without ``alignment`` what the layout says.
+    ``weight``: how often an epoch shows each of its samples.
     """
 
     path: Path
@@ -24,10 +26,15 @@ class DeclaredSet:
     demos: tuple[int | str, ...] = ()
     gripper_open: int = -1
     alignment: str | None = None
+    weight: float = 1.0
 
     def open(self) -> EpisodeStore:
         """All numbers in memory, pictures on demand."""
         return open_store(self.path, **self._options())
+
+    def kept(self, folder: Path) -> EpisodeStore:
+        """The same, of which ``folder`` keeps what was found: see :mod:`rdt.data.saved`."""
+        return open_saved(folder, self.path, **self._options())
 
     def recordings(self) -> Iterator[Recording]:
         """Its episodes, one in memory at a time."""
@@ -43,14 +50,19 @@ class DeclaredSet:
 
     @classmethod
     def of(cls, request: dict[str, Any]) -> DeclaredSet:
-        """Out of a request in JSON: `path`, `tasks`, `demos`, `gripper_open`, `alignment`."""
+        """Out of JSON: `path`, `tasks`, `demos`, `gripper_open`, `alignment`, perhaps `weight`."""
         return cls(
             Path(request["path"]),
             tuple(request["tasks"]),
-            tuple(int(demo) if demo.isdigit() else demo for demo in request["demos"]),
+            tuple(int(demo) if str(demo).isdigit() else demo for demo in request["demos"]),
             request["gripper_open"],
             request["alignment"],
+            request.get("weight", 1.0),
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON that :meth:`of` reads."""
+        return {"path": str(self.path), **self._options(), "weight": self.weight}
 
     def conventions(self) -> tuple[str, Conventions, list[Path]]:
         """Kind of the set, what its numbers mean, and its files."""

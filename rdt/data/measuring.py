@@ -1,4 +1,4 @@
-"""Statistics of a whole data set under a contract, whatever its layout.
+"""Statistics of whole data sets under a contract, whatever their layout.
 
 Numbers are taken as float32, as all copies but HDF5 hold them, so that copies of the same
 demonstrations have the same statistics and the same digest; sums are float64. Memory is
@@ -15,7 +15,6 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,8 +32,8 @@ from rdt.spec.contract import UNIFIED_SIZE, Contract
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Statistics of ``action`` and ``state`` and what they are of.
+class Totals:
+    """Statistics of ``action`` and ``state`` over every control step.
 
     Lists of 7 and 8 numbers in the units of the files, or of 128 in those of the
     contract. ``digest`` covers the numbers and instructions of all episodes, in any order
@@ -43,13 +42,19 @@ class Measured:
 
     action: Summary
     state: Summary
-    contract: Contract
-    kind: str
-    conventions: Conventions
     digest: str
     episodes: int
     steps: int
     quantile_error: float
+
+
+@dataclass(frozen=True)
+class Measured(Totals):
+    """Those of one data set, and what it is."""
+
+    contract: Contract
+    kind: str
+    conventions: Conventions
 
 
 @dataclass
@@ -95,13 +100,29 @@ def measure(
     processes: int | None = None,
     exact_rows: int = EXACT_ROWS,
 ) -> Measured:
-    """Statistics over every control step: of the contract's ``slots``, or of raw numbers.
+    """Statistics of one data set, as of :func:`measure_all`."""
+    kind, conventions, _ = source.conventions()
+    totals = measure_all(
+        [source], contract, slots=slots, processes=processes, exact_rows=exact_rows
+    )
+    return Measured(**vars(totals), contract=contract, kind=kind, conventions=conventions)
 
-    Raises what the readers raise, RefusedError RDTL-D006 for NaN and RDTL-D034 when the
-    contract needs joints that are not there.
+
+def measure_all(
+    sources: Sequence[DeclaredSet],
+    contract: Contract,
+    *,
+    slots: bool,
+    processes: int | None = None,
+    exact_rows: int = EXACT_ROWS,
+) -> Totals:
+    """Statistics over all ``sources``: of the contract's ``slots``, or of raw numbers.
+
+    Every control step counts once, whatever the weights. Raises what the readers raise,
+    RefusedError RDTL-D006 for NaN and RDTL-D034 when the contract needs joints that are
+    not there.
     """
-    kind, conventions, files = source.conventions()
-    parts = _parts(source, kind, files)
+    parts = [part for source in sources for part in _parts(source)]
     columns: Columns = partial(slot_columns, contract=contract) if slots else raw_columns
     with _Workers(processes, len(parts)) as workers:
         found = reduce(Pass.merge, workers.map(partial(_first, columns, exact_rows), parts))
@@ -112,14 +133,13 @@ def measure(
             quantiles, error = counted.quantiles(QUANTILES), float(counted.error.max())
     action, state = _summaries(found.stream, quantiles, contract if slots else None)
     digest = hashlib.sha256(b"".join(sorted(found.episodes))).hexdigest()
-    return Measured(
-        action, state, contract, kind, conventions, digest, len(found.episodes),
-        _moments(found.stream).count, error,
-    )  # fmt: skip
+    steps = _moments(found.stream).count
+    return Totals(action, state, digest, len(found.episodes), steps, error)
 
 
-def _parts(source: DeclaredSet, kind: str, files: list[Path]) -> list[DeclaredSet]:
+def _parts(source: DeclaredSet) -> list[DeclaredSet]:
     """What can be read independently: LIBERO's files, unless something is chosen among them."""
+    kind, _, files = source.conventions()
     if kind != "libero-hdf5" or source.tasks or source.demos:
         return [source]
     return [replace(source, path=file) for file in files]

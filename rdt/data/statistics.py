@@ -1,24 +1,19 @@
-"""Statistics of a data set in the 128 slots, in float64, and the file that carries them.
+"""``statistics.json``: what a run's training and its policy need to know of its data.
 
-``statistics.json`` names the data by its digest and the contract in full, so that
-a reader can refuse numbers of other data (RDTL-D002, RDTL-T012).
+It names the data by their digest and the contract in full, so that a reader can refuse
+numbers of other data (RDTL-D002, RDTL-T012). The numbers are those of
+:mod:`rdt.data.measuring`.
 """
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from launcher.core import files
 from launcher.core.errors import RdtlError
-from rdt.data import unified
-from rdt.data.demonstrations import Demonstrations
-from rdt.data.streaming import Moments
+from rdt.data.declared import DeclaredSet
 from rdt.spec.contract import require_same
 
 QUANTILES = (0.01, 0.99)
@@ -26,7 +21,7 @@ QUANTILES = (0.01, 0.99)
 
 @dataclass(frozen=True)
 class Summary:
-    """Six numbers per slot, each a list of 128 floats."""
+    """Six numbers a column of many rows; the spread is that of a population."""
 
     mean: list[float]
     std: list[float]
@@ -38,75 +33,59 @@ class Summary:
 
 @dataclass(frozen=True)
 class Statistics:
-    """What training needs to know of its data; ``dataset`` is a path, relative to RUN if inside."""
+    """``sets``: as of :meth:`rdt.data.declared.DeclaredSet.to_dict`, paths relative to RUN if
+    inside. ``steps`` count control steps, ``windows`` samples; ``state`` and ``action`` have
+    lists of 128."""
 
     contract: dict[str, Any]
-    dataset: str
+    sets: list[dict[str, Any]]
     dataset_digest: str
     suite: str
-    task: str
-    instruction: str
+    tasks: list[str]
     camera_size: int
     episodes: int
     steps: int
     windows: int
     state: Summary
     action: Summary
+    quantile_error: float
     dtype: str = "float64"
 
     def write(self, path: Path) -> None:
         """Write ``statistics.json`` whole."""
         files.write_json(path, asdict(self))
 
-
-def summarise(values: NDArray[np.float64]) -> Summary:
-    """Statistics of (n, 128) float64 over the rows; the spread is that of a population."""
-    moments, (low, high) = Moments.of(values), np.quantile(values, QUANTILES, axis=0)
-    rows = (moments.mean, moments.std, moments.low, moments.high, low, high)
-    return Summary(*(row.tolist() for row in rows))
-
-
-def compute(demonstrations: Demonstrations, suite: str, dataset: str) -> Statistics:
-    """Statistics over every control step, whether it has a picture or not."""
-    episodes = demonstrations.episodes
-    actions = np.concatenate([episode.actions for episode in episodes])
-    return Statistics(
-        contract=demonstrations.contract.to_dict(),
-        dataset=dataset,
-        dataset_digest=file_digest(demonstrations.path),
-        suite=suite,
-        task=demonstrations.task,
-        instruction=demonstrations.instruction,
-        camera_size=demonstrations.camera_size,
-        episodes=len(episodes),
-        steps=len(actions),
-        windows=len(demonstrations.windows),
-        state=summarise(np.concatenate([episode.state for episode in episodes])),
-        action=summarise(unified.encode_action(actions, demonstrations.contract)),
-    )
+    def sources(self, run: Path) -> list[DeclaredSet]:
+        """The data sets, with paths as seen from anywhere; ``run`` is the run's directory."""
+        sources = [DeclaredSet.of(entry) for entry in self.sets]
+        return [replace(source, path=run / source.path) for source in sources]
 
 
 def read(path: Path) -> Statistics:
     """Read ``statistics.json``; refuses another contract (RDTL-T012).
 
-    Raises RdtlError RDTL-D006 when it is absent.
+    Raises RdtlError RDTL-D006 when it is absent or was written by another version.
     """
     try:
         data: dict[str, Any] = files.read_json(path)
     except FileNotFoundError as error:
-        raise RdtlError(
-            "RDTL-D006",
-            "there are no statistics of the data",
-            where=str(path),
-            why="states are normalised with them in training and in evaluation",
-            fix="run the dataset stage first: python -m jobs.dataset RUN_DIR",
-        ) from error
-    require_same(data["contract"], str(path))
+        raise _unusable("there are no statistics of the data", str(path)) from error
+    require_same(data.get("contract"), str(path))
+    differing = {field.name for field in fields(Statistics)} ^ data.keys()
+    if differing:
+        raise _unusable(
+            "the statistics were written by another version",
+            f"{path}: {', '.join(sorted(differing))} missing or unknown",
+        )
     summaries = {name: Summary(**data[name]) for name in ("state", "action")}
     return Statistics(**{**data, **summaries})
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of the file's bytes, hex."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+def _unusable(what: str, where: str) -> RdtlError:
+    return RdtlError(
+        "RDTL-D006",
+        what,
+        where=where,
+        why="states are normalised with them in training and in evaluation",
+        fix="run the dataset stage first: python -m jobs.dataset RUN_DIR",
+    )

@@ -15,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from launcher.core.errors import RefusedError
+
 WORD_WIDTH = 64
 MAX_WORDS = 32
 
@@ -35,12 +37,17 @@ def word_vector(word: str) -> NDArray[np.float32]:
 def language_tokens(instruction: str) -> tuple[Tensor, Tensor]:
     """Tokens (1, L, 64) float32 of the L words and which are valid, (1, L) bool (all).
 
-    Raises ValueError for an instruction without words or with more than 32.
+    Raises RefusedError RDTL-D043 for an instruction with more than 32 words, RDTL-D020 for
+    one without any.
     """
     words = re.findall(r"[^\W_]+", instruction)
     if not 0 < len(words) <= MAX_WORDS:
-        raise ValueError(
-            f"instruction {instruction!r} has {len(words)} words, 1 to {MAX_WORDS} fit"
+        raise RefusedError(
+            "RDTL-D043" if words else "RDTL-D020",
+            "an instruction does not fit the network",
+            where=f"{instruction!r}: {len(words)} words, 1 to {MAX_WORDS} fit",
+            why="the network has a position for each of so many words and no more",
+            fix="name the task in fewer words, or leave it out (dataset.sets: tasks)",
         )
     tokens = torch.from_numpy(np.stack([word_vector(word) for word in words]))
     return tokens[None], torch.ones(1, len(words), dtype=torch.bool)

@@ -24,8 +24,8 @@ PICTURE_HISTORY = 1  # a network trained from scratch sees the present pictures 
 class Batch(NamedTuple):
     """One micro batch of one rank; ``draws`` noise draws per picture pair.
 
-    pictures (B, cameras, S, S, 3) uint8 raw; words (1, L, 64) and word_valid (1, L)
-    bool, one instruction for all; state (B, 1, 128) z-scored; actions (B, H, 128);
+    pictures (B, cameras, S, S, 3) uint8 raw; words (B, L, 64) and word_valid (B, L)
+    bool, or (1, …), one instruction for all; state (B, 1, 128) z-scored; actions (B, H, 128);
     weight (B, H): share of each step in the loss, 0 for padding; noise
     (B * draws, H, 128) and t (B * draws,), the draws of one pair in succession.
     """
@@ -62,7 +62,7 @@ class PolicyNetwork(Rdt):
         self.register_buffer("alphas", diffusion.alphas_cumprod(), persistent=False)
 
     def condition(self, pictures: Tensor, words: Tensor, word_valid: Tensor) -> list[Attended]:
-        """Attention keys of (B, cameras, S, S, 3) uint8 pictures and (1, L, 64) words."""
+        """Attention keys of (B, cameras, S, S, 3) uint8 pictures and (B or 1, L, 64) words."""
         tokens = self.vision(pictures.flatten(0, 1))
         return self.keys(words, word_valid, tokens.reshape(len(pictures), -1, tokens.shape[-1]))
 

@@ -1,21 +1,25 @@
 """Training batches as a function of (seed, step, micro step, rank).
 
-No random number generator lives longer than one batch: a resumed run draws the
-same noise, the same shifts and the same samples without having saved anything.
+No random number generator lives longer than one sample, and a sample's noise, diffusion times
+and shifts depend on its place in the stream alone: a resumed run draws them again without
+having saved anything, and so does a run on another number of ranks.
 """
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
-from rdt.data import unified
-from rdt.data.demonstrations import Demonstrations
+from rdt.data import batch as loaded
+from rdt.data import draws, unified
+from rdt.data.loader import Loader
 from rdt.data.order import Order
+from rdt.data.sample_source import SampleSource
 from rdt.data.sampler import Sampler
 from rdt.data.statistics import Statistics
 from rdt.diffusion import TRAIN_STEPS
@@ -23,21 +27,22 @@ from rdt.encoders import language_tokens
 from rdt.model.policy_network import Batch
 from rdt.spec.contract import UNIFIED_SIZE
 
-
-def derived_seed(*parts: int | str) -> int:
-    """A 63-bit seed from the parts; neighbouring parts give unrelated seeds."""
-    text = "/".join(str(part) for part in parts)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+NOISE, SHIFTS = 1, 2
+"""Purposes of draws."""
+Ints = NDArray[np.int64]
 
 
 def shift_pictures(
-    pictures: NDArray[np.uint8], pixels: int, random: np.random.Generator
+    pictures: NDArray[np.uint8], pixels: int, shares: NDArray[np.float64]
 ) -> NDArray[np.uint8]:
-    """Shift each picture of (n, cameras, S, S, 3) by up to ``pixels`` each way, edges repeated."""
-    n, cameras, S = pictures.shape[:3]
-    shifts = random.integers(-pixels, pixels, size=(n, cameras, 2), endpoint=True)
+    """Shift each picture of (n, pictures, S, S, 3) by up to ``pixels`` each way, edges repeated.
+
+    ``shares`` (n, pictures, 2) in [0, 1) say how far down and right: 0 is -pixels.
+    """
+    S = pictures.shape[2]
+    shifts = (shares * (2 * pixels + 1)).astype(np.int64) - pixels
     out = np.empty_like(pictures)
-    for index in np.ndindex(n, cameras):
+    for index in np.ndindex(pictures.shape[:2]):
         down, right = shifts[index]
         rows = (np.arange(S) + down).clip(0, S - 1)
         columns = (np.arange(S) + right).clip(0, S - 1)
@@ -46,77 +51,108 @@ def shift_pictures(
 
 
 class Batches:
-    """All batches of a run for one rank; constants of the data are computed once."""
+    """All batches of a run for one rank, read ahead while they are asked for in their order.
+
+    Use it in a ``with`` statement.
+    """
 
     def __init__(
         self,
-        data: Demonstrations,
+        source: SampleSource,
+        order: Order,
         statistics: Statistics,
         train: dict[str, Any],
-        seed: int,
         rank: int,
         ranks: int,
     ) -> None:
-        self.data = data
-        self.train = train
-        self.seed = seed
-        self.rank = rank
-        self.horizon: int = train["model"]["horizon"]
-        order = Order((len(data.windows),), seed)
-        self.sampler = Sampler(order, train["effective_batch"], train["micro_batch"], ranks)
-        self.words, self.word_valid = language_tokens(data.instruction)
-        summary = statistics.state
-        self._state = [
-            unified.normalise_state(episode.state, summary.mean, summary.std, data.contract)
-            for episode in data.episodes
-        ]
-        lengths = np.array([len(episode) for episode in data.episodes])
-        self._remaining = lengths[data.windows[:, 0]] - data.windows[:, 1]
+        self._source, self._train, self._rank = source, train, rank
+        self._sampler = Sampler(order, train["effective_batch"], train["micro_batch"], ranks)
+        self._summary = statistics.state
+        self._words, self._word_valid, self._word_rows = _language(source.instructions)
+        self._loader: Loader | None = None
 
-    def step(self, step: int) -> list[Batch]:
-        """The micro batches of one optimizer step."""
-        return [self.micro(step, micro) for micro in range(self.train["accumulation"])]
+    def __enter__(self) -> Batches:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._loader is not None:
+            self._loader.__exit__()
+
+    def step(self, step: int) -> Iterator[Batch]:
+        """The micro batches of one optimizer step; each is valid until the next is asked for."""
+        for micro in range(self._train["accumulation"]):
+            yield self.micro(step, micro)
 
     def micro(self, step: int, micro: int) -> Batch:
-        """One micro batch of this rank."""
-        ids = self.sampler.micro(step, micro, self.rank)
-        windows = self.data.windows[ids]
-        seed = derived_seed(self.seed, step, micro, self.rank)
-        noise, t = self._noise(len(ids), seed)
+        """One micro batch of this rank, valid until the next one is asked for."""
+        batch = self._load(step * self._sampler.effective_batch + micro * self._sampler.stride)
+        noise, t = self._noise(batch.positions)
+        language = torch.from_numpy(self._word_rows[batch.episodes])
+        states = batch.states.astype(np.float64)
+        mean, std = self._summary.mean, self._summary.std
+        state = unified.normalise_state(states, mean, std, self._source.contract)
         return Batch(
-            pictures=torch.from_numpy(self._pictures(windows, seed)),
-            words=self.words,
-            word_valid=self.word_valid,
-            state=torch.from_numpy(np.stack([self._state[e][row] for e, row in windows]))[:, None],
-            actions=torch.from_numpy(self._actions(windows)),
-            weight=torch.from_numpy(self._weight(ids, step)),
+            pictures=torch.from_numpy(self._pictures(batch)),
+            words=self._words[language],
+            word_valid=self._word_valid[language],
+            state=torch.from_numpy(state)[:, None],
+            actions=torch.from_numpy(batch.actions),
+            weight=torch.from_numpy(self._weight(batch.valid, step)),
             noise=noise,
             t=t,
         )
 
-    def _pictures(self, windows: NDArray[np.int64], seed: int) -> NDArray[np.uint8]:
-        S = self.data.camera_size
-        out = np.empty((len(windows), len(self.data.contract.cameras), S, S, 3), np.uint8)
-        self.data.pictures(windows, out)
-        pixels = self.train["image_shift_px"]
-        return shift_pictures(out, pixels, np.random.default_rng(seed)) if pixels else out
+    def _load(self, taken: int) -> loaded.Batch:
+        """The batch that comes when all ranks have ``taken`` so many samples."""
+        if self._loader is None or self._loader.taken != taken:
+            self.__exit__()
+            self._loader = Loader(self._source, self._sampler, self._rank)
+            identity = self._sampler.order.identity
+            self._loader.load_state_dict({"taken": taken, "order": identity})
+        return next(self._loader)
 
-    def _actions(self, windows: NDArray[np.int64]) -> NDArray[np.float32]:
-        chunks = [self.data.chunk(int(e), int(row), self.horizon)[0] for e, row in windows]
-        return unified.encode_action(np.stack(chunks), self.data.contract).astype(np.float32)
+    def _pictures(self, batch: loaded.Batch) -> NDArray[np.uint8]:
+        """(n, moments x cameras, S, S, 3) uint8, moment by moment."""
+        n, moments, cameras, *picture = batch.pictures.shape
+        found = batch.pictures.reshape(n, moments * cameras, *picture)
+        pixels = self._train["image_shift_px"]
+        if not pixels:
+            return found
+        seed, count = self._sampler.order.seed, moments * cameras * 2
+        shares = draws.uniform(seed, batch.positions, SHIFTS, count)
+        return shift_pictures(found, pixels, shares.reshape(n, -1, 2))
 
-    def _weight(self, ids: NDArray[np.int64], step: int) -> NDArray[np.float32]:
+    def _weight(self, valid: NDArray[np.bool_], step: int) -> NDArray[np.float32]:
         """1 / (real action steps of the whole effective batch) per real step, 0 for padding.
 
         Counted over all ranks and micro steps, so that the loss is the plain mean
         whichever rank got the ends of the episodes.
         """
-        valid = np.minimum(self._remaining, self.horizon)
-        count = valid[self.sampler.batch(step)].sum()
-        return ((np.arange(self.horizon) < valid[ids][:, None]) / count).astype(np.float32)
+        index = self._source.index
+        steps = index.steps(self._sampler.batch(step))
+        real = np.minimum(index.ends[index.episodes(steps)] - steps, self._source.horizon)
+        return (valid / real.sum()).astype(np.float32)
 
-    def _noise(self, samples: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-        random = torch.Generator().manual_seed(seed)
-        rows = samples * self.train["noise_draws"]
-        noise = torch.randn(rows, self.horizon, UNIFIED_SIZE, generator=random)
-        return noise, torch.randint(0, TRAIN_STEPS, (rows,), generator=random)
+    def _noise(self, positions: Ints) -> tuple[torch.Tensor, torch.Tensor]:
+        """Noise (n * draws, H, 128) and times (n * draws,) of the samples at ``positions`` (n,)."""
+        count, shape = self._train["noise_draws"], (self._source.horizon, UNIFIED_SIZE)
+        noise = torch.empty(len(positions) * count, *shape)
+        times = torch.empty(len(positions) * count, dtype=torch.int64)
+        seeds = draws.words(self._sampler.order.seed, positions, NOISE, 1)[:, 0] >> np.uint64(1)
+        for number, seed in enumerate(seeds.tolist()):
+            random = torch.Generator().manual_seed(seed)
+            rows = slice(number * count, (number + 1) * count)
+            noise[rows].normal_(generator=random)
+            times[rows].random_(0, TRAIN_STEPS, generator=random)
+        return noise, times
+
+
+def _language(instructions: list[str]) -> tuple[torch.Tensor, torch.Tensor, Ints]:
+    """Tokens (k, L, 64) of the k different instructions, padded, which are valid (k, L), and
+    the one of each episode (episodes,)."""
+    numbers = {text: number for number, text in enumerate(dict.fromkeys(instructions))}
+    tokens = [language_tokens(text)[0][0] for text in numbers]
+    longest = max(map(len, tokens))
+    words = torch.stack([functional.pad(t, (0, 0, 0, longest - len(t))) for t in tokens])
+    valid = torch.stack([torch.arange(longest) < len(t) for t in tokens])
+    return words, valid, np.array([numbers[text] for text in instructions])

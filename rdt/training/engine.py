@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -147,7 +147,7 @@ class Engine:
         for buffer, exact in constants:  # DeepSpeed rounds them like weights
             buffer.data = exact.to(buffer.device)
 
-    def step(self, micro_batches: list[Any], learning_rate: float) -> float:
+    def step(self, micro_batches: Iterable[Any], learning_rate: float) -> float:
         """One optimizer step; returns this rank's share of the loss (their sum is the loss).
 
         Micro batches carry weights that add up to 1 over all ranks and micro steps,

@@ -70,7 +70,7 @@ def card(config: dict[str, Any], statistics: Statistics, steps: int) -> Card:
             effective_batch=config["train"]["effective_batch"],
             dataset_digest=statistics.dataset_digest,
             suite=statistics.suite,
-            task=statistics.task,
+            task=", ".join(statistics.tasks),
             demonstrations=statistics.episodes,
             windows=statistics.windows,
         ),

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from launcher import config
+from launcher import assets, config, placement
 from launcher.core.errors import UsageError
+from launcher.core.runs import RunDir
 from launcher.schema import RunConfig
 from tests.cli.run_rdtl import rdtl
 
@@ -60,6 +61,7 @@ def test_an_unknown_key_names_file_key_and_nearest_valid_key(tmp_path: Path) -> 
         ("name: X Y\ntrain: {}", "RDTL-U001"),
         ("name: x\ntrain: {micro_batch: 3}", "RDTL-U001"),
         ("name: x\ntrain: {steps: -1}", "RDTL-U001"),
+        ("name: x\ntrain: {}\ndataset: {path: x_demo.hdf5}", "RDTL-U001"),
         ("name: x\ntrain: {}\n", "RDTL-U005"),
     ],
 )
@@ -70,6 +72,34 @@ def test_bad_configurations_are_usage_errors(text: str, code: str, tmp_path: Pat
     assert done.returncode == 2
     assert json.loads(done.stdout)["error"]["code"] == code
     assert not (tmp_path / "runs").exists()
+
+
+def test_mistakes_in_a_list_of_data_sets_are_named_by_place() -> None:
+    sets = [{"path": "a"}, {"path": "b", "wieght": 2}, {"path": "c", "weight": 0}, {"demos": [0]}]
+    with pytest.raises(UsageError) as error:
+        config.validate(RunConfig, {"name": "x", "dataset": {"sets": sets}}, "mine.yaml")
+    what = error.value.problem.what
+    assert "dataset.sets.1.wieght; the nearest valid key is dataset.sets.1.weight" in what
+    assert "dataset.sets.2.weight: Input should be greater than 0" in what
+    assert "dataset.sets.3.path: Field required" in what
+
+
+def test_data_sets_are_found_from_here_seen_by_jobs_and_copied_when_named_by_uri(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "name: x\ntrain: {}\n"
+        "dataset: {sets: [{path: near/set}, {path: 'file:///far/set', demos: [0], weight: 2}]}\n"
+    )
+    loaded = config.load_run_config(path, [], ["train"])
+    inside, (asset,) = assets.split(loaded, RunDir(tmp_path / "run"))
+    copy = tmp_path / "run/assets/dataset.sets.1.path/set"
+    assert [entry.path for entry in inside.dataset.sets] == [str(tmp_path / "near/set"), str(copy)]
+    assert (inside.dataset.sets[1].demos, inside.dataset.sets[1].weight) == ([0], 2)
+    assert (asset.source, asset.target) == ("/far/set", str(copy))
+    assert placement.named_files(inside) == [tmp_path / "near/set", copy]
 
 
 def test_settings_reach_any_depth_and_are_read_as_yaml() -> None:

@@ -48,7 +48,7 @@ def sample(
             break
         number -= len(demo)
     actions = [demo.arrays["actions"][min(number + k, len(demo) - 1)] for k in range(horizon)]
-    robot = unified.RobotState(*(demo.arrays[name][number] for name in WIDTHS))
+    robot = unified.RobotState(*(demo.arrays[name][number].astype(np.float32) for name in WIDTHS))
     names = {"agentview": "obs/agentview_rgb", "eye_in_hand": "obs/eye_in_hand_rgb"}
     size = demo.arrays["obs/agentview_rgb"].shape[1]
     pictures = np.full((moments, len(contract.cameras), size, size, 3), 127, np.uint8)
@@ -63,7 +63,9 @@ def sample(
                 present[moment, place] = True
     return {
         "episodes": np.array(episode),
-        "actions": unified.encode_action(np.array(actions), contract).astype(np.float32),
+        "actions": unified.encode_action(np.array(actions, np.float32), contract).astype(
+            np.float32
+        ),
         "valid": np.array([number + k < len(demo) for k in range(horizon)]),
         "states": unified.encode_state(robot, contract).astype(np.float32),
         "pictures": pictures,

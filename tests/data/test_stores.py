@@ -13,7 +13,6 @@ import pytest
 
 from launcher.core.errors import RdtlError, RefusedError, UsageError
 from rdt.data import rlds as rlds_reader
-from rdt.data.demonstrations import Demonstrations
 from rdt.data.store import EpisodeStore, open_store, stream
 from rdt.spec.contract import CONTRACTS
 from tests.data import writers
@@ -228,13 +227,6 @@ def test_what_is_not_there_is_refused_with_what_is_near(layout: str, get: Get) -
     assert "did you mean pick_up_the_alphabet_soup" in error.value.problem.where
     with pytest.raises(UsageError, match="no demonstration 2"):
         open_store(get(layout), demos=[0, 2])
-
-
-def test_our_own_demonstrations_are_a_view_of_the_store(collected: Path) -> None:
-    data, store = Demonstrations(collected), open_store(collected)
-    np.testing.assert_array_equal(np.concatenate([e.actions for e in data.episodes]), store.actions)
-    flat_numbers = store.starts[data.windows[:, 0]] + data.windows[:, 1]
-    np.testing.assert_array_equal(flat_numbers, store.sampled)
 
 
 def test_lerobot_with_jpeg_and_other_names(demos: list[Demo], tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def write_config(folder: Path, uri: str, *, evaluate: bool = True) -> Path:
     config = {
         "name": "outside",
         "task": {"max_steps": 20},
-        "dataset": {"path": uri},
+        "dataset": {"sets": [{"path": uri}]},
         "train": {"steps": 4, "warmup_steps": 1, "checkpoint_every": 2, "log_every": 1},
     }
     if evaluate:
@@ -59,7 +59,7 @@ def test_submitted_detached_then_extended_and_followed_by_other_processes(
             f"claim.{stage}.a1.json"
         ]
     manifest = json.loads((run / "assets" / "manifest.json").read_text())
-    (copied,) = manifest["dataset.path"]["files"].values()
+    (copied,) = manifest["dataset.sets.0.path"]["files"].values()
     assert copied == {"size": source.stat().st_size, "sha256": small_demo.digest(source)}
     assert {record.status for record in small_demo.records(run)} == {"fail"}
     assert (run / "report" / "summary.csv").exists()

@@ -85,8 +85,11 @@ def write_parts(folder: Path, demos: int, **shape: int) -> None:
         write(part, {f"demo_{number:03d}": demonstration(number, **shape)})
 
 
-def write_plan(run: Path, **train: Any) -> dict[str, Any]:
-    """A run directory whose plan trains a tiny network; returns the configuration."""
+def write_plan(run: Path, changes: dict[str, Any] | None = None, **train: Any) -> dict[str, Any]:
+    """A run directory whose plan trains a tiny network; returns the configuration.
+
+    ``changes`` of it are made by section, without the checks of a user's own.
+    """
     from launcher.schema import Collect, Model, RunConfig, Task, Train
 
     model = Model(
@@ -99,6 +102,8 @@ def write_plan(run: Path, **train: Any) -> dict[str, Any]:
         collect=Collect(demos=3),
         train=Train(model=model, **settings),
     ).model_dump(mode="json")
+    for section, values in (changes or {}).items():
+        config[section] = values and config[section] | values
     run.mkdir(parents=True, exist_ok=True)
     (run / "plan.json").write_text(json.dumps({"config": config}))
     return config

@@ -13,8 +13,9 @@ import pytest
 from jobs import dataset
 from launcher.core.errors import RdtlError, RefusedError
 from launcher.core.job import Job
+from launcher.schema import DataSet
 from rdt.data import statistics
-from rdt.data.demonstrations import Demonstrations
+from rdt.data.declared import DeclaredSet
 from rdt.spec.contract import LIBERO_VELOCITY
 from tests.rdt import synthetic
 
@@ -24,6 +25,11 @@ def job(tmp_path: Path) -> Job:
     synthetic.write_plan(tmp_path)
     synthetic.write_parts(tmp_path / "data/parts", 3)
     return Job.from_environment(str(tmp_path))
+
+
+def listed(path: Path, **choice: Any) -> dict[str, Any]:
+    """An entry of `dataset.sets` as a run's configuration has it."""
+    return DataSet(path=str(path), **choice).model_dump(mode="json")
 
 
 def merged(job: Job) -> Path:
@@ -79,10 +85,10 @@ def test_parts_of_different_settings_are_refused(job: Job) -> None:
 
 def test_a_named_file_is_used_where_it_is(job: Job, tmp_path: Path) -> None:
     path = synthetic.write(tmp_path / "own.hdf5", {"demo_0": synthetic.demonstration(0)})
-    job.config["dataset"]["path"] = str(path)
+    job.config["dataset"]["sets"] = [listed(path)]
     dataset.body(job)
     described = statistics.read(job.run.data / "statistics.json")
-    assert (job.run.root / described.dataset) == path
+    assert [source.path for source in described.sources(job.run.root)] == [path]
     assert len(list((job.run.data / "parts").iterdir())) == 3
 
 
@@ -90,16 +96,19 @@ def test_statistics_agree_with_numpy(job: Job) -> None:
     dataset.body(job)
     described = statistics.read(job.run.data / "statistics.json")
     arrays = [synthetic.demonstration(number) for number in range(3)]
-    positions = np.concatenate([a["obs/ee_pos"] for a in arrays])
+    positions = np.concatenate([a["obs/ee_pos"] for a in arrays]).astype(np.float32).astype(float)
     np.testing.assert_allclose(described.state.mean[30:33], positions.mean(0), rtol=1e-12)
     np.testing.assert_allclose(described.state.std[30:33], positions.std(0), rtol=1e-12)
     np.testing.assert_allclose(described.state.q99[30:33], np.percentile(positions, 99, axis=0))
-    actions = np.concatenate([a["actions"] for a in arrays])
+    actions = np.concatenate([a["actions"] for a in arrays]).astype(np.float32).astype(float)
     np.testing.assert_allclose(described.action.mean[39:45], actions[:, :6].mean(0), rtol=1e-12)
     np.testing.assert_allclose(described.action.min[39:45], actions[:, :6].min(0), rtol=1e-12)
     assert described.action.mean[10] == pytest.approx((1 - actions[:, 6].mean()) / 2)
     assert (described.episodes, described.steps, described.windows) == (3, 72, 24)
-    assert described.dataset_digest == statistics.file_digest(merged(job))
+    assert [entry["path"] for entry in described.sets] == [
+        str(merged(job).relative_to(job.run.root))
+    ]
+    assert described.sources(job.run.root) == [DeclaredSet(merged(job))]
     assert described.contract == LIBERO_VELOCITY.to_dict()
 
 
@@ -161,7 +170,7 @@ def test_bad_data_are_refused(spoil: Any, job: Job, tmp_path: Path) -> None:
     arrays = synthetic.demonstration(0)
     spoil(arrays)
     path = synthetic.write(tmp_path / "own.hdf5", {"demo_0": arrays})
-    job.config["dataset"]["path"] = str(path)
+    job.config["dataset"]["sets"] = [listed(path)]
     with pytest.raises(RefusedError) as caught:
         dataset.body(job)
     assert caught.value.problem.code == SPOILED[spoil]
@@ -183,10 +192,3 @@ def test_statistics_of_another_contract_are_refused(job: Job) -> None:
     path.write_text(json.dumps(data))
     with pytest.raises(RefusedError, match="control_hz"):
         statistics.read(path)
-
-
-def test_the_library_opens_a_file_with_two_demos(tmp_path: Path) -> None:
-    demos = {f"demo_{i}": synthetic.demonstration(i) for i in range(2)}
-    data = Demonstrations(synthetic.write(tmp_path / "a.hdf5", demos))
-    assert data.instruction == synthetic.INSTRUCTION
-    assert data.task == synthetic.TASK

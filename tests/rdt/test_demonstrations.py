@@ -11,7 +11,7 @@ import pytest
 
 from launcher.core.errors import RdtlError
 from rdt.data import hdf5
-from rdt.data.demonstrations import Demonstrations
+from rdt.data.store import open_store
 from tests.rdt import synthetic
 
 LAYOUTS: dict[str, dict[str, Any]] = {
@@ -30,13 +30,12 @@ def two_demos() -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_pictures_of_every_layout(layout: str, tmp_path: Path) -> None:
     demos = two_demos()
-    data = Demonstrations(synthetic.write(tmp_path / "a.hdf5", demos, **LAYOUTS[layout]))
-    out = np.zeros((len(data.windows), 2, 64, 64, 3), np.uint8)
-    data.pictures(data.windows, out)
-    for picture, (episode, row) in zip(out, data.windows, strict=True):
-        arrays = demos[data.episodes[episode].name]
-        np.testing.assert_array_equal(picture[0], arrays["obs/agentview_rgb"][row])
-        np.testing.assert_array_equal(picture[1], arrays["obs/eye_in_hand_rgb"][row])
+    store = open_store(synthetic.write(tmp_path / "a.hdf5", demos, **LAYOUTS[layout]))
+    both = np.zeros((2, len(store.sampled), 64, 64, 3), np.uint8)
+    store.pictures(store.sampled, dict(zip(store.cameras, both, strict=True)))
+    for camera, pictures in zip(store.cameras, both, strict=True):
+        expected = [demos[e.name][f"obs/{camera}_rgb"] for e in store.episodes]
+        np.testing.assert_array_equal(pictures, np.concatenate(expected)[store.sampled])
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "user block", "latest"])
@@ -57,37 +56,28 @@ def test_a_dataset_never_written_has_no_offset(tmp_path: Path) -> None:
 
 def test_rows_with_a_picture_of_their_own_are_samples(tmp_path: Path) -> None:
     demos = two_demos()
-    data = Demonstrations(synthetic.write(tmp_path / "a.hdf5", demos))
-    assert [e.name for e in data.episodes] == ["demo_2", "demo_10"], "ordered by number"
-    assert data.episodes[0].sampled.tolist() == list(range(0, 22, 3))
+    store = open_store(synthetic.write(tmp_path / "a.hdf5", demos))
+    assert [e.name for e in store.episodes] == ["demo_2", "demo_10"], "ordered by number"
+    assert store.sampled.tolist() == [*range(0, 22, 3), *range(22, 52, 3)]
     for arrays in demos.values():
         del arrays["obs/frame_step"]
-    every = Demonstrations(synthetic.write(tmp_path / "b.hdf5", demos))
-    assert len(every.windows) == 22 + 30
+    every = open_store(synthetic.write(tmp_path / "b.hdf5", demos))
+    assert len(every.sampled) == 22 + 30
 
 
 def test_upstream_s_alignment_is_shifted_by_one(tmp_path: Path) -> None:
     """obs[j] recorded after actions[j] is what action j + 1 answers."""
     demos = {"demo_0": synthetic.demonstration(0, every=1)}
-    after = Demonstrations(synthetic.write(tmp_path / "a.hdf5", demos, alignment=None))
-    before = Demonstrations(synthetic.write(tmp_path / "b.hdf5", demos))
-    assert len(after.windows) == len(before.windows) - 1
-    np.testing.assert_array_equal(after.episodes[0].state, before.episodes[0].state[:-1])
-    np.testing.assert_array_equal(after.episodes[0].actions, before.episodes[0].actions[1:])
-
-
-def test_chunks_are_padded_with_the_last_action(tmp_path: Path) -> None:
-    demos = {"demo_0": synthetic.demonstration(0, steps=10)}
-    data = Demonstrations(synthetic.write(tmp_path / "a.hdf5", demos))
-    chunk, real = data.chunk(0, 7, 8)
-    assert real == 3
-    np.testing.assert_array_equal(chunk[:3], demos["demo_0"]["actions"][7:])
-    np.testing.assert_array_equal(chunk[3:], np.repeat(chunk[2:3], 5, axis=0))
+    after = open_store(synthetic.write(tmp_path / "a.hdf5", demos, alignment=None))
+    before = open_store(synthetic.write(tmp_path / "b.hdf5", demos))
+    assert len(after.sampled) == len(before.sampled) - 1
+    np.testing.assert_array_equal(after.robot.eef_pos, before.robot.eef_pos[:-1])
+    np.testing.assert_array_equal(after.actions, before.actions[1:])
 
 
 def caught(path: Path) -> RdtlError:
     with pytest.raises(RdtlError) as error:
-        Demonstrations(path)
+        open_store(path)
     return error.value
 
 
@@ -140,11 +130,11 @@ def os_truncate(path: Path, size: int) -> None:
 
 def test_a_file_cut_while_it_is_read(tmp_path: Path) -> None:
     path = synthetic.write(tmp_path / "a.hdf5", two_demos())
-    data = Demonstrations(path)
+    store = open_store(path)
     os_truncate(path, 4096)
-    out = np.zeros((1, 2, 64, 64, 3), np.uint8)
+    out = np.zeros((1, 64, 64, 3), np.uint8)
     with pytest.raises(RdtlError, match="became shorter"):
-        data.pictures(data.windows[-1:], out)
+        store.frames("agentview", store.sampled[-1:], out)
 
 
 @pytest.mark.parametrize("content", [b"", b"no HDF5 at all" * 100])

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from launcher.core.errors import RefusedError
 from rdt.encoders import WORD_WIDTH, VisionConfig, VisionTower, language_tokens, word_vector
 from tests.rdt import golden
 
@@ -61,5 +62,5 @@ def test_instruction_to_tokens() -> None:
 
 @pytest.mark.parametrize("text", ["", " .,! ", "word " * 33])
 def test_instructions_that_do_not_fit(text: str) -> None:
-    with pytest.raises(ValueError, match="words"):
+    with pytest.raises(RefusedError, match="words"):
         language_tokens(text)

@@ -18,9 +18,8 @@ from jobs import dataset, train
 from launcher.core.errors import RdtlError, UsageError
 from launcher.core.job import Job
 from rdt.data import statistics
-from rdt.data.demonstrations import Demonstrations
 from rdt.diffusion import add_noise
-from rdt.model.policy_network import build, config_from_run
+from rdt.model.policy_network import Batch, build, config_from_run
 from rdt.spec.contract import LIBERO_VELOCITY
 from rdt.training import ema, schedule
 from rdt.training.batches import Batches, shift_pictures
@@ -41,10 +40,10 @@ def job(tmp_path: Path) -> Job:
     return job
 
 
-def batches(job: Job, rank: int = 0, ranks: int = 2) -> Batches:
+def batches(job: Job, rank: int = 0, ranks: int = 2, **settings: int) -> Batches:
     described = statistics.read(job.run.data / "statistics.json")
-    data = Demonstrations(job.run.root / described.dataset)
-    return Batches(data, described, job.config["train"], job.config["seed"], rank, ranks)
+    settings = job.config["train"] | settings
+    return train.open_batches(job.run, job.config | {"train": settings}, described, rank, ranks)
 
 
 def test_warm_up_then_cosine() -> None:
@@ -105,7 +104,10 @@ def whole(module: torch.nn.Module) -> list[Fragment]:
 
 
 def test_batches_are_functions_of_the_step(job: Job) -> None:
-    first, again = batches(job).micro(7, 0), batches(job).micro(7, 0)
+    one = batches(job)
+    first = Batch(*(part.clone() for part in one.micro(7, 0)))
+    one.micro(3, 0)
+    again = one.micro(7, 0)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     for other in (batches(job).micro(8, 0), batches(job, rank=1).micro(7, 0)):
         assert not torch.equal(first.noise, other.noise)
@@ -116,9 +118,31 @@ def test_padding_has_no_weight_and_the_rest_adds_up_to_one(job: Job) -> None:
     for step in range(6):
         micros = [batches(job, rank).micro(step, 0) for rank in range(2)]
         assert float(sum(batch.weight.sum() for batch in micros)) == pytest.approx(1.0)
-    one = batches(job)
-    last = np.array([one.data.windows.tolist().index([0, 21])])
-    assert (one._weight(last, 0) > 0).tolist() == [[True] * 3 + [False] * 5]
+    one = batches(job, ranks=1, micro_batch=24, effective_batch=24)  # 8 of each of 24 steps
+    real = (one.micro(0, 0).weight > 0).sum(dim=1).tolist()
+    assert real == 3 * [8, 8, 8, 8, 8, 8, 6, 3], "in file order, a picture every three steps"
+
+
+def samples(batch: Batch) -> list[bytes]:
+    """All that a batch says of each of its samples."""
+    draws = len(batch.noise) // len(batch.actions)
+    parts = [batch.pictures, batch.words, batch.word_valid, batch.state, batch.actions]
+    parts += [batch.weight, batch.noise.unflatten(0, (-1, draws)), batch.t.view(-1, draws)]
+    rows = range(len(batch.actions))
+    return [b"".join(part[row].numpy().tobytes() for part in parts) for row in rows]
+
+
+def test_any_number_of_ranks_trains_on_the_same_samples(job: Job) -> None:
+    """With their noise and their shifts, whoever prepares them."""
+    alone = batches(job, ranks=1, micro_batch=4, image_shift_px=3)
+    halves = [batches(job, rank, image_shift_px=3) for rank in range(2)]
+    slow = batches(job, ranks=1, accumulation=2, image_shift_px=3)
+    for step in range(9):  # over the end of an epoch
+        expected = sorted(samples(alone.micro(step, 0)))
+        assert len(set(expected)) == 4
+        both = [sample for half in halves for sample in samples(half.micro(step, 0))]
+        assert sorted(both) == expected
+        assert sorted(sample for part in slow.step(step) for sample in samples(part)) == expected
 
 
 def test_loss_is_the_plain_mean_over_real_steps(job: Job) -> None:
@@ -133,7 +157,8 @@ def test_loss_is_the_plain_mean_over_real_steps(job: Job) -> None:
     draws = len(batch.noise) // len(batch.actions)
     for row in range(len(batch.noise)):
         index = slice(row // draws, row // draws + 1)
-        keys = network.condition(batch.pictures[index], batch.words, batch.word_valid)
+        words, valid = batch.words[index], batch.word_valid[index]
+        keys = network.condition(batch.pictures[index], words, valid)
         t, clean = batch.t[row : row + 1], batch.actions[index]
         noisy = add_noise(network.alphas, clean, batch.noise[row : row + 1], t)
         predicted = network.denoise(batch.state[index], noisy, network.mask, network.freq, t, keys)
@@ -146,7 +171,8 @@ def test_loss_is_the_plain_mean_over_real_steps(job: Job) -> None:
 @given(st.integers(1, 6), st.integers(0, 2**32))
 def test_shifts_move_pictures_as_a_whole(pixels: int, seed: int) -> None:
     picture = np.arange(16 * 16 * 3, dtype=np.uint8).reshape(1, 1, 16, 16, 3)
-    shifted = shift_pictures(picture, pixels, np.random.default_rng(seed))[0, 0]
+    shares = np.random.default_rng(seed).random((1, 1, 2))
+    shifted = shift_pictures(picture, pixels, shares)[0, 0]
     padded = np.pad(picture[0, 0], ((pixels,) * 2, (pixels,) * 2, (0, 0)), mode="edge")
     places = [
         (down, right)
@@ -177,8 +203,10 @@ def test_settings_that_change_numbers_change_the_digest(job: Job) -> None:
     job.config["train"]["log_every"] += 1
     job.config["train"].update(zero_stage=2, micro_batch=1, accumulation=4, ranks_per_node=1)
     assert train.settings_digest(job.config) == before
+    job.config["dataset"]["order"] = "random"
+    assert (other := train.settings_digest(job.config)) != before
     job.config["train"]["learning_rate"] *= 2
-    assert train.settings_digest(job.config) != before
+    assert train.settings_digest(job.config) not in (before, other)
 
 
 def test_another_number_of_ranks_is_refused(job: Job) -> None:

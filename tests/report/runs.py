@@ -119,6 +119,11 @@ def add_data(run: RunDir) -> None:
             "control_steps": 3412,
             "control_steps_learned": 3412,
             "coverage": 1.0,
+            "order": "enumerate",
+            "epoch": [
+                {"order": order, "window": "all", "seen": s, "never": n, "fewest": 0, "most": 5}
+                for order, s, n in (("enumerate", 1.0, 0.0), ("tail-dropping", 0.57, 0.1355))
+            ],
             "episodes": [{"name": f"demo_{i}", "steps": 118 + i, "windows": 48} for i in range(24)],
             "findings": [{**finding, "where": "", "why": "", "fix": ""}],
         },

@@ -14,7 +14,7 @@ import pytest
 from jobs import collect
 from launcher.core.errors import RdtlError
 from launcher.core.job import Job
-from rdt.data.demonstrations import Demonstrations
+from rdt.data.store import open_store
 from rdt.policy.references import first_demonstration
 from rdt.sim.demonstration import Run, find_run, replay
 from rdt.sim.libero import Simulator
@@ -76,10 +76,11 @@ def test_observation_stands_before_its_action(job: Job, blind: Simulator) -> Non
 
 
 def test_the_training_side_reads_it(job: Job) -> None:
-    data = Demonstrations(_part(job))
-    assert data.task == "pick_up_the_alphabet_soup_and_place_it_in_the_basket"
-    assert data.camera_size == 256
-    assert [row for _, row in data.windows] == list(range(0, len(data.episodes[0]), 40))
+    store = open_store(_part(job))
+    (episode,) = store.episodes
+    assert episode.task == "pick_up_the_alphabet_soup_and_place_it_in_the_basket"
+    assert store.picture_size == 256
+    assert store.sampled.tolist() == list(range(0, episode.length, 40))
 
 
 def test_content_depends_on_nothing_but_the_settings(job: Job, run: Run, seeing: Simulator) -> None:

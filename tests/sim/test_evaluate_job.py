@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -259,6 +260,23 @@ def test_the_expert_solves_what_its_replay_repeats(blind: Simulator) -> None:
     assert again.success
     assert again.actions_sha256 == solved.actions_sha256
     assert again.fixtures_sha256 == solved.fixtures_sha256
+
+
+def test_a_replay_finds_its_file_among_the_data_sets(
+    tmp_path: Path, make_job: Build, config: Build
+) -> None:
+    """Of the evaluated task, in a folder of HDF5 files; other layouts have none."""
+    job: Job = make_job(tmp_path, config(**SMALL))
+    copies, suite = tmp_path / "rlds", tmp_path / "libero_object"
+    job.config["dataset"]["sets"] = [{"path": str(copies)}, {"path": str(suite)}]
+    with pytest.raises(RdtlError, match="RDTL-D065") as caught:
+        evaluate.load_policy(job, "replay")
+    assert str(copies) in caught.value.problem.where
+    path = suite / "pick_up_the_alphabet_soup_and_place_it_in_the_basket_demo.hdf5"
+    path.parent.mkdir()
+    with h5py.File(path, "w") as file:
+        file["data/demo_0/actions"] = np.full((3, 7), 0.5)
+    np.testing.assert_array_equal(evaluate.load_policy(job, "replay")._actions[:3], 0.5)
 
 
 def test_videos_show_what_the_records_say(whole: Job) -> None:

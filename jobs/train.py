@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,15 +24,21 @@ from rdt.data.sample_source import ANY, SampleSource
 from rdt.data.statistics import Statistics
 from rdt.model.policy_network import PICTURE_HISTORY, build, config_from_run
 from rdt.spec.contract import CONTRACTS, require_same
-from rdt.training import checkpoint, export
 from rdt.training import engine as distributed
+from rdt.training import export
 from rdt.training.batches import Batches
+from rdt.training.checkpoint import Checkpoints
 from rdt.training.ema import Ema
 from rdt.training.engine import Engine
 from rdt.training.loop import Loop
 
-# Settings that change neither weights nor loss; all others must stay when a run is resumed.
-BOOKKEEPING = ("log_every", "keep_checkpoints", "checkpoint_every", "wandb")
+# Settings that change neither weights nor loss but by rounding: what is kept and said, and on how
+# many ranks the same effective batch is computed. All others must stay when a run is resumed.
+BOOKKEEPING = (
+    *("log_every", "keep_checkpoints", "keep_every", "keep_best", "checkpoint_every", "wandb"),
+    *("nodes", "ranks_per_node", "micro_batch", "accumulation"),
+    *("zero_stage", "offload", "deepspeed"),
+)
 
 
 def body(job: Job) -> None:
@@ -51,20 +58,16 @@ def _train(job: Job, rank: int, ranks: int, device: torch.device) -> None:
     network = config_from_run(train["model"], described.camera_size, contract)
     torch.manual_seed(config["seed"])  # fresh weights; nothing else draws from this generator
     module = build(network, contract, "train.model").to(device)
-    engine = Engine(module, train)
-    ema = Ema(module, train["ema_power"]) if rank == 0 else None
-    if ema is not None:
-        job.run.checkpoints.mkdir(exist_ok=True)
-        checkpoint.clean(job.run.checkpoints)
-    identity = {
-        "settings": settings_digest(config),
-        "dataset": described.dataset_digest,
-        "ranks": ranks,
-    }
+    engine = Engine(module, train, device)
+    ema = Ema(engine.owned(), train["ema_power"])
+    fill = partial(export.fill, job, network, described)
+    identity = {"settings": settings_digest(config), "dataset": described.dataset_digest}
+    checkpoints = Checkpoints(job, engine, ema, identity, fill)
     with open_batches(job.run, config, described, rank, ranks) as batches:
-        steps = Loop(job, engine, batches, ema, identity).run()
-    if ema is not None:
-        export.publish_policy(job, ema.state(), network, described, steps)
+        steps = Loop(job, engine, batches, ema, checkpoints, first=rank == 0).run()
+    weights = checkpoints.averaged()
+    if weights is not None:
+        export.publish_policy(job, fill, weights, steps)
 
 
 def open_batches(

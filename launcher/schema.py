@@ -8,9 +8,13 @@ The string under each field is its documentation.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from rdt.spec import deepspeed as deepspeed_settings
 
 Positive = Annotated[int, Field(gt=0)]
 Range = Annotated[tuple[int, int], Field(description="[first, end): end is not included")]
@@ -108,20 +112,45 @@ class Train(Section):
     """Diffusion noise draws per encoded picture."""
     image_shift_px: Annotated[int, Field(ge=0)] = 0
     """Random shift augmentation, pixels."""
-    zero_stage: Literal[0, 1, 2] = 1
-    """DeepSpeed ZeRO stage."""
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    """DeepSpeed ZeRO stage: divided are 1 the optimizer, 2 also gradients, 3 also weights."""
+    offload: bool = False
+    """Keep the optimizer state in memory of the CPU and compute its step there."""
+    dtype: Literal["fp32", "bf16"] = "fp32"
+    """Weights in training; with bf16 the optimizer keeps float32 master weights."""
+    deepspeed: dict[str, Any] | None = None
+    """Your own DeepSpeed JSON (path or content), added to ours; contradictions are refused."""
     ema_power: Annotated[float, Field(gt=0)] = 0.75
     """Power of the EMA warm-up, 1 - (1 + step) ** -power; the average is kept in float32."""
     checkpoint_every: Positive = 500
     """Optimizer steps between checkpoints."""
     keep_checkpoints: Positive = 2
-    """Complete checkpoints to keep."""
+    """Complete checkpoints to keep, the newest ones."""
+    keep_every: Positive | None = None
+    """Keep also every checkpoint whose step is a multiple of this."""
+    keep_best: Literal["validation_loss", "success"] | None = None
+    """Keep also the checkpoint with the best value of this metric."""
     log_every: Positive = 20
     """Optimizer steps between lines of the loss record."""
     wandb: Literal["off", "offline", "online"] = "off"
     """Weights & Biases mode; `online` takes its key from the environment, never from here."""
     model: Model = Model()
     """Network size."""
+
+    @field_validator("deepspeed", mode="before")
+    @classmethod
+    def _from_file(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return json.loads(Path(value).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"no JSON can be read from {value}: {error}") from error
+
+    @model_validator(mode="after")
+    def _deepspeed_agrees(self) -> Train:
+        deepspeed_settings.config(self.model_dump())
+        return self
 
     @model_validator(mode="after")
     def _batch_agrees(self) -> Train:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -15,21 +17,32 @@ from rdt.data.statistics import Statistics
 from rdt.spec.card import Card, Training, statistics_digest
 
 
-def publish_policy(
+def fill(
     job: Job,
-    weights: dict[str, Tensor],
     network: dict[str, Any],
     statistics: Statistics,
+    folder: Path,
+    weights: Mapping[str, Tensor],
     steps: int,
 ) -> None:
-    """Write ``policy/`` (config.json, model.safetensors, card.json) under a temporary name, rename.
+    """Write config.json (``network``), model.safetensors and card.json into ``folder``.
 
-    ``weights`` are the averaged ones in float32; ``network`` is the content of config.json.
+    ``weights`` are the averaged ones in float32 after ``steps`` optimizer steps.
     """
+    write_policy(folder, network, weights, card(job.config, statistics, steps))
+
+
+def publish_policy(
+    job: Job,
+    fill: Callable[[Path, dict[str, Tensor], int], object],
+    weights: dict[str, Tensor],
+    steps: int,
+) -> None:
+    """Let ``fill`` write ``policy/`` under a temporary name, then rename it."""
     temporary = job.run.root / f".policy-a{job.attempt}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    write_policy(temporary, network, weights, card(job.config, statistics, steps))
+    fill(temporary, weights, steps)
     files.rename_directory(temporary, job.run.policy)
 
 

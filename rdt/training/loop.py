@@ -13,9 +13,9 @@ import time
 
 from launcher.core.errors import RdtlError
 from launcher.core.job import Job, Stopped
-from rdt.training import checkpoint
 from rdt.training import engine as distributed
 from rdt.training.batches import Batches
+from rdt.training.checkpoint import Checkpoints
 from rdt.training.ema import Ema
 from rdt.training.engine import Engine
 from rdt.training.record import LossRecord
@@ -36,8 +36,7 @@ PROGRESS_EVERY_S = 1.0
 class Loop:
     """One rank's training from the newest checkpoint to the last step.
 
-    ``ema`` and ``record`` exist on rank 0 only. ``identity`` is what a checkpoint
-    must share with this run to be continued.
+    ``record`` exists on rank 0 only, the ``first``.
     """
 
     def __init__(
@@ -45,18 +44,20 @@ class Loop:
         job: Job,
         engine: Engine,
         batches: Batches,
-        ema: Ema | None,
-        identity: dict[str, object],
+        ema: Ema,
+        checkpoints: Checkpoints,
+        first: bool,
     ) -> None:
         self.job = job
         self.train = job.config["train"]
         self.engine = engine
         self.batches = batches
         self.ema = ema
-        self.identity = identity
-        self.start = checkpoint.resume(job, engine, ema, identity)
-        self.record = LossRecord(job, self.start) if ema is not None else None
+        self.checkpoints = checkpoints
+        self.start = checkpoints.resume()
+        self.record = LossRecord(job, self.start) if first else None
         self.total = self._known_length()
+        checkpoints.require_room(self.total)
         self.warmup = warmup_steps(self.train["warmup_steps"], self.train["minutes"])
         self._began = time.monotonic()
         self._measured_from = 0.0
@@ -73,8 +74,10 @@ class Loop:
                 self._measure(step)
             elif step % self.train["checkpoint_every"] == 0 and step < self.total:
                 self.engine.require_equal_weights(step)
-                checkpoint.save(self.job, self.engine, self.ema, step, self.identity)
+                self.checkpoints.save(step)
+            self.checkpoints.check()
         self.engine.require_equal_weights(step)
+        self.checkpoints.wait()
         if self.record is not None:
             self.record.close()
         return step
@@ -88,7 +91,8 @@ class Loop:
             return
         if self.total is not None:  # while a time budget is being measured there are no checkpoints
             self.engine.require_equal_weights(step)
-            checkpoint.save(self.job, self.engine, self.ema, step, self.identity)
+            self.checkpoints.save(step)
+            self.checkpoints.wait()
         if self.record is not None:
             self.record.close()
             self.job.progress(step, self.total or 0, "steps", "saved")
@@ -101,9 +105,9 @@ class Loop:
         require_finite(loss, step + 1)
         if step == 0:
             self.engine.require_equal_weights(1)
-        if self.ema is None or self.record is None:
+        self.ema.update()
+        if self.record is None:
             return
-        self.ema.update(self.engine.module)
         done, seconds = step + 1, time.monotonic() - self._began
         if done % self.train["log_every"] == 0 or done in (1, self.total):
             norm = self.engine.gradient_norm()
@@ -136,7 +140,7 @@ class Loop:
             return
         speed = (MEASURE_TO - MEASURE_FROM) / (time.monotonic() - self._measured_from)
         minutes = self.train["minutes"]
-        if self.ema is not None:
+        if self.record is not None:
             steps = steps_for(minutes, speed)
             self.job.run.ledger.publish(
                 LENGTH_EVENT, steps=steps, minutes=minutes, steps_per_second=speed

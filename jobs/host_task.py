@@ -57,7 +57,8 @@ def end_at_once(number: int, frame: object) -> NoReturn:
 
 def main() -> int:
     """Run the task that standard input names; its exit code."""
-    os.setpgid(0, 0)  # our children die with us, and nobody else
+    if os.getpgrp() != os.getpid():  # sshd often makes it so already
+        os.setpgid(0, 0)  # what is killed at the end is ours
     # Until the node task listens nothing runs, so there is nothing to save.
     for number in SIGNALS.values():
         signal.signal(number, end_at_once)
@@ -72,6 +73,9 @@ def main() -> int:
     except RdtlError as error:  # the marker has it; here for whoever reads the log of ssh
         print(error, file=sys.stderr)
         return error.exit_status
+    finally:  # no scheduler ends what a program has left behind
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        os.killpg(0, signal.SIGTERM)
 
 
 if __name__ == "__main__":

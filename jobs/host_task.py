@@ -45,8 +45,7 @@ def obey(descriptor: int, silence_s: float) -> NoReturn:
         for letter, number in SIGNALS.items():
             if letter in said:
                 os.kill(os.getpid(), number)
-        if not said:
-            print("the launcher is gone: killed", file=sys.stderr, flush=True)
+        if not said:  # nothing is printed: standard error may be gone, too
             os.killpg(0, signal.SIGKILL)
 
 

@@ -16,10 +16,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 from tests.cluster import layout, network, processes
 from tests.cluster.layout import Cluster
 from tests.cluster.lock import exclusive
 from tests.integration.login_node import key
+
+needs_hosts = pytest.mark.skipif(
+    os.geteuid() != 0 or None in [shutil.which(name) for name in ("sshd", "ip")],
+    reason="makes network namespaces and starts sshd in them: needs root, sshd and iproute2",
+)
 
 
 @dataclass

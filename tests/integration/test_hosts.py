@@ -24,15 +24,9 @@ from launcher.sites import Site
 from launcher.submit import host_checks
 from tests.cli.run_rdtl import rdtl
 from tests.integration.login_node import key
-from tests.integration.ssh_hosts import SshHosts, ssh_hosts
+from tests.integration.ssh_hosts import SshHosts, needs_hosts, ssh_hosts
 
-pytestmark = [
-    pytest.mark.slurm,
-    pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces: needs root"),
-    pytest.mark.skipif(
-        None in [shutil.which(name) for name in ("sshd", "ip")], reason="no sshd or iproute2"
-    ),
-]
+pytestmark = [pytest.mark.slurm, needs_hosts]
 
 
 @pytest.fixture(scope="module")

@@ -8,22 +8,25 @@ ours and a hostfile of theirs can say the same.
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from launcher.core import files
 from launcher.core.errors import UsageError
 from launcher.schema import Section
 
-LINE = re.compile(r"(?P<host>[A-Za-z0-9_.:@-]+)(?:\s+slots=(?P<slots>[1-9]\d*))?")
+LINE = re.compile(r"(?P<host>[A-Za-z0-9_][A-Za-z0-9_.-]*)(?:\s+slots=(?P<slots>[1-9]\d*))?")
 CHOICE = re.compile(r"(?P<host>[^:@\s]+)(?::(?P<slots>\d+(?:,\d+)*))?")
 
 
 class Host(Section):
     """One machine that ssh reaches without asking."""
 
-    host: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+    host: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
     """Name as ssh knows it (an alias of ~/.ssh/config is best)."""
     slots: Annotated[int, Field(gt=0)] = 1
     """Processes that run there at once; where there are GPUs, their number."""
@@ -60,10 +63,15 @@ class Network(Section):
     """InfiniBand or RoCE for NCCL; unset: used where every host has an active port."""
 
 
-def read_list(text: str, where: str) -> list[Host]:
+def read_list(path: Path) -> list[Host]:
     """Hosts of a list, ``NAME`` or ``NAME slots=N`` a line; UsageError RDTL-S057."""
+    where = str(path)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise _bad(f"the list is not readable: {error}", where) from error
     found: dict[str, Host] = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         words = line.partition("#")[0].strip()
         if not words:
             continue
@@ -75,6 +83,22 @@ def read_list(text: str, where: str) -> list[Host]:
     if not found:
         raise _bad("the list names no host", where)
     return list(found.values())
+
+
+def of_nodelist(words: str, slots: int) -> list[Host]:
+    """Nodes that Slurm writes as ``n[1-4]``; UsageError RDTL-S057 where nobody can read that."""
+    try:
+        done = subprocess.run(
+            ["scontrol", "show", "hostnames", words], capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError as error:
+        raise _bad("there is no scontrol here to read a list of nodes", words) from error
+    names = done.stdout.split()
+    if done.returncode or not names:
+        raise _bad(
+            "scontrol does not understand it", f"{words}: {' '.join(done.stderr.split())[:200]}"
+        )
+    return [Host(host=name, slots=slots) for name in names]
 
 
 def choose(hosts: Sequence[Host], include: str | None, exclude: str | None) -> list[Host]:
@@ -119,9 +143,21 @@ def _bad(what: str, where: str) -> UsageError:
     )
 
 
-def hostfile(hosts: Sequence[Host]) -> str:
-    """DeepSpeed's hostfile: every host with all of its slots."""
-    return "".join(f"{host.host} slots={host.slots}\n" for host in hosts)
+def write_hostfile(path: Path, hosts: Sequence[Host]) -> None:
+    """Write DeepSpeed's hostfile: every host with all of its slots.
+
+    A file that says something else is kept: UsageError RDTL-S058.
+    """
+    text = "".join(f"{host.host} slots={host.slots}\n" for host in hosts)
+    if path.exists() and path.read_text(encoding="utf-8", errors="replace") != text:
+        raise UsageError(
+            "RDTL-S058",
+            "there is another file already",
+            where=str(path),
+            why="it may be a list that somebody wrote by hand",
+            fix="--output another file, or remove this one",
+        )
+    files.write_text(path, text)
 
 
 def filter_words(hosts: Sequence[Host]) -> list[str]:

@@ -19,7 +19,9 @@ import pytest
 from launcher import config, snapshot
 from launcher.core.checks import Finding
 from launcher.core.errors import RefusedError
+from launcher.core.plan import Plan, Stage
 from launcher.core.runs import RunDir
+from launcher.create import create
 from launcher.sites import Site
 from launcher.submit import host_checks
 from tests.cli.run_rdtl import rdtl
@@ -290,3 +292,42 @@ def test_signals_reach_every_host(
     assert (tmp_path / "saved").read_text() == "saved\nsaved\n"
     codes = RunDir(tmp_path / "runs" / "r-hosts").ledger.exit_codes("run", 0, 1)
     assert codes == {0: code, 1: code}
+
+
+@pytest.mark.slow
+def test_a_host_that_falls_silent_is_lost_too(both: SshHosts, tmp_path: Path) -> None:
+    """Its cable is pulled: no connection is closed, nothing answers any more."""
+    both.site(tmp_path)
+    switch = ["ip", "-n", both.cluster.namespace("switch"), "link", "set", "n2"]
+    launcher = begin(tmp_path, "sleep 600")
+    began = time.monotonic()
+    subprocess.run([*switch, "down"], check=True)
+    try:
+        _, said = launcher.communicate(timeout=120)
+        assert launcher.returncode == 1 and "error RDTL-S056: host n2 was lost" in said, said
+        assert time.monotonic() - began < 90
+        assert not both.processes("n1")
+    finally:
+        subprocess.run([*switch, "up"], check=True)
+
+
+def test_tasks_wait_for_free_slots(both: SshHosts, tmp_path: Path) -> None:
+    """Five tasks on three slots: never more at once on a host than it has, and both are used."""
+    both.site(tmp_path, hosts=[{"host": "n1", "slots": 2}, "n2"])
+    script = (
+        'date +"$(hostname) %s.%N" >began.$RDTL_INDEX; sleep 0.5; date +%s.%N >ended.$RDTL_INDEX'
+    )
+    run = RunDir(tmp_path / "runs" / "five-hosts")
+    stage = Stage("run", ("sh", "-c", script), array=5, own_code=False)
+    create(run, Plan("five", "hosts", (stage,), {"command": ["sh"]}), "{}")
+    done = rdtl("runs", "resume", "five-hosts", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    spans: dict[str, list[tuple[float, float]]] = {}
+    for index in range(5):
+        host, begin_ = (run.root / f"began.{index}").read_text().split()
+        end = float((run.root / f"ended.{index}").read_text())
+        spans.setdefault(host, []).append((float(begin_), end))
+    assert len(spans) == 2
+    for host, slots in {"n1": 2, "n2": 1}.items():
+        at_once = [sum(a <= t < b for a, b in spans[host]) for t, _ in spans[host]]
+        assert max(at_once) <= slots

@@ -8,13 +8,10 @@ many machines at once. Standard library only.
 
 from __future__ import annotations
 
-import array
-import fcntl
 import json
 import platform
 import shutil
 import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -22,13 +19,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from jobs.network import active_ib, interfaces
 from launcher.core import files
 from launcher.core.runtimes import activated
 
 MARK = "RDTL "
 """Begins our lines; a login shell may print others."""
 PACKAGES = ("torch", "deepspeed", "numpy", "nvidia-nccl-cu12", "nvidia-nccl-cu13")
-SIOCGIFADDR = 0x8915
 CONNECT_S = 3.0
 VERSIONS = """
 import importlib.metadata, json, platform, sys
@@ -40,35 +37,6 @@ for name in sys.argv[1:]:
         found[name] = "missing"
 print(json.dumps(found))
 """
-
-
-def interfaces() -> dict[str, dict[str, Any]]:
-    """IPv4 address and speed (Mbit/s, 0 when unknown) of each interface but loopback."""
-    found = {}
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        for _, name in socket.if_nameindex():
-            request = array.array("B", struct.pack("256s", name.encode()[:15]))
-            try:
-                fcntl.ioctl(probe.fileno(), SIOCGIFADDR, request)
-            except OSError:  # no IPv4 address
-                continue
-            address = socket.inet_ntoa(request.tobytes()[20:24])
-            if not address.startswith("127."):
-                found[name] = {"address": address, "speed": _speed(name)}
-    return found
-
-
-def _speed(name: str) -> int:
-    try:
-        return max(0, int(Path(f"/sys/class/net/{name}/speed").read_text()))
-    except (OSError, ValueError):  # many virtual devices have none
-        return 0
-
-
-def active_ib() -> list[str]:
-    """Names of InfiniBand or RoCE devices with an active port."""
-    ports = Path("/sys/class/infiniband").glob("*/ports/*/state")
-    return sorted({p.parts[-4] for p in ports if "ACTIVE" in p.read_text()})
 
 
 def gpus() -> list[dict[str, int]] | None:

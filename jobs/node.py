@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from jobs import contain, requeue
+from jobs import contain, network, requeue
 from launcher.core import children, files, plan
 from launcher.core.errors import EXIT_REQUEUE, EXIT_SAVED, RdtlError
 from launcher.core.job import die_with_parent
@@ -178,6 +178,8 @@ class NodeTask:
             "RDTL_ERROR_FILE": str(run.error(stage.name, self.attempt, self.index, place.node)),
             **rendezvous(stage, place, local_rank),
         }
+        if place.nodes > 1:
+            variables |= network.variables(place.address, stage.environment)
         if stage.own_code:  # the snapshot is the only source; a ./jobs of the user must not win
             variables |= {"PYTHONPATH": str(run.code), "PYTHONSAFEPATH": "1"}
         return variables

@@ -98,6 +98,11 @@ class Site(Section):
         names = [host.host for host in self.hosts]
         if (self.kind == "hosts") != bool(names):
             raise ValueError("`hosts` belongs to kind hosts, and kind hosts needs it")
+        if self.kind != "hosts" and self.network != Network():
+            raise ValueError(
+                "`network` belongs to kind hosts; elsewhere set GLOO_SOCKET_IFNAME and NCCL_… in "
+                "`environment`"
+            )
         if len(set(names)) < len(names) or self.nodes > max(1, len(names) or self.nodes):
             raise ValueError("a host is named twice, or `nodes` is above the number of hosts")
         return self

@@ -7,7 +7,7 @@ import zlib
 from collections import deque
 from dataclasses import dataclass
 
-from jobs import host_task
+from jobs.host_task import order
 from jobs.node import NodeTask, Place
 from launcher.arrays import Part
 from launcher.core.plan import Stage
@@ -144,6 +144,6 @@ class HostsBackend:
         return Session(
             connection(self._site, self._site.hosts[number]),
             python(self._run.code, "jobs.host_task"),
-            host_task.order(task, place, environment, SILENCE_S),
+            order(task, place, environment, SILENCE_S),
             log,
         )

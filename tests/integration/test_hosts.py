@@ -254,6 +254,7 @@ def test_a_host_that_dies_ends_the_task_on_the_other(both: SshHosts, tmp_path: P
     assert "host n2 was lost" in again.stdout, again.stderr
 
 
+@pytest.mark.slow
 def test_a_failure_on_one_host_ends_the_other_and_keeps_its_code(
     both: SshHosts, tmp_path: Path
 ) -> None:
@@ -276,7 +277,7 @@ def test_a_launcher_that_is_killed_leaves_nothing_behind(both: SshHosts, tmp_pat
 @pytest.mark.parametrize(
     ("sent", "heard", "code", "status", "said"),
     [
-        (signal.SIGINT, "TERM", 86, 130, ""),
+        pytest.param(signal.SIGINT, "TERM", 86, 130, "", marks=pytest.mark.slow),
         (signal.SIGTERM, "TERM", 86, 130, ""),
         (signal.SIGUSR2, "USR2", 85, 1, "RDTL-S036"),
     ],
@@ -311,6 +312,7 @@ def test_a_host_that_falls_silent_is_lost_too(both: SshHosts, tmp_path: Path) ->
         subprocess.run([*switch, "up"], check=True)
 
 
+@pytest.mark.slow
 def test_tasks_wait_for_free_slots(both: SshHosts, tmp_path: Path) -> None:
     """Five tasks on three slots: never more at once on a host than it has, and both are used."""
     both.site(tmp_path, hosts=[{"host": "n1", "slots": 2}, "n2"])

@@ -19,7 +19,7 @@ from tests.integration.ssh_hosts import SshHosts, needs_hosts, ssh_hosts
 from tests.rdt import synthetic
 from tests.road.small_demo import digest
 
-pytestmark = [pytest.mark.train, pytest.mark.slurm, needs_hosts]
+pytestmark = [pytest.mark.slow, pytest.mark.train, pytest.mark.slurm, needs_hosts]
 
 MODEL = {"hidden": 32, "depth": 2, "heads": 2, "horizon": 8, "vision_hidden": 32,
          "vision_depth": 1, "patch": 32}  # fmt: skip

@@ -94,6 +94,7 @@ def test_a_site_of_hosts_offers_all_of_them() -> None:
     [
         ({"kind": "hosts"}, "kind hosts needs it"),
         ({"kind": "local", "hosts": ["n1"]}, "belongs to kind hosts"),
+        ({"kind": "slurm", "network": {"ib": False}}, "belongs to kind hosts"),
         ({"kind": "hosts", "hosts": ["n1", "n1"]}, "named twice"),
         ({"kind": "hosts", "hosts": ["n1"], "nodes": 2}, "above the number"),
         ({"kind": "hosts", "hosts": [{"host": "n1", "include": [1]}]}, "n1 has the slots 0 to 0"),

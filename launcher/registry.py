@@ -62,6 +62,7 @@ CHECKS = (
         "hosts",
         "launcher.submit.host_checks.hosts",
         (
+            "RDTL-B013",
             "RDTL-S050",
             "RDTL-S051",
             "RDTL-S052",

@@ -17,6 +17,7 @@ from pathlib import Path
 from launcher.core.errors import RemoteError
 
 LOST = 255
+CHANGED = "HOST IDENTIFICATION HAS CHANGED"
 PERSIST = "8h"
 
 
@@ -113,7 +114,7 @@ class Connection:
 def lost(host: str, words: str) -> RemoteError:
     """RDTL-S037 or, for a changed host key, RDTL-B013."""
     last = " ".join(words.split())[-300:]
-    if "HOST IDENTIFICATION HAS CHANGED" in words or "Host key verification failed" in words:
+    if CHANGED in words or "Host key verification failed" in words:
         return RemoteError(
             "RDTL-B013",
             f"the host key of {host} is not the known one",

@@ -13,7 +13,7 @@ from launcher.core.checks import Finding
 from launcher.core.errors import RefusedError
 from launcher.hosts import Network
 from launcher.sites import Site
-from launcher.ssh import LOST
+from launcher.ssh import CHANGED, LOST, lost
 from launcher.submit import host_probes
 from launcher.submit.host_probes import Answer
 
@@ -84,33 +84,46 @@ def connection(answer: Answer) -> Finding | None:
     """Why a host gave no facts, or None."""
     if answer.facts is not None:
         return None
-    name, words = answer.host.host, answer.words
-    asked = "Permission denied" in words or "Host key verification failed" in words
-    if answer.exit_code == LOST and asked:
-        return Finding(
-            "RDTL-S050",
-            "error",
-            f"ssh to {name} would ask a question, so a launcher cannot use it",
-            words,
-            "no key is accepted there, or nobody has confirmed the key of the host",
-            f"ssh-copy-id {name}, then: ssh -o BatchMode=yes {name} true must print nothing",
-        )
-    if answer.exit_code == LOST:
-        return Finding(
-            "RDTL-S051",
-            "error",
-            f"host {name} is not reached",
-            words,
-            "a job that starts without it would wait for it for ever",
-            f"ssh -v {name}; or take it out of `hosts` in the site file",
-        )
-    if "No module named" in words:
-        return _not_shared(answer)
+    if answer.exit_code != LOST:
+        return _not_shared(answer) if "No module named" in answer.words else _no_python(answer)
+    if CHANGED in answer.words:
+        found = lost(answer.host.host, answer.words).problem
+        return Finding(found.code, "error", found.what, found.where, found.why, found.fix)
+    asked = "Permission denied" in answer.words or "Host key verification failed" in answer.words
+    return _would_ask(answer) if asked else _silent(answer)
+
+
+def _would_ask(answer: Answer) -> Finding:
+    name = answer.host.host
+    return Finding(
+        "RDTL-S050",
+        "error",
+        f"ssh to {name} would ask a question, so a launcher cannot use it",
+        answer.last_words,
+        "no key is accepted there, or nobody has confirmed the key of the host",
+        f"ssh {name} once confirms its key, ssh-copy-id {name} brings yours; then "
+        f"ssh -o BatchMode=yes {name} true must print nothing",
+    )
+
+
+def _silent(answer: Answer) -> Finding:
+    return Finding(
+        "RDTL-S051",
+        "error",
+        f"host {answer.host.host} is not reached",
+        answer.last_words,
+        "a job that starts without it would wait for it for ever",
+        f"ssh -v {answer.host.host}; or take it out of `hosts` in the site file",
+    )
+
+
+def _no_python(answer: Answer) -> Finding:
+    name, limit = answer.host.host, host_probes.PATIENCE_S
     return Finding(
         "RDTL-S053",
         "error",
         f"the Python of this installation does not start on {name}",
-        words or f"exit code {answer.exit_code}, or no answer in {host_probes.PATIENCE_S:g} s",
+        answer.last_words or f"exit code {answer.exit_code}, or no answer in {limit:g} s",
         "hosts run the same interpreter under the same path",
         f"install it there at the same path, or share it: ssh {name} ls {sys.executable}",
     )
@@ -121,7 +134,7 @@ def _not_shared(answer: Answer) -> Finding:
         "RDTL-S052",
         "error",
         f"{answer.host.host} does not see the runs directory of this machine",
-        answer.words,
+        answer.last_words,
         "code, ledger and checkpoints lie there: without it no host knows what the others do",
         "--runs-dir a directory of a shared file system, or mount it there under the same path",
     )

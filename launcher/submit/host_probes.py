@@ -38,7 +38,12 @@ class Answer:
     """(number of the other host, its address) of all that answered it."""
     exit_code: int | None = None
     words: str = ""
-    """The end of what ssh and the host printed as errors."""
+    """What ssh and the host printed as errors, in one line."""
+
+    @property
+    def last_words(self) -> str:
+        """The end of it."""
+        return self.words[-300:]
 
 
 def connection(site: Site, host: Host) -> Connection:
@@ -117,7 +122,7 @@ class Probe:
             self._written.exists(),
             self._reached,
             self._process.returncode,
-            words[-300:],
+            words,
         )
 
 

@@ -56,9 +56,9 @@ def test_what_the_launcher_sends_is_what_the_program_sees(tmp_path: Path) -> Non
 @pytest.mark.parametrize("way", ["silence", "end of file"])
 def test_without_a_launcher_everything_is_killed(way: str, tmp_path: Path) -> None:
     """Also what a program has started in the background; heartbeats keep all of it alive."""
-    process = begin(tmp_path, "sleep 600 & echo $! >pid; touch began; wait", 1.0)
+    process = begin(tmp_path, "sleep 600 & echo $! >pid; touch began; wait", 0.8)
     assert process.stdin is not None
-    for _ in range(6):
+    for _ in range(4):
         time.sleep(0.4)
         process.stdin.write(host_task.ALIVE)
         process.stdin.flush()

@@ -147,21 +147,24 @@ def shared(answers: list[Answer]) -> list[Finding]:
 
 def versions(answers: list[Answer]) -> list[Finding]:
     """Python and the packages whose difference ends in a hang or in other numbers."""
-    found = []
+    differing = []
     for name in _facts(answers[0])["versions"]:
         by_host = {a.host.host: _facts(a)["versions"].get(name, "missing") for a in answers}
         if len(set(by_host.values())) > 1:
-            found.append(
-                Finding(
-                    "RDTL-T028",
-                    "error",
-                    f"{name} differs between the hosts",
-                    ", ".join(f"{version} on {host}" for host, version in by_host.items()),
-                    "ranks of different versions hang in a collective or compute other numbers",
-                    "install the same versions on all hosts, best from one shared environment",
-                )
-            )
-    return found
+            said = ", ".join(f"{version} on {host}" for host, version in by_host.items())
+            differing.append(f"{name} {said}")
+    if not differing:
+        return []
+    return [
+        Finding(
+            "RDTL-T028",
+            "error",
+            "the hosts have different versions of what jobs run with",
+            "; ".join(differing),
+            "ranks of different versions hang in a collective or compute other numbers",
+            "install the same versions on all hosts, best from one shared environment",
+        )
+    ]
 
 
 def gpus(answers: list[Answer]) -> list[Finding]:

@@ -78,8 +78,17 @@ def test_another_version_on_one_host(hosts: SshHosts, tmp_path: Path) -> None:
     hosts.start("n1")
     hosts.start("n2", script=f"mount --bind {other} {real}")
     found = judged(hosts, tmp_path)
-    assert (found.code, found.what) == ("RDTL-T028", "deepspeed differs between the hosts")
-    assert "0.16.4 on n2" in found.where
+    real_version = importlib.metadata.version("deepspeed")
+    assert found.code == "RDTL-T028"
+    assert found.where == f"deepspeed {real_version} on n1, 0.16.4 on n2"
+
+
+def test_an_environment_that_is_activated_on_one_host_only(both: SshHosts, tmp_path: Path) -> None:
+    bin_ = Path(sys.executable).parent
+    lines = f'[ "$(hostname)" = n1 ]\nexport PATH="{bin_}:$PATH"'
+    found = judged(both, tmp_path, activate={"default": lines})
+    assert found.code == "RDTL-T028" and "does not start" in found.where
+    assert f"torch {importlib.metadata.version('torch')} on n1, missing on n2" in found.where
 
 
 def test_a_host_without_this_python(hosts: SshHosts, tmp_path: Path) -> None:

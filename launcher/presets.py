@@ -219,6 +219,9 @@ def _fits(stage: Stage, site_name: str, site: Site) -> None:
         "GPUs per node": (stage.gpus_per_node, site.gpus_per_node),
         "MB of memory per node": (stage.memory_mb, memory_mb(site)),
     }
+    if site.hosts:
+        slots = min(len(host.devices()) for host in site.hosts)
+        offers["slots per host"] = (max(stage.ranks_per_node, stage.gpus_per_node), slots)
     for what, (wanted, offered) in offers.items():
         if wanted > offered:
             raise UsageError(

@@ -109,7 +109,11 @@ def backend_for(run: RunDir, site: Site, jobs: int | None) -> Backend:
         from launcher.submit.slurm import SlurmBackend
 
         return SlurmBackend(run, site, current.say)
-    from launcher.submit.hosts import LocalBackend
+    if site.kind == "hosts":
+        from launcher.submit.hosts import HostsBackend
+
+        return HostsBackend(run, site)
+    from launcher.submit.local_backend import LocalBackend
 
     return LocalBackend(run, site, jobs)
 

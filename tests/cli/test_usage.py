@@ -24,14 +24,14 @@ def test_help_lists_what_exists_and_nothing_else(tmp_path: Path) -> None:
     assert done.returncode == 0
     commands = {line.split()[0] for line in done.stdout.split("Commands:")[1].splitlines() if line}
     assert commands == {
-        "checkpoint", "data", "demo", "doctor", "evaluate", "image", "pipeline", "report", "run",
-        "runs", "shell", "train",
+        "checkpoint", "data", "demo", "doctor", "evaluate", "hostfile", "image", "pipeline",
+        "report", "run", "runs", "shell", "train",
     }  # fmt: skip
 
 
 @pytest.mark.parametrize(
     "command",
-    ["checkpoint", "demo", "run", "shell", "train", "evaluate", "report", "doctor"],
+    ["checkpoint", "demo", "run", "shell", "train", "evaluate", "report", "doctor", "hostfile"],
 )
 def test_every_command_explains_itself(command: str, tmp_path: Path) -> None:
     done = rdtl(command, "--help", cwd=tmp_path, env={"COLUMNS": "80"})

@@ -36,12 +36,14 @@ def test_a_command_runs_on_two_nodes(cluster: Path) -> None:
 
 
 def test_one_process_per_gpu_with_ranks_set(cluster: Path) -> None:
-    script = "echo $RANK/$WORLD_SIZE local $LOCAL_RANK node $NODE_RANK $MASTER_ADDR"
+    script = (
+        "echo $RANK/$WORLD_SIZE local $LOCAL_RANK node $NODE_RANK $MASTER_ADDR $GLOO_SOCKET_IFNAME"
+    )
     done = rdtl("run", "--site", "minislurm", "--nodes", "2", "--gpus", "2", "--per", "gpu",
                 "--", "sh", "-c", script, cwd=cluster)  # fmt: skip
     assert done.returncode == 0, done.stderr
     lines = sorted(line.split("] ")[1] for line in done.stdout.splitlines())
-    assert lines == [f"{rank}/4 local {rank % 2} node {rank // 2} n1" for rank in range(4)]
+    assert lines == [f"{rank}/4 local {rank % 2} node {rank // 2} n1 eth0" for rank in range(4)]
 
 
 def test_a_failing_node_ends_the_job_and_is_named(cluster: Path) -> None:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from launcher.core.errors import UsageError
 from launcher.core.job import Job, run_job
 from launcher.core.runs import RunDir
 from rdt.data import statistics
@@ -23,6 +22,7 @@ from rdt.data.order import Order
 from rdt.data.sample_source import ANY, SampleSource
 from rdt.data.statistics import Statistics
 from rdt.model.policy_network import PICTURE_HISTORY, build, config_from_run
+from rdt.spec import recipe
 from rdt.spec.contract import CONTRACTS, require_same
 from rdt.training import engine as distributed
 from rdt.training import export
@@ -45,7 +45,9 @@ def body(job: Job) -> None:
     """Train to the end and publish ``policy/``."""
     rank, ranks, device = distributed.start()
     if not distributed.agree(job.run.policy.is_dir()):
-        _require_batch(job.config["train"], ranks)
+        train = job.config["train"]
+        micro, accumulation = train["micro_batch"], train["accumulation"]
+        recipe.sizes(micro, accumulation, train["effective_batch"], ranks)
         _train(job, rank, ranks, device)
     distributed.barrier()
     distributed.stop()
@@ -99,19 +101,6 @@ def settings_digest(config: dict[str, Any]) -> str:
     order = [config["dataset"]["order"], [entry["weight"] for entry in config["dataset"]["sets"]]]
     text = json.dumps([config["seed"], train, order], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _require_batch(train: dict[str, Any], ranks: int) -> None:
-    product = train["micro_batch"] * train["accumulation"] * ranks
-    if product != train["effective_batch"]:
-        raise UsageError(
-            "RDTL-T006",
-            f"the effective batch would be {product}, not {train['effective_batch']}",
-            where=f"train.micro_batch {train['micro_batch']} x train.accumulation "
-            f"{train['accumulation']} x {ranks} ranks",
-            why="the learning rate and the number of steps were chosen for the other batch",
-            fix="change micro_batch or accumulation so that the product agrees",
-        )
 
 
 if __name__ == "__main__":

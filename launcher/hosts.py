@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from launcher.core import files
 from launcher.core.errors import UsageError
-from launcher.schema import Section
+from launcher.schema_base import Section
 
 LINE = re.compile(r"(?P<host>[A-Za-z0-9_][A-Za-z0-9_.-]*)(?:\s+slots=(?P<slots>[1-9]\d*))?")
 CHOICE = re.compile(r"(?P<host>[^:@\s]+)(?::(?P<slots>\d+(?:,\d+)*))?")

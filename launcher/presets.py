@@ -37,6 +37,9 @@ JOB_ENVIRONMENT = {
     "PYTHONUNBUFFERED": "1",
 }
 
+ACCELERATORS = {"cpu": "cpu", "gpu": "cuda"}
+"""DeepSpeed's words for `train.device`."""
+
 
 def job_argv(module: str, run: RunDir) -> tuple[str, ...]:
     """``python -P -m MODULE RUN_DIR``; :func:`place` says which Python."""
@@ -121,10 +124,11 @@ def _train_stage(config: RunConfig, run: RunDir) -> Stage:
         needs=("dataset",),
         nodes=train.nodes,
         ranks_per_node=train.ranks_per_node,
+        gpus_per_node=train.ranks_per_node if train.device == "gpu" else 0,
         cpus=train.ranks_per_node,
         memory_mb=RANK_MB * (train.ranks_per_node + 1),
         minutes=24 * 60,
-        environment=JOB_ENVIRONMENT,
+        environment={**JOB_ENVIRONMENT, "DS_ACCELERATOR": ACCELERATORS[train.device]},
         about=f"small RDT with DeepSpeed on {train.nodes * train.ranks_per_node} ranks",
     )
 

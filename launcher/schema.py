@@ -8,23 +8,15 @@ The string under each field is its documentation.
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field
 
-from rdt.spec import deepspeed as deepspeed_settings
+from launcher.schema_base import Positive, Section
+from launcher.schema_train import Train
 
-Positive = Annotated[int, Field(gt=0)]
 Range = Annotated[tuple[int, int], Field(description="[first, end): end is not included")]
 PolicyName = Literal["rdt", "expert", "zero", "replay"]
-
-
-class Section(BaseModel):
-    """Base of all sections: unknown keys are errors, values are frozen."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Task(Section):
@@ -60,108 +52,6 @@ class Collect(Section):
     """Render every n-th control step; the steps between carry no picture and are no samples."""
     shards: Positive = 2
     """Array tasks."""
-
-
-class Model(Section):
-    """Size of the RDT network and of the vision encoder that is trained with it."""
-
-    hidden: Positive = 128
-    """Width of the transformer."""
-    depth: Positive = 4
-    """Number of blocks; even blocks look at language, odd ones at the pictures."""
-    heads: Positive = 4
-    """Attention heads."""
-    horizon: Positive = 16
-    """Actions in a chunk."""
-    vision_hidden: Positive = 128
-    """Width of the vision transformer."""
-    vision_depth: Positive = 2
-    """Blocks of the vision transformer."""
-    patch: Positive = 32
-    """Patch size of the vision transformer in pixels."""
-    sampling_steps: Positive = 5
-    """Denoising steps when an action chunk is sampled."""
-
-
-class Train(Section):
-    """DeepSpeed fine-tuning."""
-
-    steps: Positive = 2400
-    """Optimizer steps."""
-    minutes: Annotated[float, Field(gt=0)] | None = None
-    """Wall-clock budget; measured once, turned into `steps`, and only then written to run.yaml."""
-    nodes: Positive = 1
-    """Nodes of the job (the site may change it)."""
-    ranks_per_node: Positive = 2
-    """Processes per node on CPU; with GPUs it is one per GPU."""
-    micro_batch: Positive = 8
-    """Samples per rank and micro step."""
-    accumulation: Positive = 1
-    """Micro steps per optimizer step."""
-    effective_batch: Positive = 16
-    """micro_batch x accumulation x ranks; must agree."""
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    """Peak learning rate of AdamW (cosine decay to 0)."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 100
-    """Optimizer steps of linear warm-up."""
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
-    """AdamW weight decay."""
-    gradient_clipping: Annotated[float, Field(gt=0)] = 1.0
-    """Global gradient norm; handed to DeepSpeed, which is what applies it."""
-    noise_draws: Positive = 2
-    """Diffusion noise draws per encoded picture."""
-    image_shift_px: Annotated[int, Field(ge=0)] = 0
-    """Random shift augmentation, pixels."""
-    zero_stage: Literal[0, 1, 2, 3] = 1
-    """DeepSpeed ZeRO stage: divided are 1 the optimizer, 2 also gradients, 3 also weights."""
-    offload: bool = False
-    """Keep the optimizer state in memory of the CPU and compute its step there."""
-    dtype: Literal["fp32", "bf16"] = "fp32"
-    """Weights in training; with bf16 the optimizer keeps float32 master weights."""
-    deepspeed: dict[str, Any] | None = None
-    """Your own DeepSpeed JSON (path or content), added to ours; contradictions are refused."""
-    ema_power: Annotated[float, Field(gt=0)] = 0.75
-    """Power of the EMA warm-up, 1 - (1 + step) ** -power; the average is kept in float32."""
-    checkpoint_every: Positive = 500
-    """Optimizer steps between checkpoints."""
-    keep_checkpoints: Positive = 2
-    """Complete checkpoints to keep, the newest ones."""
-    keep_every: Positive | None = None
-    """Keep also every checkpoint whose step is a multiple of this."""
-    keep_best: Literal["validation_loss", "success"] | None = None
-    """Keep also the checkpoint with the best value of this metric."""
-    log_every: Positive = 20
-    """Optimizer steps between lines of the loss record."""
-    wandb: Literal["off", "offline", "online"] = "off"
-    """Weights & Biases mode; `online` takes its key from the environment, never from here."""
-    model: Model = Model()
-    """Network size."""
-
-    @field_validator("deepspeed", mode="before")
-    @classmethod
-    def _from_file(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        try:
-            return json.loads(Path(value).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ValueError(f"no JSON can be read from {value}: {error}") from error
-
-    @model_validator(mode="after")
-    def _deepspeed_agrees(self) -> Train:
-        deepspeed_settings.config(self.model_dump())
-        return self
-
-    @model_validator(mode="after")
-    def _batch_agrees(self) -> Train:
-        ranks = self.nodes * self.ranks_per_node
-        product = self.micro_batch * self.accumulation * ranks
-        if product != self.effective_batch:
-            raise ValueError(
-                f"effective_batch is {self.effective_batch}, but micro_batch {self.micro_batch} x "
-                f"accumulation {self.accumulation} x {ranks} ranks is {product}"
-            )
-        return self
 
 
 class Evaluate(Section):

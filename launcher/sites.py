@@ -13,7 +13,7 @@ from launcher import config
 from launcher.core.errors import UsageError
 from launcher.core.runs import RunDir
 from launcher.hosts import Host, Network
-from launcher.schema import Section
+from launcher.schema_base import Section
 
 
 class Site(Section):

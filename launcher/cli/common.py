@@ -120,6 +120,7 @@ def backend_for(run: RunDir, site: Site, jobs: int | None) -> Backend:
 
 def show_dry_run(output: Output, run: RunDir, plan: Plan, site: Site) -> None:
     """Print every stage: the exact sbatch script on a cluster, the command here."""
+    say_findings(output, plan)
     scripts = {}
     for stage in plan.stages:
         on_node = node_command(run, stage)
@@ -159,6 +160,15 @@ def node_command(run: RunDir, stage: Stage) -> str:
         tag=f"rdtl-{stage.name}",
     )
     return shlex.join(launch.argv)
+
+
+def say_findings(output: Output, plan: Plan) -> None:
+    """Say what is unusual about the recipe of a plan that trains."""
+    from rdt.spec import recipe
+
+    train = plan.config.get("train")
+    for finding in recipe.findings(train, train["steps"]) if train else []:
+        output.finding(finding)
 
 
 def check_cluster(output: Output, run: RunDir, plan: Plan, site: Site) -> None:
@@ -204,6 +214,7 @@ def execute(
     from launcher.create import create
 
     check_cluster(output, run, plan, site)
+    say_findings(output, plan)
     plan = create(run, plan, config_yaml)
     drive_on(output, run, plan, backend_for(run, site, jobs), also)
     return plan

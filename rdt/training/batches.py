@@ -55,7 +55,7 @@ class Batches:
     """All batches of a run for one rank, read ahead while they are asked for in their order.
 
     ``buffered`` holds samples of ``source`` that are read instead of decoding them. Use it in
-    a ``with`` statement.
+    a ``with`` statement. ``epoch``: samples of one.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class Batches:
         self._source, self._train, self._rank = source, train, rank
         self._shown = buffered or source
         self._sampler = Sampler(order, train["effective_batch"], train["micro_batch"], ranks)
+        self.epoch = order.epoch
         self._summary = statistics.state
         self._words, self._word_valid, self._word_rows = _language(source.instructions)
         self._loader: Loader | None = None

@@ -13,6 +13,7 @@ import time
 
 from launcher.core.errors import RdtlError
 from launcher.core.job import Job, Stopped
+from rdt.spec import recipe
 from rdt.training import engine as distributed
 from rdt.training.batches import Batches
 from rdt.training.checkpoint import Checkpoints
@@ -99,7 +100,8 @@ class Loop:
         raise Stopped(STOP_SIGNALS[decided - 1])
 
     def _one_step(self, step: int) -> None:
-        lr = learning_rate(step, self.total, self.train["learning_rate"], self.warmup)
+        peak, schedule = self.train["learning_rate"], self.train["schedule"]
+        lr = learning_rate(step, self.total, peak, self.warmup, schedule)
         share = self.engine.step(self.batches.step(step), lr)
         loss = distributed.total(share)
         require_finite(loss, step + 1)
@@ -124,7 +126,9 @@ class Loop:
     def _known_length(self) -> int | None:
         """Total steps: configured, or decided by an earlier start of this run, or not yet known."""
         if self.train["minutes"] is None:
-            return int(self.train["steps"])
+            steps = recipe.steps_of(self.train, self.batches.epoch)
+            recipe.require_warmup(self.train["warmup_steps"], steps)
+            return steps
         event = distributed.agree(self.job.run.ledger.read(LENGTH_EVENT))
         return None if event is None else int(event["steps"])
 

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from jobs import dataset, train
-from launcher.core.errors import RdtlError, UsageError
+from launcher.core.errors import RdtlError
 from launcher.core.job import Job
 from rdt.data import statistics
 from rdt.diffusion import add_noise
@@ -207,9 +207,3 @@ def test_settings_that_change_numbers_change_the_digest(job: Job) -> None:
     assert (other := train.settings_digest(job.config)) != before
     job.config["train"]["learning_rate"] *= 2
     assert train.settings_digest(job.config) not in (before, other)
-
-
-def test_another_number_of_ranks_is_refused(job: Job) -> None:
-    train._require_batch(job.config["train"], 2)
-    with pytest.raises(UsageError, match="would be 6, not 4"):
-        train._require_batch(job.config["train"], 3)

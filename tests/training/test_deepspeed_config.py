@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from launcher.core.errors import UsageError
-from launcher.schema import Train
+from launcher.schema_train import Train
 from rdt.spec import deepspeed
 from tests.training import tiny
 

@@ -26,7 +26,7 @@ from rdt.spec import recipe
 from rdt.spec.contract import CONTRACTS, require_same
 from rdt.training import engine as distributed
 from rdt.training import export
-from rdt.training.batches import Batches
+from rdt.training.batches import CPU, Batches
 from rdt.training.checkpoint import Checkpoints
 from rdt.training.ema import Ema
 from rdt.training.engine import Engine
@@ -65,7 +65,7 @@ def _train(job: Job, rank: int, ranks: int, device: torch.device) -> None:
     fill = partial(export.fill, job, network, described)
     identity = {"settings": settings_digest(config), "dataset": described.dataset_digest}
     checkpoints = Checkpoints(job, engine, ema, identity, fill)
-    with open_batches(job.run, config, described, rank, ranks) as batches:
+    with open_batches(job.run, config, described, rank, ranks, device) as batches:
         steps = Loop(job, engine, batches, ema, checkpoints, first=rank == 0).run()
     weights = checkpoints.averaged()
     if weights is not None:
@@ -73,9 +73,14 @@ def _train(job: Job, rank: int, ranks: int, device: torch.device) -> None:
 
 
 def open_batches(
-    run: RunDir, config: dict[str, Any], described: Statistics, rank: int, ranks: int
+    run: RunDir,
+    config: dict[str, Any],
+    described: Statistics,
+    rank: int,
+    ranks: int,
+    device: torch.device = CPU,
 ) -> Batches:
-    """The batches of one rank, of the data sets as the dataset stage found them.
+    """The batches of one rank on ``device``, of the data sets as the dataset stage found them.
 
     Raises RdtlError RDTL-D028 when a file was changed since, D044 when the configuration
     names a buffer of something else.
@@ -92,7 +97,7 @@ def open_batches(
     order = Order(source.index.sizes, config["seed"], weights, config["dataset"]["order"])
     if buffered:
         buffered.require_stands_for(source, order)
-    return Batches(source, order, described, train, rank, ranks, buffered)
+    return Batches(source, order, described, train, rank, ranks, buffered, device)
 
 
 def settings_digest(config: dict[str, Any]) -> str:

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from launcher.schema_base import Positive, Section
 from launcher.schema_train import Train
+from rdt.spec import loss
+from rdt.spec.contract import CONTRACTS
 
 Range = Annotated[tuple[int, int], Field(description="[first, end): end is not included")]
 PolicyName = Literal["rdt", "expert", "zero", "replay"]
@@ -121,3 +123,10 @@ class RunConfig(Section):
     dataset: Dataset = Dataset()
     train: Train | None = None
     evaluate: Evaluate | None = None
+
+    @model_validator(mode="after")
+    def _loss_is_known(self) -> RunConfig:
+        if self.train:
+            contract = CONTRACTS[self.dataset.contract]
+            loss.slot_weights(contract, self.train.loss, self.train.loss_weights)
+        return self

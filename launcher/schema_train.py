@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from launcher.schema_base import Positive, Section
+from launcher.schema_base import Positive, Section, Share
 from rdt.spec import deepspeed as deepspeed_settings
 from rdt.spec import recipe
 
@@ -70,6 +70,21 @@ class Train(Section):
     """Diffusion noise draws per encoded picture."""
     image_shift_px: Annotated[int, Field(ge=0)] = 0
     """Random shift augmentation, pixels."""
+    augmentation: Share = 0.0
+    """Share of pictures that are changed in colour, blurred or noised (the reference: 0.5)."""
+    condition_dropout: Share = 0.0
+    """How often each condition is left out, independently: state, mask, rate, words and every
+    picture (the reference: 0.1)."""
+    external_camera_dropout: Share | None = None
+    """The same for pictures of the first camera; unset: as for the others."""
+    state_noise_db: float | None = None
+    """Signal to noise ratio of noise on the state, by each episode's spread (the reference: 40)."""
+    loss: Literal["valid", "all"] = "valid"
+    """valid: the squared error over the slots of the contract's mask; all: over all 128, most of
+    which are always 0, as the reference has it."""
+    loss_weights: dict[str, Annotated[float, Field(ge=0)]] = {}  # noqa: RUF012  pydantic copies it
+    """Weights in the loss by the contract's groups, for example
+    `{"end-effector linear velocity": 2}`; 1 where nothing is said."""
     zero_stage: Literal[0, 1, 2, 3] = 1
     """DeepSpeed ZeRO stage: divided are 1 the optimizer, 2 also gradients, 3 also weights."""
     offload: bool = False

@@ -25,17 +25,22 @@ class Batch(NamedTuple):
     """One micro batch of one rank; ``draws`` noise draws per picture pair.
 
     pictures (B, cameras, S, S, 3) uint8 raw; words (B, L, 64) and word_valid (B, L)
-    bool, or (1, …), one instruction for all; state (B, 1, 128) z-scored; actions (B, H, 128);
-    weight (B, H): share of each step in the loss, 0 for padding; noise
-    (B * draws, H, 128) and t (B * draws,), the draws of one pair in succession.
+    bool, or (1, …), one instruction for all; state (B, 1, 128) z-scored; mask (B, 1, 128) and
+    freq (B,) Hz, zeros where the network is not told; actions (B, H, 128); weight (B, H):
+    share of each step in the loss, 0 for padding; slots (128,): share of each slot in a
+    step's error; noise (B * draws, H, 128) and t (B * draws,), the draws of one pair in
+    succession.
     """
 
     pictures: Tensor
     words: Tensor
     word_valid: Tensor
     state: Tensor
+    mask: Tensor
+    freq: Tensor
     actions: Tensor
     weight: Tensor
+    slots: Tensor
     noise: Tensor
     t: Tensor
 
@@ -67,19 +72,16 @@ class PolicyNetwork(Rdt):
         return self.keys(words, word_valid, tokens.reshape(len(pictures), -1, tokens.shape[-1]))
 
     def forward(self, batch: Batch) -> Tensor:
-        """Weighted sum of the squared error, averaged over all 128 slots.
-
-        The target of unused slots is 0, as in the reference: their noise is an input too.
-        """
+        """The squared error, summed with the weights of steps and slots."""
         keys = self.condition(batch.pictures, batch.words, batch.word_valid)
         draws = len(batch.noise) // len(batch.actions)
         clean = batch.actions.repeat_interleave(draws, dim=0)
         noisy = diffusion.add_noise(self.alphas, clean, batch.noise, batch.t)
-        state = batch.state.repeat_interleave(draws, dim=0)
-        mask = self.mask.expand(len(noisy), -1, -1)
-        predicted = self.denoise(state, noisy, mask, self.freq, batch.t, keys)
+        given = (batch.state, batch.mask, batch.freq)
+        state, mask, freq = (part.repeat_interleave(draws, dim=0) for part in given)
+        predicted = self.denoise(state, noisy, mask, freq, batch.t, keys)
         wanted = diffusion.target(self.config.prediction_type, clean, batch.noise)
-        error = (predicted - wanted).square().mean(dim=-1)
+        error = ((predicted - wanted).square() * batch.slots).sum(dim=-1)
         return (error * batch.weight.repeat_interleave(draws, dim=0)).sum() / draws
 
 

@@ -64,7 +64,7 @@ def entry(path: Path, **choice: Any) -> dict[str, Any]:
 def run_on(folder: Path, sets: list[dict[str, Any]], **settings: Any) -> Job:
     """A run directory whose plan trains on ``sets``."""
     config = {"collect": None, "dataset": {"sets": sets, **settings}}
-    alone = {"micro_batch": 4, "ranks_per_node": 1, "image_shift_px": 2}
+    alone = {"micro_batch": 4, "ranks_per_node": 1, "image_shift_px": 2, "warmup_steps": 2}
     synthetic.write_plan(folder, steps=3, log_every=1, changes=config, **alone)
     return Job.from_environment(str(folder))
 

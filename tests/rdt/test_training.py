@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,7 +42,7 @@ def job(tmp_path: Path) -> Job:
     return job
 
 
-def batches(job: Job, rank: int = 0, ranks: int = 2, **settings: int) -> Batches:
+def batches(job: Job, rank: int = 0, ranks: int = 2, **settings: Any) -> Batches:
     described = statistics.read(job.run.data / "statistics.json")
     settings = job.config["train"] | settings
     return train.open_batches(job.run, job.config | {"train": settings}, described, rank, ranks)
@@ -126,17 +128,20 @@ def test_padding_has_no_weight_and_the_rest_adds_up_to_one(job: Job) -> None:
 def samples(batch: Batch) -> list[bytes]:
     """All that a batch says of each of its samples."""
     draws = len(batch.noise) // len(batch.actions)
-    parts = [batch.pictures, batch.words, batch.word_valid, batch.state, batch.actions]
+    parts = [batch.pictures, batch.words, batch.word_valid, batch.state, batch.mask, batch.freq]
+    parts.append(batch.actions)
     parts += [batch.weight, batch.noise.unflatten(0, (-1, draws)), batch.t.view(-1, draws)]
     rows = range(len(batch.actions))
     return [b"".join(part[row].numpy().tobytes() for part in parts) for row in rows]
 
 
 def test_any_number_of_ranks_trains_on_the_same_samples(job: Job) -> None:
-    """With their noise and their shifts, whoever prepares them."""
-    alone = batches(job, ranks=1, micro_batch=4, image_shift_px=3)
-    halves = [batches(job, rank, image_shift_px=3) for rank in range(2)]
-    slow = batches(job, ranks=1, accumulation=2, image_shift_px=3)
+    """With their noise, their shifts and what is left out, whoever prepares them."""
+    changed = {"image_shift_px": 3, "condition_dropout": 0.3, "state_noise_db": 10.0}
+    changed["augmentation"] = 0.5
+    alone = batches(job, ranks=1, micro_batch=4, **changed)
+    halves = [batches(job, rank, **changed) for rank in range(2)]
+    slow = batches(job, ranks=1, accumulation=2, **changed)
     for step in range(9):  # over the end of an epoch
         expected = sorted(samples(alone.micro(step, 0)))
         assert len(set(expected)) == 4
@@ -145,14 +150,18 @@ def test_any_number_of_ranks_trains_on_the_same_samples(job: Job) -> None:
         assert sorted(sample for part in slow.step(step) for sample in samples(part)) == expected
 
 
-def test_loss_is_the_plain_mean_over_real_steps(job: Job) -> None:
+@pytest.mark.parametrize(
+    ("loss", "slots"),
+    [("valid", [10, *range(30, 45)]), ("all", range(128))],
+)
+def test_loss_is_the_plain_mean_over_real_steps(job: Job, loss: str, slots: Sequence[int]) -> None:
     """Against a loop over samples and draws that repeats the pictures for each draw."""
     described = statistics.read(job.run.data / "statistics.json")
     network = build(
         config_from_run(job.config["train"]["model"], 64, LIBERO_VELOCITY), LIBERO_VELOCITY, "test"
     )
     torch.nn.init.normal_(network.model.final_layer.ffn_final.fc2.weight, std=0.1)
-    batch = batches(job, ranks=2).micro(3, 0)
+    batch = batches(job, ranks=2, loss=loss).micro(3, 0)
     total = torch.zeros(())
     draws = len(batch.noise) // len(batch.actions)
     for row in range(len(batch.noise)):
@@ -162,7 +171,7 @@ def test_loss_is_the_plain_mean_over_real_steps(job: Job) -> None:
         t, clean = batch.t[row : row + 1], batch.actions[index]
         noisy = add_noise(network.alphas, clean, batch.noise[row : row + 1], t)
         predicted = network.denoise(batch.state[index], noisy, network.mask, network.freq, t, keys)
-        error = (predicted - clean).square().mean(-1)
+        error = (predicted - clean).square()[..., slots].mean(-1)
         total = total + (error * batch.weight[index]).sum() / draws
     assert golden.distance(network(batch), total) <= 1e-5
     assert described.windows == 24

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from launcher.schema_base import Positive, Section
 from launcher.schema_train import Train
-from rdt.spec import loss
+from rdt.spec import loss, recipe
 from rdt.spec.contract import CONTRACTS
 
 Range = Annotated[tuple[int, int], Field(description="[first, end): end is not included")]
@@ -106,6 +106,9 @@ class Dataset(Section):
     """enumerate: an epoch shows every sample; random: draws with replacement, 63 % of them."""
     sets: list[DataSet] = []
     """Demonstrations from outside; empty: those that the run itself collects."""
+    held_out: Annotated[float, Field(ge=0)] = 0
+    """Demonstrations that are not learned from but validated on: their number, or below 1 their
+    share; chosen by the seed."""
     buffer: str | None = None
     """Folder that `rdtl data buffer` keeps filled with samples of these sets; unset: training
     reads the sets themselves."""
@@ -125,8 +128,9 @@ class RunConfig(Section):
     evaluate: Evaluate | None = None
 
     @model_validator(mode="after")
-    def _loss_is_known(self) -> RunConfig:
+    def _training_fits_its_data(self) -> RunConfig:
         if self.train:
             contract = CONTRACTS[self.dataset.contract]
             loss.slot_weights(contract, self.train.loss, self.train.loss_weights)
+            recipe.require_validation(self.train.model_dump(), self.dataset.model_dump())
         return self

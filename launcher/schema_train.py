@@ -103,10 +103,21 @@ class Train(Section):
     """Keep also every checkpoint whose step is a multiple of this."""
     keep_best: Literal["validation_loss", "success"] | None = None
     """Keep also the checkpoint with the best value of this metric."""
+    validate_every: Positive | None = None
+    """Optimizer steps between rounds of sampling and validation, one step later than its multiples
+    so as not to meet a checkpoint; unset: none but a last one if something is held out."""
+    validation_batches: Positive = 2
+    """Effective batches that a round looks at, the same each time."""
+    early_stopping: Positive | None = None
+    """Rounds without a lower validation loss after which training ends; unset: never."""
     log_every: Positive = 20
     """Optimizer steps between lines of the loss record."""
     wandb: Literal["off", "offline", "online"] = "off"
     """Weights & Biases mode; `online` takes its key from the environment, never from here."""
+    wandb_project: str = "rdt-launcher"
+    """Project of Weights & Biases."""
+    wandb_entity: str | None = None
+    """User or team of Weights & Biases; unset: that of the key."""
     model: Model = Model()
     """Network size."""
 

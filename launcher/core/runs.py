@@ -66,6 +66,10 @@ class RunDir:
         return self.root / "checkpoints"
 
     @property
+    def plots(self) -> Path:
+        return self.root / "plots"
+
+    @property
     def policy(self) -> Path:
         return self.root / "policy"
 

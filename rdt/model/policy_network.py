@@ -71,10 +71,17 @@ class PolicyNetwork(Rdt):
         tokens = self.vision(pictures.flatten(0, 1))
         return self.keys(words, word_valid, tokens.reshape(len(pictures), -1, tokens.shape[-1]))
 
-    def forward(self, batch: Batch) -> Tensor:
-        """The squared error, summed with the weights of steps and slots."""
+    def forward(self, batch: Batch, sampled: bool = False) -> Tensor:
+        """The squared error, summed with the weights of steps and slots.
+
+        ``sampled``: instead a chunk (B, H, 128) of each sample, from its first noise. Both
+        are here because ZeRO 3 gathers weights only inside of this call.
+        """
         keys = self.condition(batch.pictures, batch.words, batch.word_valid)
         draws = len(batch.noise) // len(batch.actions)
+        if sampled:
+            given = (batch.state, batch.mask, batch.freq)
+            return self.sample(*given, keys, batch.noise[::draws], self.alphas)
         clean = batch.actions.repeat_interleave(draws, dim=0)
         noisy = diffusion.add_noise(self.alphas, clean, batch.noise, batch.t)
         given = (batch.state, batch.mask, batch.freq)

@@ -103,6 +103,27 @@ def require_warmup(warmup: int, steps: int) -> None:
     )
 
 
+def require_validation(train: dict[str, Any], dataset: dict[str, Any]) -> None:
+    """Refuse what needs a validation loss that nobody would measure (UsageError RDTL-T065)."""
+    wants = [key for key in ("early_stopping", "keep_best") if train[key]]
+    wants = [key for key in wants if train[key] != "success"]
+    if dataset["held_out"] and dataset["buffer"]:
+        wants, missing = ["dataset.held_out"], "a data set that is read itself, not a buffer of it"
+    elif not wants or (dataset["held_out"] and train["validate_every"]):
+        return
+    else:
+        missing = "dataset.held_out and train.validate_every"
+    raise UsageError(
+        "RDTL-T065",
+        f"{wants[0]} needs {missing}",
+        where=f"dataset.held_out {dataset['held_out']:g}, dataset.buffer {dataset['buffer']}, "
+        f"train.validate_every {train['validate_every']}",
+        why="no validation loss would be measured, or on samples that were learned",
+        fix="set both, for example dataset.held_out=0.1 and train.validate_every as "
+        "train.checkpoint_every; or leave it out",
+    )
+
+
 def steps_of(train: dict[str, Any], epoch: int) -> int:
     """Optimizer steps of a run whose epochs have ``epoch`` samples; rounded up."""
     if train["epochs"] is None:
@@ -111,8 +132,8 @@ def steps_of(train: dict[str, Any], epoch: int) -> int:
 
 
 def findings(train: dict[str, Any], steps: int | None) -> list[Finding]:
-    """What is allowed and unusual: warm-up (RDTL-T005), batch (RDTL-T006). ``steps`` None:
-    not known yet."""
+    """What is allowed and unusual: warm-up (RDTL-T005), batch (RDTL-T006), periods
+    (RDTL-T023). ``steps`` None: not known yet."""
     found = []
     low, high = WARMUP_SHARES
     warmup = train["warmup_steps"]
@@ -138,6 +159,19 @@ def findings(train: dict[str, Any], steps: int | None) -> list[Finding]:
                 f"{train['nodes'] * train['ranks_per_node']} GPUs",
                 "published recipes use 128 to 256 over all GPUs, not on each",
                 "raise train.accumulation, which costs no memory",
+            )
+        )
+    every = train["validate_every"]
+    if every and math.gcd(every, train["checkpoint_every"]) == 1:
+        found.append(
+            Finding(
+                "RDTL-T023",
+                "warning",
+                "some rounds of sampling fall on the step of a checkpoint",
+                f"train.validate_every {every}, train.checkpoint_every "
+                f"{train['checkpoint_every']}: they share no factor",
+                "both need memory at once; a published run has died of it",
+                "make one a multiple of the other: rounds are then one step later",
             )
         )
     return found

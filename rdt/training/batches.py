@@ -124,6 +124,11 @@ class Batches:
             t=t,
         ).to(self._device)
 
+    @property
+    def whole_batches(self) -> int:
+        """Effective batches after which an epoch is over, the last one filled up."""
+        return -(-self.epoch // self._sampler.effective_batch)
+
     def _load(self, taken: int) -> loaded.Batch:
         """The batch that comes when all ranks have ``taken`` so many samples."""
         if self._loader is None or self._loader.taken != taken:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -158,7 +159,7 @@ class Engine:
             group["lr"] = learning_rate
         share = 0.0
         for batch in micro_batches:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            with self._precision():
                 loss = self.deepspeed(batch)
             share += float(loss.detach())
             self.deepspeed.backward(loss * factor)
@@ -166,6 +167,19 @@ class Engine:
                 self._norm = self._unclipped()
             self.deepspeed.step()
         return share
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Inside, the network computes as in training, but keeps no gradients and drops nothing."""
+        self.deepspeed.eval()
+        try:
+            with torch.no_grad(), self._precision():
+                yield
+        finally:
+            self.deepspeed.train()
 
     def _unclipped(self) -> float:
         """Without ZeRO, DeepSpeed clips and does not say from what norm."""

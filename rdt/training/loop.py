@@ -17,9 +17,11 @@ from rdt.spec import recipe
 from rdt.training import engine as distributed
 from rdt.training.batches import Batches
 from rdt.training.checkpoint import Checkpoints
+from rdt.training.checkpoint_files import record_score
 from rdt.training.ema import Ema
 from rdt.training.engine import Engine
-from rdt.training.record import LossRecord
+from rdt.training.meter import Meter
+from rdt.training.record import Record
 from rdt.training.schedule import (
     MEASURE_FROM,
     MEASURE_TO,
@@ -27,6 +29,7 @@ from rdt.training.schedule import (
     steps_for,
     warmup_steps,
 )
+from rdt.training.validation import LOSS, EarlyStopping, Validation
 
 LENGTH_EVENT = "train.length"
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
@@ -47,6 +50,7 @@ class Loop:
         batches: Batches,
         ema: Ema,
         checkpoints: Checkpoints,
+        validation: Validation | None,
         first: bool,
     ) -> None:
         self.job = job
@@ -56,7 +60,10 @@ class Loop:
         self.ema = ema
         self.checkpoints = checkpoints
         self.start = checkpoints.resume()
-        self.record = LossRecord(job, self.start) if first else None
+        self.validation = validation
+        self.record = Record(job, self.start) if first else None
+        self.stopping = EarlyStopping(self.train["early_stopping"], self._losses_before())
+        self.meter = Meter(engine.device, self.train["effective_batch"])
         self.total = self._known_length()
         checkpoints.require_room(self.total)
         self.warmup = warmup_steps(self.train["warmup_steps"], self.train["minutes"])
@@ -70,6 +77,7 @@ class Loop:
         while self.total is None or step < self.total:
             self._one_step(step)
             step += 1
+            self._validate(step)
             self._stop_if_asked(step)
             if self.total is None:
                 self._measure(step)
@@ -102,20 +110,48 @@ class Loop:
     def _one_step(self, step: int) -> None:
         peak, schedule = self.train["learning_rate"], self.train["schedule"]
         lr = learning_rate(step, self.total, peak, self.warmup, schedule)
-        share = self.engine.step(self.batches.step(step), lr)
+        share = self.engine.step(self.meter.batches(self.batches.step(step)), lr)
         loss = distributed.total(share)
         require_finite(loss, step + 1)
         if step == 0:
             self.engine.require_equal_weights(1)
         self.ema.update()
+        self.meter.step()
         if self.record is None:
             return
-        done, seconds = step + 1, time.monotonic() - self._began
+        done = step + 1
         if done % self.train["log_every"] == 0 or done in (1, self.total):
             norm = self.engine.gradient_norm()
-            self.record.write(done, loss, lr, norm, self.record.seconds_before + seconds)
+            numbers = {"train/loss": loss, "train/lr": lr, "train/gradient_norm": norm}
+            self.record.write(done, self._seconds(), numbers | self.meter.read())
             print(f"step {done} loss {loss:.6f} lr {lr:.2e} norm {norm:.4f}", flush=True)
         self._progress(done, loss)
+
+    def _seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    def _losses_before(self) -> list[float]:
+        before = self.record.before if self.record else []
+        return list(distributed.agree([line[LOSS] for line in before if LOSS in line]))
+
+    def _validate(self, step: int) -> None:
+        """A round of sampling and validation where one is due; it may be the last step."""
+        every = self.train["validate_every"]
+        due = every and step > every and step % every == 1 % every
+        if not self.validation or self.total is None or not (due or step == self.total):
+            return
+        found = self.validation.round(self.job.run.plots, step)
+        if self.record is not None:
+            self.record.write(step, self._seconds(), found)
+            print(f"step {step} " + " ".join(f"{k} {v:.5g}" for k, v in found.items()), flush=True)
+        if LOSS not in found:
+            return
+        if self.record is not None and (step - 1) % self.train["checkpoint_every"] == 0:
+            record_score(self.checkpoints.folder, step - 1, "validation_loss", found[LOSS])
+        if self.stopping.after(found[LOSS]) and step < self.total:
+            self.total = step
+            if self.record is not None:
+                print(f"step {step} is the last: the validation loss falls no more", flush=True)
 
     def _progress(self, done: int, loss: float) -> None:
         now = time.monotonic()

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jobs import buffer, dataset, train
+from jobs import buffer, dataset
 from launcher.core.errors import RdtlError
 from launcher.core.job import Job
 from launcher.schema import DataSet
 from rdt.data import statistics
 from rdt.model.policy_network import Batch
 from rdt.training.batches import Batches
+from rdt.training.data import Data
 from tests.data import writers
 from tests.data.test_buffer_command import request
 from tests.data.writers import Demo
@@ -72,7 +73,7 @@ def run_on(folder: Path, sets: list[dict[str, Any]], **settings: Any) -> Job:
 def opened(job: Job) -> Batches:
     dataset.body(job)
     described = statistics.read(job.run.data / "statistics.json")
-    return train.open_batches(job.run, job.config, described, 0, 1)
+    return Data(job.run, job.config, described, 0, 1).training()
 
 
 @pytest.mark.parametrize("layout", ["rlds", "lerobot2", "lerobot3"])
@@ -209,6 +210,6 @@ def test_data_that_change_after_they_passed(demos: list[Demo], tmp_path: Path) -
     os.utime(path)
     described = statistics.read(job.run.data / "statistics.json")
     with pytest.raises(RdtlError, match="has changed") as error:
-        train.open_batches(job.run, job.config, described, 0, 1)
+        Data(job.run, job.config, described, 0, 1).training()
     assert error.value.problem.code == "RDTL-D028"
     assert refused(job).problem.code == "RDTL-D028"

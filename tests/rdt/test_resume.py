@@ -83,13 +83,14 @@ def prepared(run: Path, **train: object) -> Path:
 
 
 def lines(run: Path) -> list[dict[str, float]]:
-    path = run / "checkpoints/loss.jsonl"
+    path = run / "checkpoints/metrics.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def curve(run: Path) -> list[dict[str, float]]:
-    """The loss record without the one column that is wall-clock time."""
-    return [{key: line[key] for key in line if key != "seconds"} for line in lines(run)]
+    """The record without the columns that wall-clock time decides."""
+    kept = ("step", "train/loss", "train/lr", "train/gradient_norm")
+    return [{key: line[key] for key in kept} for line in lines(run)]
 
 
 def test_killed_runs_end_in_the_same_weights(tmp_path: Path) -> None:
@@ -131,7 +132,7 @@ def test_killed_runs_end_in_the_same_weights(tmp_path: Path) -> None:
 
 
 def lines_safely(run: Path) -> list[bytes]:
-    path = run / "checkpoints/loss.jsonl"
+    path = run / "checkpoints/metrics.jsonl"
     return path.read_bytes().splitlines() if path.exists() else []
 
 

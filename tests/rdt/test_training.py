@@ -25,6 +25,7 @@ from rdt.model.policy_network import Batch, build, config_from_run
 from rdt.spec.contract import LIBERO_VELOCITY
 from rdt.training import ema, schedule
 from rdt.training.batches import Batches, shift_pictures
+from rdt.training.data import Data
 from rdt.training.fragments import Fragment
 from rdt.training.loop import require_finite
 from rdt.training.record import kept_lines
@@ -45,7 +46,7 @@ def job(tmp_path: Path) -> Job:
 def batches(job: Job, rank: int = 0, ranks: int = 2, **settings: Any) -> Batches:
     described = statistics.read(job.run.data / "statistics.json")
     settings = job.config["train"] | settings
-    return train.open_batches(job.run, job.config | {"train": settings}, described, rank, ranks)
+    return Data(job.run, job.config | {"train": settings}, described, rank, ranks).training()
 
 
 def test_warm_up_then_cosine() -> None:
@@ -201,7 +202,7 @@ def test_a_loss_that_is_no_number_stops(loss: float) -> None:
 
 
 def test_lines_of_steps_to_be_repeated_are_dropped(tmp_path: Path) -> None:
-    path = tmp_path / "loss.jsonl"
+    path = tmp_path / "metrics.jsonl"
     path.write_text("".join(f'{{"step": {step}}}\n' for step in range(1, 6)) + '{"step": 6')
     assert [json.loads(line)["step"] for line in kept_lines(path, 3)] == [1, 2, 3]
     assert kept_lines(tmp_path / "none.jsonl", 3) == []

@@ -119,7 +119,7 @@ def preempt_training(cluster: Path, run: RunDir, launcher: subprocess.Popen[str]
     """Signal the training job after its third step, and lift the delay of its restart."""
     site = yaml.safe_load((cluster / "configs/sites/minislurm.yaml").read_text())
     env = {**os.environ, **site["environment"]}
-    loss = run.checkpoints / "loss.jsonl"
+    loss = run.checkpoints / "metrics.jsonl"
     deadline = time.monotonic() + 400
     while not loss.exists() or loss.read_bytes().count(b"\n") < 3:
         assert launcher.poll() is None, launcher.communicate()

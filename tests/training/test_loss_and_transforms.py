@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from jobs import dataset, train
+from jobs import dataset
 from launcher.core.errors import UsageError
 from launcher.core.job import Job
 from launcher.schema import RunConfig
@@ -16,6 +16,7 @@ from rdt.model.policy_network import Batch
 from rdt.spec.contract import LIBERO_RAW_VELOCITY, LIBERO_VELOCITY
 from rdt.spec.loss import slot_weights
 from rdt.training.batches import Batches
+from rdt.training.data import Data
 from tests.rdt import synthetic
 
 VELOCITY = "end-effector linear velocity"
@@ -64,7 +65,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
 def batches(job: Job, **settings: Any) -> Batches:
     described = statistics.read(job.run.data / "statistics.json")
     config = job.config | {"train": job.config["train"] | settings}
-    return train.open_batches(job.run, config, described, 0, 1)
+    return Data(job.run, config, described, 0, 1).training()
 
 
 def micro(job: Job, **settings: Any) -> Batch:

@@ -28,8 +28,8 @@ def prepared(run: Path, **train: object) -> None:
 
 def losses(run: Path) -> dict[int, float]:
     """Loss by the number of steps done."""
-    lines = map(json.loads, (run / "checkpoints/loss.jsonl").read_text().splitlines())
-    return {line["step"]: line["loss"] for line in lines}
+    lines = map(json.loads, (run / "checkpoints/metrics.jsonl").read_text().splitlines())
+    return {line["step"]: line["train/loss"] for line in lines}
 
 
 def trained(run: Path, **train: object) -> list[float]:
@@ -55,7 +55,7 @@ def test_a_disk_too_small_is_said_before_the_first_step(tmp_path: Path) -> None:
     prepared(tmp_path)
     with disks.small(tmp_path / "checkpoints", 1000) as folder:
         assert ranks.start(2, "jobs.train", tmp_path).wait(timeout=120) == 3
-        assert (folder / "loss.jsonl").read_text() == ""
+        assert (folder / "metrics.jsonl").read_text() == ""
     error = json.loads((tmp_path / "error.json").read_text())
     assert error["code"] == "RDTL-G001"
     assert "missing" in error["what"]

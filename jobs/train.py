@@ -33,6 +33,7 @@ from rdt.training.validation import Validation
 BOOKKEEPING = (
     *("log_every", "keep_checkpoints", "keep_every", "keep_best", "checkpoint_every"),
     *("wandb", "wandb_project", "wandb_entity", "validate_every", "validation_batches"),
+    "stall_minutes",
     *("nodes", "ranks_per_node", "micro_batch", "accumulation"),
     *("zero_stage", "offload", "deepspeed"),
 )

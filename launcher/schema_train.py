@@ -110,6 +110,8 @@ class Train(Section):
     """Effective batches that a round looks at, the same each time."""
     early_stopping: Positive | None = None
     """Rounds without a lower validation loss after which training ends; unset: never."""
+    stall_minutes: Annotated[float, Field(gt=0)] = 30.0
+    """Time without a step after which the job ends and says where it stands."""
     log_every: Positive = 20
     """Optimizer steps between lines of the loss record."""
     wandb: Literal["off", "offline", "online"] = "off"

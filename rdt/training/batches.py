@@ -129,6 +129,24 @@ class Batches:
         """Effective batches after which an epoch is over, the last one filled up."""
         return -(-self.epoch // self._sampler.effective_batch)
 
+    def describe(self, step: int) -> list[dict[str, Any]]:
+        """Where the samples of one optimizer step come from, all ranks': file or folder,
+        number of the episode in it, row, instruction."""
+        index, stores = self._source.index, self._source.stores
+        steps = index.steps(self._sampler.batch(step))
+        found = []
+        for row, episode in zip(steps.tolist(), index.episodes(steps).tolist(), strict=True):
+            number = int(np.searchsorted(index.bounds, row, "right")) - 1
+            found.append(
+                {
+                    "set": str(stores[number].path),
+                    "episode": episode - int(index.firsts[number]),
+                    "row": row - int(index.starts[episode]),
+                    "instruction": self._source.instructions[episode],
+                }
+            )
+        return found
+
     def _load(self, taken: int) -> loaded.Batch:
         """The batch that comes when all ranks have ``taken`` so many samples."""
         if self._loader is None or self._loader.taken != taken:

@@ -66,6 +66,11 @@ def stop() -> None:
     dist.destroy_process_group()
 
 
+def rank() -> int:
+    """This process's number among all ranks."""
+    return dist.get_rank()
+
+
 def barrier() -> None:
     """Wait for all ranks."""
     dist.barrier()

@@ -11,8 +11,9 @@ import math
 import signal
 import time
 
+from launcher.core import files
 from launcher.core.errors import RdtlError
-from launcher.core.job import Job, Stopped
+from launcher.core.job import Job, Stopped, leave
 from rdt.spec import recipe
 from rdt.training import engine as distributed
 from rdt.training.batches import Batches
@@ -30,8 +31,11 @@ from rdt.training.schedule import (
     warmup_steps,
 )
 from rdt.training.validation import LOSS, EarlyStopping, Validation
+from rdt.training.watchdog import Watchdog
 
 LENGTH_EVENT = "train.length"
+NOT_FINITE = "not_finite.json"
+"""Which samples a step with a loss that is no number was computed from."""
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 """In the order of their weight: USR2 on any rank means that the job may go on later."""
 PROGRESS_EVERY_S = 1.0
@@ -73,11 +77,16 @@ class Loop:
 
     def run(self) -> int:
         """Train to the end; returns the total number of optimizer steps."""
+        with Watchdog(60 * self.train["stall_minutes"], distributed.rank(), leave) as watchdog:
+            return self._steps(watchdog)
+
+    def _steps(self, watchdog: Watchdog) -> int:
         step = self.start
         while self.total is None or step < self.total:
             self._one_step(step)
             step += 1
             self._validate(step)
+            watchdog.rest()
             self._stop_if_asked(step)
             if self.total is None:
                 self._measure(step)
@@ -85,6 +94,8 @@ class Loop:
                 self.engine.require_equal_weights(step)
                 self.checkpoints.save(step)
             self.checkpoints.check()
+            watchdog.beat(step)
+        watchdog.rest()
         self.engine.require_equal_weights(step)
         self.checkpoints.wait()
         if self.record is not None:
@@ -112,6 +123,8 @@ class Loop:
         lr = learning_rate(step, self.total, peak, self.warmup, schedule)
         share = self.engine.step(self.meter.batches(self.batches.step(step)), lr)
         loss = distributed.total(share)
+        if not math.isfinite(loss):
+            self._keep_batch(step, share)
         require_finite(loss, step + 1)
         if step == 0:
             self.engine.require_equal_weights(1)
@@ -126,6 +139,14 @@ class Loop:
             self.record.write(done, self._seconds(), numbers | self.meter.read())
             print(f"step {done} loss {loss:.6f} lr {lr:.2e} norm {norm:.4f}", flush=True)
         self._progress(done, loss)
+
+    def _keep_batch(self, step: int, share: float) -> None:
+        """Write down what a step was computed from, for whoever has to find out why."""
+        shares = distributed.gather(share)
+        if self.record is not None:
+            kept = {"step": step + 1, "loss_by_rank": [str(part) for part in shares]}
+            kept["samples"] = self.batches.describe(step)
+            files.write_json(self.checkpoints.folder / NOT_FINITE, kept)
 
     def _seconds(self) -> float:
         return time.monotonic() - self._began
@@ -195,8 +216,9 @@ def require_finite(loss: float, step: int) -> None:
     raise RdtlError(
         "RDTL-T018",
         f"the loss is {loss} at step {step}",
-        where=f"optimizer step {step}; the newest checkpoint is from before it",
+        where=f"optimizer step {step}; its samples and each rank's part of the loss are in "
+        f"checkpoints/{NOT_FINITE}",
         why="every weight is lost after the next update",
-        fix="lower train.learning_rate, or look at the data of this step: "
-        "python -m jobs.dataset RUN_DIR",
+        fix="where the loss rose before, lower train.learning_rate; otherwise look at the samples "
+        "(python -m jobs.dataset RUN_DIR). The newest checkpoint is from before this step",
     )

@@ -16,15 +16,19 @@ import torch
 
 from launcher.core.job import Job, run_job
 from rdt.data import statistics
+from rdt.data.statistics import Statistics
 from rdt.model.policy_network import build, config_from_run
 from rdt.spec import recipe
+from rdt.spec.card import statistics_digest
 from rdt.spec.contract import Contract, require_same
 from rdt.training import engine as distributed
 from rdt.training import export
+from rdt.training.batches import Batches
 from rdt.training.checkpoint import Checkpoints
 from rdt.training.data import Data
 from rdt.training.ema import Ema
 from rdt.training.engine import Engine
+from rdt.training.gate import Gate
 from rdt.training.loop import Loop
 from rdt.training.validation import Validation
 
@@ -33,7 +37,7 @@ from rdt.training.validation import Validation
 BOOKKEEPING = (
     *("log_every", "keep_checkpoints", "keep_every", "keep_best", "checkpoint_every"),
     *("wandb", "wandb_project", "wandb_entity", "validate_every", "validation_batches"),
-    "stall_minutes",
+    *("stall_minutes", "first_loss"),
     *("nodes", "ranks_per_node", "micro_batch", "accumulation"),
     *("zero_stage", "offload", "deepspeed"),
 )
@@ -55,6 +59,8 @@ def _train(job: Job, rank: int, ranks: int, device: torch.device) -> None:
     config, train = job.config, job.config["train"]
     described = statistics.read(job.run.data / "statistics.json")
     contract = require_same(described.contract, "data/statistics.json")
+    gate = Gate(job, device)
+    gate.machines()
     network = config_from_run(train["model"], described.camera_size, contract)
     torch.manual_seed(config["seed"])  # fresh weights; nothing else draws from this generator
     module = build(network, contract, "train.model").to(device)
@@ -67,7 +73,8 @@ def _train(job: Job, rank: int, ranks: int, device: torch.device) -> None:
         data = Data(job.run, config, described, rank, ranks, device)
         batches = opened.enter_context(data.training())
         validation = _validation(data, engine, contract, train, opened)
-        loop = Loop(job, engine, batches, ema, checkpoints, validation, first=rank == 0)
+        gate.rows += origins(described, contract, batches)
+        loop = Loop(job, engine, batches, ema, checkpoints, validation, gate, first=rank == 0)
         steps = loop.run()
     weights = checkpoints.averaged()
     if weights is not None:
@@ -85,6 +92,16 @@ def _validation(
         sources["validation"] = data.validation()
     sources = {name: opened.enter_context(batches) for name, batches in sources.items()}
     return Validation(engine, sources, contract, train["validation_batches"])
+
+
+def origins(described: Statistics, contract: Contract, batches: Batches) -> list[tuple[str, str]]:
+    """Rows of the gate: what the numbers mean and where they come from."""
+    mean, std = tuple(described.state.mean), tuple(described.state.std)
+    return [
+        ("contract", f"{contract.name} {contract.digest()}"),
+        ("statistics", statistics_digest(mean, std)),
+        ("data", f"{described.dataset_digest}, {batches.epoch} samples in an epoch"),
+    ]
 
 
 def settings_digest(config: dict[str, Any]) -> str:

@@ -110,6 +110,8 @@ class Train(Section):
     """Effective batches that a round looks at, the same each time."""
     early_stopping: Positive | None = None
     """Rounds without a lower validation loss after which training ends; unset: never."""
+    first_loss: tuple[float, float] | None = None
+    """What the loss of the first step should lie between; said when it does not."""
     stall_minutes: Annotated[float, Field(gt=0)] = 30.0
     """Time without a step after which the job ends and says where it stands."""
     log_every: Positive = 20

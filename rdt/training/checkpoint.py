@@ -83,10 +83,15 @@ class Checkpoints:
         if self._pending is not None and self._pending.done():
             self.wait()
 
-    def require_room(self, total: int | None) -> None:
-        """Raise RefusedError RDTL-G001 when the checkpoints of ``total`` steps do not fit."""
+    def require_room(self, total: int | None) -> str:
+        """What the checkpoints of ``total`` steps take and what is free, in words.
+
+        Raises RefusedError RDTL-G001 when they do not fit.
+        """
         each = budget.expected_bytes(self._engine.module, self._train)
-        distributed.by_first(lambda: budget.require_room(self.folder, each, self._train, total))
+        return distributed.by_first(
+            lambda: budget.require_room(self.folder, each, self._train, total)
+        )
 
     def resume(self) -> int:
         """Load the newest complete checkpoint, if there is any; returns the steps already done.

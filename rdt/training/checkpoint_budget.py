@@ -38,8 +38,8 @@ def most_at_once(train: dict[str, Any], total: int | None) -> int:
     return kept if written is None else min(kept, written)
 
 
-def require_room(folder: Path, each: int, train: dict[str, Any], total: int | None) -> None:
-    """Refuse to begin what must end with a full disk.
+def require_room(folder: Path, each: int, train: dict[str, Any], total: int | None) -> str:
+    """Refuse to begin what must end with a full disk; says what will be there otherwise.
 
     ``each`` is the size of a checkpoint in bytes. Quotas cannot be seen from here. Raises
     RefusedError RDTL-G001.
@@ -49,7 +49,7 @@ def require_room(folder: Path, each: int, train: dict[str, Any], total: int | No
     needed = max(0, count * each - there)
     free = shutil.disk_usage(folder).free
     if needed <= free:
-        return
+        return f"{count} of {gigabytes(each)} at one time, {gigabytes(free)} are free"
     raise RefusedError(
         "RDTL-G001",
         f"the checkpoints of this run do not fit on the disk: {gigabytes(needed - free)} missing",

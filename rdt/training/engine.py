@@ -199,8 +199,8 @@ class Engine:
         """This rank's part of the float32 master weights."""
         return fragments.owned(self.module)
 
-    def require_equal_weights(self, step: int) -> None:
-        """Raise RdtlError RDTL-T016 when the ranks hold different weights."""
+    def require_equal_weights(self, step: int) -> str:
+        """The digest of the weights; RdtlError RDTL-T016 when the ranks hold different ones."""
         digests = gather(weights_digest(self.module))
         if len(set(digests)) > 1:
             raise RdtlError(
@@ -210,6 +210,7 @@ class Engine:
                 why="gradients are not exchanged: every rank trains alone on its share",
                 fix="report this with the log; do not use the checkpoints of this run",
             )
+        return str(digests[0])
 
 
 def weights_digest(module: nn.Module) -> str:

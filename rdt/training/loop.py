@@ -21,6 +21,7 @@ from rdt.training.checkpoint import Checkpoints
 from rdt.training.checkpoint_files import record_score
 from rdt.training.ema import Ema
 from rdt.training.engine import Engine
+from rdt.training.gate import Gate
 from rdt.training.meter import Meter
 from rdt.training.record import Record
 from rdt.training.schedule import (
@@ -55,6 +56,7 @@ class Loop:
         ema: Ema,
         checkpoints: Checkpoints,
         validation: Validation | None,
+        gate: Gate,
         first: bool,
     ) -> None:
         self.job = job
@@ -69,8 +71,10 @@ class Loop:
         self.stopping = EarlyStopping(self.train["early_stopping"], self._losses_before())
         self.meter = Meter(engine.device, self.train["effective_batch"])
         self.total = self._known_length()
-        checkpoints.require_room(self.total)
         self.warmup = warmup_steps(self.train["warmup_steps"], self.train["minutes"])
+        self.gate = gate
+        gate.recipe(self.total, self.warmup)
+        gate.rows.append(("checkpoints", checkpoints.require_room(self.total)))
         self._began = time.monotonic()
         self._measured_from = 0.0
         self._last_progress = 0.0
@@ -82,6 +86,7 @@ class Loop:
 
     def _steps(self, watchdog: Watchdog) -> int:
         step = self.start
+        self._began = time.monotonic()
         while self.total is None or step < self.total:
             self._one_step(step)
             step += 1
@@ -126,8 +131,8 @@ class Loop:
         if not math.isfinite(loss):
             self._keep_batch(step, share)
         require_finite(loss, step + 1)
-        if step == 0:
-            self.engine.require_equal_weights(1)
+        if step == self.start:
+            self._pass_gate(step, loss)
         self.ema.update()
         self.meter.step()
         if self.record is None:
@@ -139,6 +144,12 @@ class Loop:
             self.record.write(done, self._seconds(), numbers | self.meter.read())
             print(f"step {done} loss {loss:.6f} lr {lr:.2e} norm {norm:.4f}", flush=True)
         self._progress(done, loss)
+
+    def _pass_gate(self, step: int, loss: float) -> None:
+        seconds = self._seconds()
+        digest = self.engine.require_equal_weights(step + 1)
+        self.gate.after_step(loss, digest, seconds, (self.total or step + 1) - step - 1)
+        self.gate.show()
 
     def _keep_batch(self, step: int, share: float) -> None:
         """Write down what a step was computed from, for whoever has to find out why."""

@@ -19,7 +19,7 @@ from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import Any
 
-from launcher.core.errors import RdtlError, RefusedError, from_dict
+from launcher.core.errors import RdtlError, RefusedError, file_system, from_dict
 from launcher.core.job import die_with_parent
 from rdt.data import buffer
 from rdt.data.buffer import Producer
@@ -190,7 +190,10 @@ def main(argv: list[str]) -> int:
     """Answer one request."""
     die_with_parent()
     try:
-        produce(json.loads(argv[0]))
+        try:
+            produce(json.loads(argv[0]))
+        except OSError as error:
+            raise file_system(error, "a buffer was being filled") from error
     except RdtlError as error:
         say({"error": error.to_dict()})
         return error.exit_status

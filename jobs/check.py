@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from launcher.core.checks import Finding
-from launcher.core.errors import RdtlError
+from launcher.core.errors import RdtlError, file_system
 
 
 def data(request: str) -> list[Finding]:
@@ -23,7 +23,11 @@ def data(request: str) -> list[Finding]:
 
     asked = json.loads(request)
     statistics = Path(asked["statistics"]) if asked["statistics"] else None
-    return verify_set(DeclaredSet.of(asked), CONTRACTS[asked["contract"]], statistics)
+    try:
+        contract = CONTRACTS[asked["contract"]]
+        return verify_set(DeclaredSet.of(asked), contract, statistics, asked["name"])
+    except OSError as error:
+        raise file_system(error, "a data set was being read") from error
 
 
 def simulator() -> list[Finding]:

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
-from launcher.core.errors import RdtlError, full_disk
+from launcher.core.errors import RdtlError, file_system
 from rdt.checkpoint import adopting, describing, exporting, fit
 from rdt.checkpoint.opening import Checkpoint, Wanted, open_checkpoint
 from rdt.spec import card as cards
@@ -48,16 +48,6 @@ def _whole(source: str, weights: str) -> Checkpoint:
     return checkpoint
 
 
-def _file_system(error: OSError, verb: str) -> RdtlError:
-    return RdtlError(
-        "RDTL-G018",
-        f"a file or folder cannot be used: {error.strerror or error}",
-        where=f"{error.filename or 'unknown file'} (checkpoint {verb})",
-        why="the file system refused it; the weights are as they were, and no half output is left",
-        fix="check the path and its permissions (ls -ld), or work on a copy in a folder of yours",
-    )
-
-
 VERBS: dict[str, Callable[..., dict[str, Any]]] = {
     "inspect": inspect,
     "adopt": adopt,
@@ -71,8 +61,7 @@ def main(argv: list[str]) -> int:
         try:
             answer = {"result": VERBS[argv[0]](*argv[1:])}
         except OSError as error:
-            doing = "a checkpoint was being written"
-            raise full_disk(error, doing) or _file_system(error, argv[0]) from error
+            raise file_system(error, f"checkpoint {argv[0]} was at work") from error
     except RdtlError as error:
         print(json.dumps({"error": error.to_dict()}))
         return error.exit_status

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.core import files
-from launcher.core.errors import RdtlError, full_disk
+from launcher.core.errors import RdtlError, file_system
 from launcher.core.job import die_with_parent
 from rdt.sim.collecting import Collector
 from rdt.sim.collection import Target, alone, demo_name, folder_of, require_same, targets_of
@@ -124,7 +124,7 @@ def main(argv: list[str]) -> int:
         try:
             say({"result": collect(json.loads(argv[0]))})
         except OSError as error:
-            raise full_disk(error, "demonstrations were being written") or error from error
+            raise file_system(error, "demonstrations were being collected") from error
     except RdtlError as error:
         say({"error": error.to_dict()})
         return error.exit_status

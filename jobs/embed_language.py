@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from launcher.core.errors import RdtlError, UsageError, full_disk
+from launcher.core.errors import RdtlError, UsageError, file_system
 from rdt.data.store import stream
 
 SUITES = ("libero_spatial", "libero_object", "libero_goal", "libero_10", "libero_90")
@@ -75,7 +75,7 @@ def main(argv: list[str]) -> int:
         try:
             answer = {"result": make(json.loads(argv[0]))}
         except OSError as error:
-            raise full_disk(error, "embeddings were being written") or error from error
+            raise file_system(error, "embeddings were being made") from error
     except RdtlError as error:
         print(json.dumps({"error": error.to_dict()}))
         return error.exit_status

@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 from jobs.statistics import set_name
-from launcher.core.errors import RdtlError
+from launcher.core.errors import RdtlError, file_system
 from rdt.data import contact_sheet, inspection
 from rdt.data.checks import verify_opened
 from rdt.data.declared import DeclaredSet
@@ -34,7 +34,10 @@ def look(request: dict[str, Any]) -> dict[str, Any]:
 def main(argv: list[str]) -> int:
     """Answer one request."""
     try:
-        answer = {"result": look(json.loads(argv[0]))}
+        try:
+            answer = {"result": look(json.loads(argv[0]))}
+        except OSError as error:
+            raise file_system(error, "a data set was being read") from error
     except RdtlError as error:
         print(json.dumps({"error": error.to_dict()}))
         return error.exit_status

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from launcher.core.errors import RdtlError, UsageError, full_disk
+from launcher.core.errors import RdtlError, UsageError, file_system
 from rdt.data import statistics_files
 from rdt.data.declared import DeclaredSet
 from rdt.data.measuring import Measured, measure
@@ -60,7 +60,7 @@ def main(argv: list[str]) -> int:
         try:
             answer = {"result": write(json.loads(argv[0]))}
         except OSError as error:
-            raise full_disk(error, "statistics were being written") or error from error
+            raise file_system(error, "statistics were being made") from error
     except RdtlError as error:
         print(json.dumps({"error": error.to_dict()}))
         return error.exit_status

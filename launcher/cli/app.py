@@ -91,9 +91,10 @@ def main() -> None:
     except RdtlError as error:
         common.current.error(error)
         sys.exit(error.exit_status)
-    except KeyboardInterrupt:
-        common.current.say("interrupted; what is finished is kept, the same command continues")
-        sys.exit(EXIT_INTERRUPTED)
+    except SystemExit as end:  # Typer turns Ctrl-C into this without a word
+        if end.code == EXIT_INTERRUPTED:
+            common.current.say("interrupted; what is finished is kept, the same command continues")
+        raise
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(EXIT_FAILED)

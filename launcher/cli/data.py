@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from rdt.spec.contract import Contract
 
 app = typer.Typer(
-    help="Verify demonstrations and measure them.", no_args_is_help=True, rich_markup_mode=None
+    help="Collect, verify, look at and measure demonstrations, and prepare them for training.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 SET = "A LIBERO HDF5 file or folder, or a folder of an RLDS or LeRobot set."
@@ -49,6 +51,7 @@ def verify(
     statistics: Annotated[
         Path | None, typer.Option(help="A file of statistics that must be of these data.")
     ] = None,
+    name: Annotated[str, typer.Option(help="The set's name in that file, if it has several.")] = "",
     task: TaskOption = None,
     demo: DemoOption = None,
     gripper_open: GripperOption = -1,
@@ -68,6 +71,7 @@ def verify(
     request = source_request(contract, task, demo, gripper_open, alignment) | {
         "path": str(path.resolve()),
         "statistics": str(statistics.resolve()) if statistics else None,
+        "name": name,
     }
     heavy.show(output, heavy.run_check("data", json.dumps(request)))
 
@@ -100,6 +104,8 @@ def stats(
     from rdt.spec.contract import CONTRACTS
 
     output = common.start_output(as_json)
+    for path in paths:
+        require_outside(out.resolve(), path.resolve())
     request = source_request(contract, task, demo, gripper_open, alignment) | {
         "paths": [str(path.resolve()) for path in paths],
         "format": format,
@@ -151,17 +157,18 @@ def _sign(value: int) -> int:
 
 
 def require_outside(out: Path, path: Path) -> None:
-    """UsageError RDTL-D075 for a folder inside the data set: sources stay as they are."""
+    """UsageError RDTL-D075 for what would lie inside the data set or replace its file: sources
+    stay as they are. Both paths resolved."""
     from launcher.core.errors import UsageError
 
-    if not path.is_dir() or (out != path and path not in out.parents):
+    if not path.exists() or (out != path and path not in out.parents):
         return
     raise UsageError(
         "RDTL-D075",
         "what is written would lie inside the data set",
-        where=f"--out {out}, which is in {path}",
+        where=f"--out {out}, which is {'the data set' if out == path else f'in {path}'}",
         why="source data stay as they are, and readers look at every file of some layouts",
-        fix="name a folder elsewhere",
+        fix="name a place elsewhere",
     )
 
 

@@ -32,8 +32,10 @@ def buffer(
     weight: Annotated[
         list[float] | None, typer.Option(help="How often an epoch shows a set; once for each PATH.")
     ] = None,
-    moments: Annotated[int, typer.Option(help="Pictures of each camera, the last is now.")] = 2,
-    horizon: Annotated[int, typer.Option(help="Actions of a sample.")] = 64,
+    moments: Annotated[
+        int, typer.Option(min=1, help="Pictures of each camera, the last is now.")
+    ] = 2,
+    horizon: Annotated[int, typer.Option(min=1, help="Actions of a sample.")] = 64,
     contract: data.ContractOption = "libero-velocity",
     task: data.TaskOption = None,
     demo: data.DemoOption = None,
@@ -53,6 +55,8 @@ def buffer(
     from launcher.presets import JOB_ENVIRONMENT
 
     output = common.start_output(as_json)
+    for path in paths:
+        data.require_outside(out.resolve(), path.resolve())
     request = data.source_request(contract, task, demo, gripper_open, alignment) | {
         "paths": [str(path.resolve()) for path in paths],
         "folder": str(out.resolve()),

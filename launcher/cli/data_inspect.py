@@ -56,8 +56,12 @@ def inspect(
 
 def _write_page(result: dict[str, object], path: Path, out: Path) -> Path:
     from launcher.core import files
+    from launcher.core.errors import file_system
     from launcher.inspection import page
 
     target = out.resolve() / "index.html"
-    files.write_text(target, page.render(result, f"rdtl data inspect {path} --out {out}"))
+    try:
+        files.write_text(target, page.render(result, f"rdtl data inspect {path} --out {out}"))
+    except OSError as error:
+        raise file_system(error, "the page was being written") from error
     return target

@@ -107,3 +107,14 @@ def full_disk(error: OSError, doing: str) -> RdtlError | None:
         "demonstrations already collected and the newest complete checkpoint are kept",
         fix="free some space and run the same command again; it continues where it stopped",
     )
+
+
+def file_system(error: OSError, doing: str) -> RdtlError:
+    """The error for a path that the file system refuses, a full disk among the reasons."""
+    return full_disk(error, doing) or RdtlError(
+        "RDTL-G018",
+        f"a file or folder cannot be used: {error.strerror or error}",
+        where=f"{error.filename2 or error.filename or 'unknown file'} (while {doing})",
+        why="the file system refused it; what was there is as it was, and no half output is left",
+        fix="check the path and its permissions (ls -ld), or name a folder of yours",
+    )

@@ -14,7 +14,8 @@ ROTATIONS = {
 }
 ORDERS = {
     "enumerate": "every step once, in a new order each epoch; ends are padded and masked",
-    "random": "as many draws with putting back: 1 - 1/e = 63 % in the first epoch, all in time",
+    "random": "as many draws with putting back: 1 - 1/e = 63 % in the first epoch, nearly all "
+    "after many",
     "tail-dropping": "the loader of many fine-tunes, which starts no chunk in the last {horizon} "
     "steps of an episode",
 }

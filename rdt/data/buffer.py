@@ -95,11 +95,8 @@ class Producer:
             "samples": self._samples,
             "order": self._order.identity,
             "contract": source.contract.to_dict(),
-            "moments": source.moments,
-            "horizon": source.horizon,
+            **source.identity(),
             "picture_size": source.picture_size,
-            "lengths": list(source.lengths),
-            "files": source.files(),
             "instructions": source.instructions,
         }
         if not (self._folder / PLAN).is_file():

@@ -64,15 +64,9 @@ class BufferedSource:
 
     def require_stands_for(self, source: SampleSource, order: Order) -> None:
         """Raise RefusedError RDTL-D044 unless it holds the samples of ``source`` in ``order``."""
-        wanted = {
-            "order": order.identity,
-            "moments": source.moments,
-            "horizon": source.horizon,
-            "files": source.files(),
-        }
-        for key, value in wanted.items():
-            if self._plan[key] != value:
-                text = f"{key} {self._plan[key]}, the run has {value}"
+        for key, value in {"order": order.identity, **source.identity()}.items():
+            if self._plan.get(key) != value:
+                text = f"{key} {self._plan.get(key)}, the run has {value}"
                 raise self._refused(self._folder, text if len(text) < 400 else f"other {key}")
 
     def empty(self, size: int) -> Buffer:

@@ -140,16 +140,23 @@ def statistics_sane(
     return found or [_ok("RDTL-D006", "statistics are finite, every used slot has spread")]
 
 
-def verify_set(source: DeclaredSet, contract: Contract, statistics: Path | None) -> list[Finding]:
+def verify_set(
+    source: DeclaredSet, contract: Contract, statistics: Path | None, name: str = ""
+) -> list[Finding]:
     """All findings about a data set, and about a file of statistics for it.
 
-    Raises RdtlError when the set cannot be opened at all.
+    ``name``: the set's in the file, if that has several. Raises RdtlError when the set cannot
+    be opened at all.
     """
-    return verify_opened(source.open(), source, contract, statistics)
+    return verify_opened(source.open(), source, contract, statistics, name)
 
 
 def verify_opened(
-    store: EpisodeStore, source: DeclaredSet, contract: Contract, statistics: Path | None = None
+    store: EpisodeStore,
+    source: DeclaredSet,
+    contract: Contract,
+    statistics: Path | None = None,
+    name: str = "",
 ) -> list[Finding]:
     """:func:`verify_set` of a set that is open already."""
     findings = verify(store) + checksums(store)
@@ -159,7 +166,7 @@ def verify_opened(
         where = str(source.path)
         findings += statistics_sane(where, contract, measured.state, measured.action)
         if statistics is not None:
-            findings += statistics_belong(statistics, source, measured)
+            findings += statistics_belong(statistics, source, measured, name)
     except RdtlError as error:
         findings.append(of_error(error))
     return findings
@@ -177,9 +184,11 @@ def checksums(store: EpisodeStore) -> list[Finding]:
         return [of_error(error)]
 
 
-def statistics_belong(path: Path, source: DeclaredSet, measured: Measured) -> list[Finding]:
+def statistics_belong(
+    path: Path, source: DeclaredSet, measured: Measured, name: str = ""
+) -> list[Finding]:
     """A file of statistics is of these data: same digest, or at least the same numbers."""
-    found = statistics_files.read(path, measured.contract)
+    found = statistics_files.read(path, measured.contract, name)
     if not found.slots:
         measured = measure(source, measured.contract, slots=False)
     if found.source is not None and found.source["dataset_digest"] != measured.digest:

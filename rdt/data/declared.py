@@ -54,7 +54,7 @@ class DeclaredSet:
         return cls(
             Path(request["path"]),
             tuple(request["tasks"]),
-            tuple(int(demo) if str(demo).isdigit() else demo for demo in request["demos"]),
+            tuple(int(demo) if str(demo).isdecimal() else demo for demo in request["demos"]),
             request["gripper_open"],
             request["alignment"],
             request.get("weight", 1.0),

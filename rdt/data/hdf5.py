@@ -19,6 +19,7 @@ import h5py
 from numpy.typing import NDArray
 
 from launcher.core.errors import RdtlError
+from rdt.data.finding import may_not_be_read
 
 _ENDLESS = 1 << 50
 HEAD_BYTES = 1 << 16
@@ -28,8 +29,8 @@ Extent = tuple[int, int, str]
 def open_file(path: Path) -> h5py.File:
     """Open for reading.
 
-    Raises RdtlError RDTL-D014 when there is no such file, RDTL-D013 when it is cut
-    short (naming the first dataset that is cut) or no HDF5 file at all.
+    Raises RdtlError RDTL-D014 when there is no such file or it may not be read, RDTL-D013
+    when it is cut short (naming the first dataset that is cut) or no HDF5 file at all.
     """
     if not path.is_file():
         raise RdtlError(
@@ -42,6 +43,8 @@ def open_file(path: Path) -> h5py.File:
     try:
         _require_finite_heaps(path)
         return h5py.File(path, "r")
+    except PermissionError as error:
+        raise may_not_be_read(path, error) from error
     except (OSError, RuntimeError, ValueError) as error:
         raise RdtlError(
             "RDTL-D013",

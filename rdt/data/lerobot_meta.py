@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from launcher.core.errors import RdtlError, RefusedError
+from rdt.data.finding import may_not_be_read
 
 ACTION_KEYS = ("action", "actions")
 STATE_KEYS = ("observation.state", "state")
@@ -214,6 +215,8 @@ def coded(path: Path) -> Iterator[None]:
             why="the description of the data set names it",
             fix="copy the data set again",
         ) from error
+    except PermissionError as error:
+        raise may_not_be_read(path, error) from error
     except (pa.ArrowException, OSError, ValueError, LookupError, TypeError, MemoryError) as error:
         raise _unreadable(path, f"{type(error).__name__}: {str(error).strip()[:200]}") from error
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from launcher.core.checks import Finding
 from launcher.core.errors import RdtlError, RefusedError
 from rdt.data import hdf5, widths
+from rdt.data.finding import hdf5_files
 from rdt.data.libero_attributes import (
     alignment_of,
     episode_names,
@@ -63,7 +64,7 @@ class LiberoFiles:
     ) -> None:
         self.path = path
         self._selection, self._gripper_open, self._declared = selection, gripper_open, alignment
-        self._paths = [path] if not path.is_dir() else sorted(path.rglob("*.hdf5"))
+        self._paths = hdf5_files(path)
         self._handles: dict[int, h5py.File] = {}
         self._disk = Disk()
         self._findings: dict[Path, Finding] = {}

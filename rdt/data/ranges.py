@@ -25,11 +25,17 @@ ROWS_AT_ONCE = 512
 
 
 class ByteFile:
-    """One file, by offset. ``size`` in bytes as found when the object was made."""
+    """One file, by offset. ``size`` in bytes as found when the object was made.
+
+    Raises RdtlError RDTL-D014 when it is not there, e.g. behind a link that leads nowhere.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.size = path.stat().st_size
+        try:
+            self.size = path.stat().st_size
+        except FileNotFoundError as error:
+            raise _missing(path) from error
         self._file: Any = None
         self._map: NDArray[np.uint8] | None = None
 
@@ -91,6 +97,17 @@ class ByteFile:
             "train on rubbish",
             fix="copy or collect this file again; it was left as it is",
         )
+
+
+def _missing(path: Path) -> RdtlError:
+    link = f", a link to {path.readlink()}" if path.is_symlink() else ""
+    return RdtlError(
+        "RDTL-D014",
+        "a file of the data set is missing",
+        where=f"{path}{link}",
+        why="without it fewer episodes would be learned than the data set has",
+        fix="copy the data set again, or check that its storage is mounted",
+    )
 
 
 class Disk:

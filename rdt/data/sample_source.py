@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 from collections.abc import Sequence
 from itertools import pairwise
@@ -144,6 +146,22 @@ class SampleSource:
         """Path, size and mtime of every file, as found when the sets were opened."""
         return [entry for store in self.stores for entry in store.source()["files"]]
 
+    def identity(self) -> dict[str, Any]:
+        """What decides which numbers its samples hold, as JSON: files, what is declared of
+        them, and a digest of the chosen episodes in their order, for each set.
+
+        Links are followed: the same data may be named by several paths.
+        """
+        real = [file | {"path": str(Path(file["path"]).resolve())} for file in self.files()]
+        return {
+            "files": real,
+            "conventions": [vars(store.conventions) for store in self.stores],
+            "episodes": [_digest(store) for store in self.stores],
+            "lengths": list(self.lengths),
+            "moments": self.moments,
+            "horizon": self.horizon,
+        }
+
     def require_unchanged(self) -> None:
         """Raise RdtlError RDTL-D028 when a file has not the size or time it had."""
         for then in self.files():
@@ -154,6 +172,13 @@ class SampleSource:
 
     def close(self) -> None:
         """Nobody waits here, unlike for a buffer's chunks."""
+
+
+def _digest(store: EpisodeStore) -> str:
+    """Hexadecimal digest of the episodes: the same files may be read in part."""
+    real = {file: str(file.resolve()) for file in {e.file for e in store.episodes}}
+    episodes = [[real[e.file], e.name, e.instruction, e.length] for e in store.episodes]
+    return hashlib.sha256(json.dumps(episodes).encode()).hexdigest()
 
 
 def _common_size(stores: Sequence[EpisodeStore]) -> int:

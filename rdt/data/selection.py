@@ -34,13 +34,14 @@ class Selection:
         self._seen_demos: set[int | str] = set()
         self._numbers: Counter[str] = Counter()
         self._kept: Counter[str] = Counter()
+        self._counted = False
 
     def wants(self, task: str, instruction: str, name: str, number: int | None = None) -> bool:
         """Whether an episode is chosen; without ``number`` episodes of a task are counted."""
         names = {key(task), key(instruction)}
         self._seen_tasks.update(dict.fromkeys((task, instruction)))
         if number is None:
-            number = self._numbers[task]
+            number, self._counted = self._numbers[task], True
         self._numbers[task] += 1
         if self._tasks and not names & self._tasks.keys():
             return False
@@ -58,6 +59,8 @@ class Selection:
         for demo in sorted(self._demos - self._seen_demos, key=str):
             names = sorted(str(name) for name in self._seen_demos if type(name) is type(demo))
             raise _unknown("demonstration", demo, path, _near(str(demo), names))
+        if self._counted and not self._tasks and all(isinstance(d, str) for d in self._demos):
+            return  # names are of the whole set here, so other tasks may go without
         for task, kept in self._kept.items():
             if kept == 0:
                 raise _unknown("demonstration", f"of {task}", path, "none of those chosen")

@@ -156,7 +156,7 @@ def _entry(path: Path, data: dict[str, Any], name: str) -> tuple[str, dict[str, 
         f"a file of statistics has no data set {chosen!r}" if name else "which data set?",
         where=f"{path}: it has {', '.join(names)[:300] or 'none'}",
         why="statistics of other data have other units and ranges",
-        fix="name one of them",
+        fix="name one of them: --name",
     )
 
 

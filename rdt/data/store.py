@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from launcher.core.checks import Finding
 from launcher.core.errors import RdtlError, RefusedError
 from rdt.data.contents import Contents, walk
+from rdt.data.finding import hdf5_files
 from rdt.data.recording import RawPlaces, Reader, Recording, Wanted, require_joints
 from rdt.data.selection import Selection
 from rdt.spec.contract import Contract
@@ -172,7 +173,7 @@ def find_reader(
         from rdt.data.lerobot import LeRobotFolder
 
         return LeRobotFolder(path, selection, gripper_open, alignment)
-    if path.is_file() or next(path.rglob("*.hdf5"), None):
+    if hdf5_files(path):
         from rdt.data.libero import LiberoFiles
 
         return LiberoFiles(path, selection, gripper_open, alignment)

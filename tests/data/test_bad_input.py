@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -351,6 +354,62 @@ def test_one_level_off(small: list[Demo], tmp_path: Path) -> None:
 def test_nothing_there(tmp_path: Path) -> None:
     assert caught(tmp_path, "RDTL-D014") == str(tmp_path)
     assert caught(tmp_path / "none", "RDTL-D014") == str(tmp_path / "none")
+
+
+def test_a_link_that_leads_nowhere(small: list[Demo], tmp_path: Path) -> None:
+    """A mount that is gone: the other files must not be taken for the whole set."""
+    writers.write_regenerated(small, tmp_path)
+    link = tmp_path / "another_demo.hdf5"
+    link.symlink_to("/nowhere/another_demo.hdf5")
+    assert caught(tmp_path, "RDTL-D014") == f"{link}, a link to /nowhere/another_demo.hdf5"
+
+
+def test_suites_behind_links_and_links_in_circles(small: list[Demo], tmp_path: Path) -> None:
+    """A suite on another disk is part of the set; Path.rglob passes over it in silence."""
+    for name in ("set/here", "elsewhere"):
+        (tmp_path / name).mkdir(parents=True)
+        writers.write_regenerated(small, tmp_path / name)
+    assert len(open_store(tmp_path / "set").episodes) == len(small)
+    (tmp_path / "set/linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "set/here/circle").symlink_to(tmp_path / "set")
+    store = open_store(tmp_path / "set")
+    assert len(store.episodes) == 2 * len(small)
+    assert {e.file.parent.name for e in store.episodes} == {"here", "linked"}
+
+
+READ = """
+import sys
+from pathlib import Path
+from launcher.core.errors import RdtlError
+from rdt.data.store import open_store
+try:
+    open_store(Path(sys.argv[1]))
+except RdtlError as error:
+    print(error.problem.code, error.problem.where)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives up root's right to read everything")
+@pytest.mark.parametrize("forbidden", ["set/b", "set/b/{}", "lerobot/data/chunk-000"])
+def test_what_may_not_be_read(forbidden: str, small: list[Demo], tmp_path: Path) -> None:
+    """Neither passed over, nor taken for damaged."""
+    for name in ("a", "b"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        file = writers.write_regenerated(small, tmp_path / "set" / name)
+    writers.write_lerobot2(small, tmp_path / "lerobot")
+    place = tmp_path / forbidden.format(file.name)
+    place.chmod(0)
+    rights = "-dac_override,-dac_read_search"
+    without = ["setpriv", f"--bounding-set={rights}", f"--inh-caps={rights}"]
+    done = subprocess.run(
+        [*without, sys.executable, "-c", READ, str(tmp_path / forbidden.split("/")[0])],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    place.chmod(0o700)
+    assert done.stdout.startswith(f"RDTL-D014 {place}")
+    assert "Permission denied" in done.stdout
 
 
 def test_shards_that_are_not_one_sequence(small: list[Demo], tmp_path: Path) -> None:

@@ -68,8 +68,12 @@ def source_of(path: Path, **options: Any) -> SampleSource:
     return SampleSource([open_store(path)], **options)
 
 
+def order_of(source: SampleSource, seed: int = 1) -> Order:
+    return Order(source.index.sizes, seed)
+
+
 def producer_of(folder: Path, source: SampleSource, seed: int = 1) -> Producer:
-    return Producer(folder, source, Order(source.index.sizes, seed), CHUNKS, SAMPLES)
+    return Producer(folder, source, order_of(source, seed), CHUNKS, SAMPLES)
 
 
 @pytest.fixture(scope="module")
@@ -318,6 +322,22 @@ def test_two_producers_and_other_samples_are_refused(
     with pytest.raises(RefusedError) as error:
         producer_of(folder, source_of(source.stores[0].path, lengths=(1, 64))).publish()
     assert "lengths: [32, 64] there, [1, 64] now" in error.value.problem.where
+    path = source.stores[0].path
+    for declared, differs in (
+        ({"gripper_open": 1}, "conventions:"),
+        ({"demos": (1, 2)}, "episodes:"),
+    ):
+        other = SampleSource([open_store(path, **declared)], WITHOUT, 2, 8, (32, 64))
+        assert other.index.sizes == source.index.sizes and other.files() == source.files()
+        with pytest.raises(RefusedError, match="something else") as error:
+            producer_of(folder, other).publish()
+        assert differs in error.value.problem.where
+        with pytest.raises(RefusedError, match="not the one") as error:
+            BufferedSource(folder, WITHOUT).require_stands_for(other, order_of(other))
+        assert differs.rstrip(":") in error.value.problem.where
+    (tmp_path / "link").symlink_to(path)
+    for same in (source, source_of(tmp_path / "link")):
+        BufferedSource(folder, WITHOUT).require_stands_for(same, order_of(same))
     with pytest.raises(UsageError, match="two chunks"):
         Producer(folder, source, Order(source.index.sizes, 1), 1, 16)
 

@@ -146,6 +146,15 @@ def test_a_killed_command_leaves_nobody_behind(path: Path, tmp_path: Path) -> No
         assert not list((tmp_path / "b").glob(".*"))
 
 
+def test_ctrl_c_ends_it_with_a_word(path: Path, tmp_path: Path) -> None:
+    process = running(path, tmp_path / "b")
+    (program,) = children(process.pid)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=30)[1].decode()
+    assert process.returncode == 130 and "interrupted; what is finished is kept" in said
+    wait_for(lambda: not alive(program))
+
+
 def test_a_killed_process_ends_the_command_with_a_word(path: Path, tmp_path: Path) -> None:
     process = running(path, tmp_path / "b")
     (program,) = children(process.pid)

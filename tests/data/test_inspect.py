@@ -227,6 +227,12 @@ def test_the_command(collected: Path, tmp_path: Path) -> None:
     inside = collected.parent / "look"
     done = rdtl("data", "inspect", str(collected.parent), "--out", str(inside), cwd=Path.cwd())
     assert (done.returncode, "RDTL-D075" in done.stderr, inside.exists()) == (2, True, False)
+    done = rdtl("data", "inspect", str(collected), "--out", str(collected / "x"), cwd=Path.cwd())
+    assert (done.returncode, "RDTL-D075" in done.stderr) == (2, True)
+    (tmp_path / "file").write_text("")
+    wrong = str(tmp_path / "file/look")
+    done = rdtl("data", "inspect", str(collected), "--out", wrong, cwd=Path.cwd())
+    assert (done.returncode, "RDTL-G018" in done.stderr) == (1, True)
 
 
 HOSTILE = "<script>alert(1)</script> & \"quoted\" 'x' </title>"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -245,3 +246,46 @@ def test_the_command(demos: list[Demo], tmp_path: Path) -> None:
     )  # fmt: skip
     assert wrong.returncode == 2
     assert "did you mean libero-velocity?" in wrong.stderr
+
+
+def test_the_data_are_never_written_over(collected: Path, tmp_path: Path) -> None:
+    """--out names the data set itself, by another name, or lies in its folder."""
+    copy, link = tmp_path / "set/task_demo.hdf5", tmp_path / "link.json"
+    copy.parent.mkdir()
+    shutil.copy(collected, copy)
+    link.symlink_to(copy)
+    before = (copy.stat(), sorted(copy.parent.iterdir()))
+    inside = copy.parent / "dataset_stat.json"
+    for source, out in ((copy, copy), (copy, link), (copy.parent, inside), (copy.parent, copy)):
+        done = rdtl(
+            "data", "stats", str(source), "--format", "rdt", "--out", str(out), cwd=tmp_path
+        )
+        assert (done.returncode, "RDTL-D075" in done.stderr) == (2, True)
+    assert (copy.stat(), sorted(copy.parent.iterdir())) == before
+
+
+def test_one_of_several_sets_is_verified_by_its_name(demos: list[Demo], tmp_path: Path) -> None:
+    sets = [
+        writers.write_lerobot2([demo.part(200, every=8)], tmp_path / f"set{number}")
+        for number, demo in enumerate(demos[:2])
+    ]
+    out = str(tmp_path / "two.json")
+    made = rdtl("data", "stats", *map(str, sets), "--format", "rdt", "--out", out, cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    verify = ("data", "verify", str(sets[1]), "--statistics", out)
+    for name, status, said in (
+        ((), 3, "--name"),
+        (("--name", "set0"), 3, "RDTL-D002"),
+        (("--name", "set1"), 0, "two.json holds the statistics of these data"),
+    ):
+        done = rdtl(*verify, *name, cwd=tmp_path)
+        assert done.returncode == status and said in done.stdout + done.stderr
+
+
+def test_a_place_that_cannot_be_written(demos: list[Demo], tmp_path: Path) -> None:
+    folder = writers.write_lerobot2([demos[0].part(60, every=8)], tmp_path / "set")
+    out = tmp_path / "file/dataset_stat.json"
+    out.parent.write_text("not a folder")
+    done = rdtl("data", "stats", str(folder), "--format", "openpi", "--out", str(out), cwd=tmp_path)
+    assert (done.returncode, "RDTL-G018" in done.stderr) == (1, True)
+    assert str(out.parent) in done.stderr and "Traceback" not in done.stderr

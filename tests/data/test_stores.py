@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +218,26 @@ def test_one_demonstration(layout: str, demo: int | str, get: Get, demos: list[D
     steps = np.array([0, 11])
     expected = pictures(whole, "agentview", steps + whole.starts[1])
     np.testing.assert_array_equal(pictures(store, "agentview", steps), expected)
+
+
+def test_one_episode_of_a_set_of_several_tasks(demos: list[Demo], tmp_path: Path) -> None:
+    """Where names are of the whole set other tasks go without, in LIBERO's files they do not."""
+    other = {"task": "open_the_drawer", "instruction": "open the drawer"}
+    two = [demos[0].part(20, every=8), replace(demos[1].part(20, every=8), **other)]
+    lerobot = writers.write_lerobot2(two, tmp_path / "lerobot")
+    rlds = writers.write_rlds([writers.rlds_episode(d) for d in two], tmp_path / "rlds")
+    for path in (lerobot, rlds):
+        (episode,) = open_store(path, demos=["episode_000001"]).episodes
+        assert episode.instruction == other["instruction"]
+        for chosen in ({"demos": [1]}, {"tasks": [d.task for d in two], "demos": [episode.name]}):
+            with pytest.raises(UsageError):
+                open_store(path, **chosen)
+    files = tmp_path / "files"
+    files.mkdir()
+    writers.write_regenerated([two[0], two[0]], files)
+    writers.write_regenerated([two[1]], files)
+    with pytest.raises(UsageError, match="no demonstration of open_the_drawer"):
+        open_store(files, demos=["demo_1"])
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -184,6 +184,7 @@ def submit_all(output: Output, run: RunDir, plan: Plan, site: Site, config_yaml:
     from launcher.core.errors import UsageError
     from launcher.create import create
     from launcher.drive import submit_all as send
+    from launcher.regroup import adopt
 
     if site.kind != "slurm":
         raise UsageError(
@@ -193,8 +194,9 @@ def submit_all(output: Output, run: RunDir, plan: Plan, site: Site, config_yaml:
             fix="leave --detach out, or choose a cluster with --site",
         )
     check_cluster(output, run, plan, site)
-    plan = create(run, plan, config_yaml)
-    submitted = send(run, plan, backend_for(run, site, None))
+    known = create(run, plan, config_yaml)
+    backend = backend_for(run, site, None)
+    submitted = send(run, adopt(run, known, plan, config_yaml, backend), backend)
     for name, ids in submitted.items():
         output.say(f"{name:<10} {', '.join(ids) or 'done earlier'}")
     output.say(f"run {run.root}; `rdtl runs show {run.root}` says how far it is")
@@ -212,11 +214,14 @@ def execute(
 ) -> Plan:
     """Create or continue the run and drive it to its end; returns the plan that really ran."""
     from launcher.create import create
+    from launcher.regroup import adopt
 
     check_cluster(output, run, plan, site)
     say_findings(output, plan)
-    plan = create(run, plan, config_yaml)
-    drive_on(output, run, plan, backend_for(run, site, jobs), also)
+    known = create(run, plan, config_yaml)
+    backend = backend_for(run, site, jobs)
+    plan = adopt(run, known, plan, config_yaml, backend)
+    drive_on(output, run, plan, backend, also)
     return plan
 
 

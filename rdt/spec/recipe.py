@@ -14,6 +14,15 @@ from launcher.core.errors import UsageError
 
 EFFECTIVE_BATCH, MICRO_BATCH, STEPS = 16, 8, 2400
 """What holds where a configuration says nothing."""
+BOOKKEEPING = (
+    *("log_every", "keep_checkpoints", "keep_every", "keep_best", "checkpoint_every"),
+    *("wandb", "wandb_project", "wandb_entity", "validate_every", "validation_batches"),
+    *("stall_minutes", "first_loss", "memory_gb"),
+    *("nodes", "ranks_per_node", "micro_batch", "accumulation"),
+    *("zero_stage", "offload", "deepspeed"),
+)
+"""Settings that change neither weights nor loss but by rounding: what is kept and said, and on
+how many ranks the same effective batch is computed. All others stay when a run is continued."""
 WARMUP_SHARES = (0.005, 0.1)
 SMALL_BATCH = 128
 

@@ -18,7 +18,7 @@ from launcher.core.runs import RunDir
 from launcher.drive import Driver
 from rdt.spec.recipe import BOOKKEEPING
 
-TRAIN = "train"
+TRAIN, MOVED = "train", "moved.train."
 
 
 def regrouped(old: Plan, new: Plan) -> Plan | None:
@@ -59,9 +59,16 @@ def adopt(run: RunDir, old: Plan, new: Plan, config_yaml: str, backend: Backend)
         return old
     if state in ("active", "unknown"):
         raise _alive(run, state)
+    number = len(run.ledger.names(MOVED)) + 1
+    run.ledger.publish(f"{MOVED}{number}", changed=_changed(old.config[TRAIN], new.config[TRAIN]))
     files.write_text(run.config, config_yaml)
     files.write_json(run.plan, changed.to_dict())
     return changed
+
+
+def _changed(old: dict[str, Any], new: dict[str, Any]) -> dict[str, list[Any]]:
+    """Then and now of every key that differs."""
+    return {key: [old.get(key), new[key]] for key in new if old.get(key) != new[key]}
 
 
 def _alive(run: RunDir, state: str) -> RefusedError:

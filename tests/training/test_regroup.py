@@ -98,4 +98,5 @@ def test_a_plan_changes_only_while_no_task_is_alive(tmp_path: Path) -> None:
         driver.cancel()
     assert adopt(run, old, new, "new", backend) == new
     assert plan.read(run.plan) == new
-    assert files.read_json(run.plan)["config"]["train"]["ranks_per_node"] == 4
+    moved = (run.ledger.read("moved.train.1") or {})["changed"]
+    assert moved == {"ranks_per_node": [2, 4], "accumulation": [2, 1]}

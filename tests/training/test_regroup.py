@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from launcher import presets
-from launcher.core import files, plan
+from launcher.core import plan
 from launcher.core.errors import RefusedError, UsageError
 from launcher.core.plan import Plan, Stage
 from launcher.core.runs import RunDir

@@ -177,5 +177,6 @@ class Train(Section):
         self.__dict__.update(derived)  # the section is frozen for everybody else
         values = self.model_dump()
         recipe.require_length(values)
+        recipe.require_base(values)
         deepspeed_settings.config(values)
         return self

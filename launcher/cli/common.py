@@ -87,10 +87,11 @@ def prepare(
     dry_run: bool,
 ) -> tuple[RunDir, Plan, Site]:
     """Configuration → run directory (not created), plan and site."""
-    from launcher import presets, sites
+    from launcher import begins, presets, sites
     from launcher.core.runs import RunDir
     from launcher.runtime import choose
 
+    begins.require_contract(config)
     site = sites.load(site_name)
     run = RunDir((runs_dir / f"{name or config.name}-{site_name}").resolve())
     container = choose(site, runtime, image, submits=not dry_run)

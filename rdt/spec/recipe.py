@@ -112,6 +112,19 @@ def require_warmup(warmup: int, steps: int) -> None:
     )
 
 
+def require_base(train: dict[str, Any]) -> None:
+    """Refuse factors beside weights that nobody has trained (UsageError RDTL-T069)."""
+    if train["lora"] is None or train["checkpoint"] is not None:
+        return
+    raise UsageError(
+        "RDTL-T069",
+        "LoRA needs a checkpoint to begin with",
+        where="train.lora is set, train.checkpoint is not",
+        why="it freezes the weights, and fresh ones are random",
+        fix="set train.checkpoint, or leave train.lora out",
+    )
+
+
 def require_validation(train: dict[str, Any], dataset: dict[str, Any]) -> None:
     """Refuse what needs a validation loss that nobody would measure (UsageError RDTL-T065)."""
     wants = [key for key in ("early_stopping", "keep_best") if train[key]]

@@ -21,6 +21,7 @@ from rdt.spec.recipe import findings
 
 ROOT = Path(__file__).parents[2]
 BATCHES = {"single-gpu": 16, "sft": 32, "lora": 192, "paper": 256, "overfit-one-demo": 16}
+PLACE = Site(kind="slurm", nodes=9, max_memory_per_node_mb=100_000)
 MACHINES = {"one-gpu": (1, 1), "a100-node": (1, 8), "a100-cluster": (4, 8)}
 
 
@@ -104,7 +105,7 @@ def test_operations_are_those_counted_in_the_published_networks() -> None:
 def plan_of(run: RunDir, site: str = "s", **train: Any) -> Plan:
     data = {"name": "x", "collect": {}, "train": {"effective_batch": 32, **train}}
     loaded = config.validate(config.RunConfig, data, "here")
-    return presets.pipeline(loaded, site, Site(kind="slurm", nodes=9), run, None)
+    return presets.pipeline(loaded, site, PLACE, run, None)
 
 
 def write_run(runs: Path, name: str, speeds: list[float], **train: Any) -> None:
@@ -117,30 +118,28 @@ def write_run(runs: Path, name: str, speeds: list[float], **train: Any) -> None:
 
 
 def test_what_was_measured_there_foretells(tmp_path: Path) -> None:
-    site = Site(kind="slurm", nodes=9)
     here = RunDir(tmp_path / "x-s")
-    unknown = forecast.lines(here, plan_of(here, steps=3600), site)
+    unknown = forecast.lines(here, plan_of(here, steps=3600), PLACE)
     assert "unknown" in unknown[-1]
     write_run(tmp_path, "old-s", [1, 1, 64, 63, 65])
     write_run(tmp_path, "other-s", [1, 1, 9, 9, 9], dtype="bf16")
     write_run(tmp_path, "elsewhere", [1, 1, 9, 9, 9])
     plan = files.read_json(tmp_path / "elsewhere/plan.json")
     files.write_json(tmp_path / "elsewhere/plan.json", {**plan, "site": "t"})
-    found = forecast.lines(here, plan_of(here, steps=3600, nodes=2), site)
+    found = forecast.lines(here, plan_of(here, steps=3600, nodes=2), PLACE)
     assert "115,200 samples" in found[0]
     assert found[1].startswith("130 samples/s on 4 ranks: measured in old-s on 2 ranks")
     assert found[2] == "0.25 hours, 1 rank-hours"
 
 
 def test_epochs_are_hours_once_their_samples_are_counted(tmp_path: Path) -> None:
-    site = Site(kind="slurm", nodes=9)
     run = RunDir(tmp_path / "x-s")
     write_run(tmp_path, "old-s", [1, 1, 64])
-    before = forecast.lines(run, plan_of(run, epochs=2), site)
+    before = forecast.lines(run, plan_of(run, epochs=2), PLACE)
     assert before[-1].startswith("each 100,000 samples 0.43 hours")
     run.data.mkdir(parents=True)
     files.write_json(run.data / "windows.json", {"windows": 115_200})
-    assert forecast.lines(run, plan_of(run, epochs=2), site)[-1] == "1 hours, 2 rank-hours"
+    assert forecast.lines(run, plan_of(run, epochs=2), PLACE)[-1] == "1 hours, 2 rank-hours"
 
 
 def test_example_sites_are_read() -> None:

@@ -29,7 +29,7 @@ SLEEPS = Stage("train", ("/bin/sleep", "60"), own_code=False)
 def made(image: Container | None = IMAGE, **train: Any) -> Plan:
     settings = {"effective_batch": 32, "steps": 200, "warmup_steps": 10, **train}
     config = RunConfig(name="p", collect=Collect(), train=Train(**settings))
-    site = Site(kind="slurm", nodes=8)
+    site = Site(kind="slurm", nodes=8, max_memory_per_node_mb=100_000)
     return presets.pipeline(config, "s", site, RunDir(Path("/runs/p")), image)
 
 
@@ -64,7 +64,7 @@ def test_where_a_training_runs_may_change(change: dict[str, Any]) -> None:
         {"learning_rate": 1e-4},
         {"nodes": 4, "steps": 300},
         {"dtype": "bf16"},
-        {"lora": {}},
+        {"lora": {}, "checkpoint": "somewhere"},
     ],
 )
 def test_what_is_learned_may_not(change: dict[str, Any]) -> None:

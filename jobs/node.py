@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from jobs import contain, requeue
+from jobs import contain, network, requeue
 from launcher.core import children, files, plan
 from launcher.core.errors import EXIT_REQUEUE, EXIT_SAVED, RdtlError
 from launcher.core.job import die_with_parent
@@ -32,6 +32,10 @@ RESUMABLE = (EXIT_REQUEUE, EXIT_SAVED)
 
 class StageFailedError(RuntimeError):
     """The stage's command did not end with exit code 0 on this node."""
+
+    def __init__(self, what: str, exit_code: int) -> None:
+        super().__init__(what)
+        self.exit_code = exit_code
 
 
 @dataclass(frozen=True)
@@ -70,14 +74,19 @@ def find_place(stage: plan.Stage) -> Place:
     command = ["scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]]
     hosts = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     port = 10000 + int(os.environ["SLURM_JOB_ID"]) % 20000
-    if node == 0 and free_port(port) != port:
+    return checked(Place(node, stage.nodes, hosts[0], port))
+
+
+def checked(place: Place) -> Place:
+    """``place``, on node 0 only if its port is free here; RdtlError RDTL-S007 otherwise."""
+    if place.node == 0 and free_port(place.port) != place.port:
         raise RdtlError(
             "RDTL-S007",
-            f"the rendezvous port {port} is taken on {hosts[0]}",
+            f"the rendezvous port {place.port} is taken on {place.address}",
             why="the other nodes know no other port, so they would wait for ever",
-            fix="submit again: the next job id gives another port",
+            fix="submit again: the next attempt gets another port",
         )
-    return Place(node, stage.nodes, hosts[0], port)
+    return place
 
 
 @dataclass(frozen=True)
@@ -89,24 +98,28 @@ class NodeTask:
     index: int
     attempt: int
 
-    def __call__(self) -> int:
-        """Run the stage on this node; raises StageFailedError for the scheduler to see."""
+    def __call__(self, place: Place | None = None) -> int:
+        """Run the stage on this node; raises StageFailedError for the scheduler to see.
+
+        ``place`` comes from a launcher that starts the nodes itself; Slurm is asked otherwise.
+        """
         run = RunDir(Path(self.run_dir))
         stage = plan.read(run.plan).stage(self.stage)
+        node = place.node if place else int(os.environ.get("SLURM_NODEID", "0"))
         try:
-            place = find_place(stage)
+            place = checked(place) if place else find_place(stage)
             if place.node == 0:
                 requeue.begin(run, self.stage, self.index, self.attempt, requeue.restart_count())
             code = self._run(run, stage, place)
         except RdtlError as error:
-            self._finish(run, int(os.environ.get("SLURM_NODEID", "0")), 1, error.to_dict())
+            self._finish(run, node, 1, error.to_dict())
             raise
         self._finish(run, place.node, code, self._error(run, place.node) if code else None)
         if code in RESUMABLE and "SLURM_JOB_ID" in os.environ:
             self._leave_to_the_scheduler(run, place, code)
         if code:
             raise StageFailedError(
-                f"stage {self.stage}, task {self.index}, node {place.node}: exit {code}"
+                f"stage {self.stage}, task {self.index}, node {place.node}: exit {code}", code
             )
         return code
 
@@ -165,6 +178,8 @@ class NodeTask:
             "RDTL_ERROR_FILE": str(run.error(stage.name, self.attempt, self.index, place.node)),
             **rendezvous(stage, place, local_rank),
         }
+        if place.nodes > 1:
+            variables |= network.variables(place.address, stage.environment)
         if stage.own_code:  # the snapshot is the only source; a ./jobs of the user must not win
             variables |= {"PYTHONPATH": str(run.code), "PYTHONSAFEPATH": "1"}
         return variables

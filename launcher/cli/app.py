@@ -23,6 +23,7 @@ from launcher.cli import (
     demo,
     doctor,
     evaluate,
+    hostfile,
     image,
     pipeline,
     report,
@@ -52,6 +53,7 @@ app.command("pipeline")(pipeline.pipeline)
 app.command("shell")(shell.shell)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
+app.command("hostfile")(hostfile.hostfile)
 app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
 app.add_typer(checkpoint.app, name="checkpoint")

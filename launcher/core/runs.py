@@ -66,6 +66,10 @@ class RunDir:
         return self.root / "checkpoints"
 
     @property
+    def plots(self) -> Path:
+        return self.root / "plots"
+
+    @property
     def policy(self) -> Path:
         return self.root / "policy"
 
@@ -167,10 +171,14 @@ class Ledger:
         )
 
     def failure(self, stage: str, index: int, attempt: int) -> dict[str, Any] | None:
-        """The event of the node that failed first, or None: the others fail because it did."""
+        """The event of the node that failed first, or None: the others fail because it did.
+
+        One that can say why comes before all others: the death of a host is noticed by its
+        peers before it is known.
+        """
         events = self.finished(stage, index, attempt).values()
         failed = [event for event in events if event["exit_code"] != 0]
-        return min(failed, key=lambda event: event["at"], default=None)
+        return min(failed, key=lambda e: (not e.get("error"), e["at"]), default=None)
 
 
 def read_progress(run: RunDir, stage: str) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -108,32 +109,37 @@ class Machine:
             self.slurm("scontrol", "reconfigure")
 
 
+@dataclass(frozen=True)
 class Training:
-    """A run with the data of ``before``, a finished one, driven on the cluster."""
+    """A run of the training on the cluster, and hands on it."""
 
-    def __init__(self, machine: Machine, before: RunDir, folder: Path, **site: Any) -> None:
-        self.machine = machine
-        self.run = RunDir(folder / "run")
-        self.site_file = folder / "site.yaml"
-        self.site_file.write_text(yaml.safe_dump(machine.site | site))
+    machine: Machine
+    run: RunDir
+
+    @classmethod
+    def like(cls, before: RunDir, machine: Machine, folder: Path) -> Training:
+        """A run in ``folder`` with the data of ``before``, a finished one; not begun."""
+        run = RunDir(folder / "run")
         for name in ("code", "data"):
-            shutil.copytree(before.root / name, self.run.root / name)
-        (self.run.root / "events").mkdir()
+            shutil.copytree(before.root / name, run.root / name)
+        (run.root / "events").mkdir()
         for event in (before.root / "events").glob("*.dataset.*"):
-            shutil.copy(event, self.run.root / "events")
-        text = before.plan.read_text().replace(str(before.root), str(self.run.root))
-        self.run.plan.write_text(text)
+            shutil.copy(event, run.root / "events")
+        run.plan.write_text(before.plan.read_text().replace(str(before.root), str(run.root)))
+        return cls(machine, run)
 
-    def change(self, change: Callable[[dict[str, Any], dict[str, Any]], Any]) -> None:
-        """Let ``change`` alter the stage and the section train of the plan."""
+    def change(self, change: Callable[[dict[str, Any]], Any]) -> None:
+        """Let ``change`` alter the training stage of the plan."""
         plan = files.read_json(self.run.plan)
         (stage,) = [stage for stage in plan["stages"] if stage["name"] == "train"]
-        change(stage, plan["config"]["train"])
+        change(stage)
         files.write_json(self.run.plan, plan)
 
-    def start(self) -> subprocess.Popen[str]:
-        """A launcher that drives the run."""
-        words = ["tests.integration.drive_run", str(self.run.root), str(self.site_file)]
+    def start(self, **site: Any) -> subprocess.Popen[str]:
+        """A launcher that drives the run on the cluster, of whose site ``site`` is changed."""
+        site_file = self.run.root / "of the test.yaml"
+        site_file.write_text(yaml.safe_dump(self.machine.site | site))
+        words = ["tests.integration.drive_run", str(self.run.root), str(site_file)]
         return subprocess.Popen(
             [sys.executable, "-m", *words], cwd=ROOT, env=self.machine.environment,
             stderr=subprocess.PIPE, text=True,
@@ -156,7 +162,7 @@ class Training:
         assert found is not None, name
         return found
 
-    def wait(self, moment: Callable[[], object], seconds: float = 150) -> None:
+    def wait(self, moment: Callable[[], object], seconds: float = 300) -> None:
         """Until ``moment`` holds; fails with the end of the log when it never does."""
         end = time.monotonic() + seconds
         while not moment():

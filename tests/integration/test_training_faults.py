@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from jobs.requeue import IDLE_ROUNDS
+from launcher.core.plan import read
 from launcher.core.runs import RunDir
 from rdt.training import checkpoint_files
 from tests.cluster import daemons, processes
@@ -60,23 +61,24 @@ def undisturbed(cluster: Path) -> RunDir:
     return run
 
 
+@pytest.fixture
+def training(machine: Machine, undisturbed: RunDir, tmp_path: Path) -> Iterator[Training]:
+    """A run that has not begun to train; in the end nothing of it runs."""
+    with ended(Training.like(undisturbed, machine, tmp_path)) as found:
+        yield found
+
+
 @contextmanager
-def copy(machine: Machine, of: RunDir, folder: Path, **site: Any) -> Iterator[Training]:
-    """A copy that has not begun to train; in the end nothing of it runs."""
-    training = Training(machine, of, folder, **site)
+def ended(training: Training) -> Iterator[Training]:
+    """Afterwards nothing of it runs."""
     try:
         yield training
     finally:
+        machine = training.machine
         for name in training.run.ledger.names("submitted.train"):
             machine.slurm("scancel", "--full", *training.event(name)["ids"])
         for node in machine.cluster.node_names:
             processes.kill(machine.processes(node, str(training.run.root)))
-
-
-@pytest.fixture
-def training(machine: Machine, undisturbed: RunDir, tmp_path: Path) -> Iterator[Training]:
-    with copy(machine, undisturbed, tmp_path) as found:
-        yield found
 
 
 def ended_as(training: Training, undisturbed: RunDir) -> None:
@@ -109,38 +111,37 @@ def test_a_node_killed_in_mid_step(training: Training, undisturbed: RunDir) -> N
 
 
 def test_one_run_is_preempted_cut_crashes_and_is_haunted(
-    machine: Machine, undisturbed: RunDir, tmp_path: Path
+    training: Training, undisturbed: RunDir
 ) -> None:
     """One after the other, for each start costs seconds."""
-    with copy(machine, undisturbed, tmp_path, partition="low") as training:
-        crashes_where_told(training)
-        launcher = training.start()
-        preempt(training)
-        lost = cut_the_newest(training)
-        (training.run.root / "exits").touch()
-        training.again(restart=1)
-        assert "exit code 1" in ends_badly(launcher, PATIENCE_S)
-        assert "warning RDTL-T011" in training.log()
-        assert whole(training.run)
-        launcher = training.start()
-        training.wait(lambda: training.attempt == 2)
-        ghosts = become_ghosts(training)
-        assert training.repeated() <= lost + EVERY
-        training.again(restart=1, at_once=False)
-        training.wait(lambda: len(training.ranks()) == 2 * RANKS)
-        training.go_on()
-        ends_well(launcher, PATIENCE_S)
-        training.wait(lambda: not any(Path(f"/proc/{pid}").exists() for pid in ghosts))
-        ended_as(training, undisturbed)
-        ended = training.event("finished.train.i0.n0.a2.r0")
-        assert ended["error"]["code"] == "RDTL-S034", "nobody stopped the old round"
+    crashes_where_told(training)
+    launcher = training.start(partition="low")
+    preempt(training)
+    lost = cut_the_newest(training)
+    (training.run.root / "exits").touch()
+    training.again(restart=1)
+    assert "exit code 1" in ends_badly(launcher, PATIENCE_S)
+    assert "warning RDTL-T011" in training.log()
+    assert whole(training.run)
+    launcher = training.start(partition="low")
+    training.wait(lambda: training.attempt == 2)
+    ghosts = become_ghosts(training)
+    assert training.repeated() <= lost + EVERY
+    training.again(restart=1, at_once=False)
+    training.wait(lambda: len(training.ranks()) == 2 * RANKS)
+    training.go_on()
+    ends_well(launcher, PATIENCE_S)
+    training.wait(lambda: not any(Path(f"/proc/{pid}").exists() for pid in ghosts))
+    ended_as(training, undisturbed)
+    gone = training.event("finished.train.i0.n0.a2.r0")
+    assert gone["error"]["code"] == "RDTL-S034", "nobody stopped the old round"
 
 
 def crashes_where_told(training: Training) -> None:
     """Ranks are those of tests.training.exiting from now on."""
     shutil.copy(ROOT / "tests/training/exiting.py", training.run.code / "jobs")
 
-    def change(stage: dict[str, Any], _: object) -> None:
+    def change(stage: dict[str, Any]) -> None:
         stage["argv"] = ["jobs.exiting" if w == "jobs.train" else w for w in stage["argv"]]
 
     training.change(change)
@@ -280,35 +281,51 @@ def test_a_lock_of_a_builder_that_was_killed(training: Training, undisturbed: Ru
     ) as builder:
         assert builder.stdout is not None and builder.stdout.readline() == b"building\n"
         builder.kill()
-    training.change(lambda stage, _: stage["environment"].update(TORCH_EXTENSIONS_DIR=str(builds)))
+    training.change(lambda stage: stage["environment"].update(TORCH_EXTENSIONS_DIR=str(builds)))
     ends_well(training.start(), PATIENCE_S)
     assert "RDTL-T026" in training.log() and not (builds / "some_op/lock").exists()
     ended_as(training, undisturbed)
 
 
 @pytest.mark.slow
-def test_two_nodes_then_one_then_two(training: Training, undisturbed: RunDir) -> None:
-    """4 → 2 → 4 ranks by running the same again: the losses stay within a thousandth."""
+def test_two_nodes_then_one_then_two(machine: Machine, undisturbed: RunDir, cluster: Path) -> None:
+    """4, 2 and 4 ranks by giving the command again: the losses stay within a thousandth."""
+    words = ["train", "tiny.yaml", "--site", "minislurm", "--runtime", "apptainer", "--name"]
+    run = RunDir(cluster / "runs" / "moves-minislurm")
+    with ended(Training(machine, run)) as training:
+        for nodes, until in ((2, 6), (1, 11), (2, STEPS)):
+            argv = [*words, "moves", "--set", f"train.nodes={nodes}"]
+            launcher = subprocess.Popen(
+                [sys.executable, "-P", "-m", "launcher", *argv], cwd=cluster, text=True,
+                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            )  # fmt: skip
+            training.wait(lambda until=until: training.done() >= until)
+            if until < STEPS:
+                machine.slurm("scancel", training.id)
+                assert "RDTL-S036" in ends_badly(launcher, PATIENCE_S)
+        ends_well(launcher, PATIENCE_S)
+        nodes_of = [name.rpartition(".a")[2] for name in run.ledger.names("finished.train.i0.n")]
+        assert sorted(nodes_of) == ["1.r0", "1.r0", "2.r0", "3.r0", "3.r0"]
+        assert training.repeated() == 0
+    losses, whole_way = (
+        {line["step"]: line["train/loss"] for line in lines(run)} for run in (run, undisturbed)
+    )
+    assert losses == pytest.approx(whole_way, rel=1e-3)
+    assert losses != whole_way, "it never was on another number of ranks"
 
-    def on(nodes: int) -> None:
-        def change(stage: dict[str, Any], train: dict[str, Any]) -> None:
-            stage["nodes"] = train["nodes"] = nodes
-            train["accumulation"] = 8 // (2 * nodes)
 
-        training.change(change)
-
-    for nodes, until in ((2, 6), (1, 11)):
-        on(nodes)
-        launcher = training.start()
-        training.wait(lambda until=until: training.done() >= until)
-        training.machine.slurm("scancel", training.id)
-        assert "RDTL-S036" in ends_badly(launcher, PATIENCE_S)
-    on(2)
-    ends_well(training.start(), PATIENCE_S)
-    losses = [
-        {line["step"]: line["train/loss"] for line in lines(run)}
-        for run in (training.run, undisturbed)
-    ]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
-    assert losses[0] != losses[1], "it never was on another number of ranks"
-    assert training.repeated() == 0
+@pytest.mark.slow
+def test_an_image_that_one_node_does_not_see(training: Training) -> None:
+    """Another file system lies over its folder there; the other node would wait for ever."""
+    cluster = training.machine.cluster
+    slurmd = processes.recorded(cluster.records)["slurmd-n2"].pid
+    inside = ["nsenter", f"--target={slurmd}", "--mount"]
+    folder = str(Path(read(training.run.plan).stage("train").container.image).parent)
+    subprocess.run([*inside, "mount", "-t", "tmpfs", "none", folder], check=True)
+    try:
+        said = ends_badly(training.start(), PATIENCE_S)
+    finally:
+        subprocess.run([*inside, "umount", folder], check=True)
+    assert "RDTL-C024" in said and folder in said
+    assert training.event("finished.train.i0.n1.a1.r0")["host"] == "n2"
+    assert training.attempt == 1 and not training.begun(1), "it was started again"

@@ -125,7 +125,7 @@ def test_one_run_is_preempted_cut_crashes_and_is_haunted(
     assert whole(training.run)
     launcher = training.start(partition="low")
     training.wait(lambda: training.attempt == 2)
-    ghosts = become_ghosts(training)
+    ghosts = become_ghosts(training, attempt=2)
     assert training.repeated() <= lost + EVERY
     training.again(restart=1, at_once=False)
     training.wait(lambda: len(training.ranks()) == 2 * RANKS)
@@ -170,9 +170,9 @@ def cut_the_newest(training: Training) -> int:
     return newest - before
 
 
-def become_ghosts(training: Training) -> list[int]:
+def become_ghosts(training: Training, attempt: int) -> list[int]:
     """Kill Slurm's hands on the ranks and give the job up: they live on, and nobody knows."""
-    training.wait(lambda: training.run.ledger.names("gate.train.a2"))
+    training.wait(lambda: training.run.ledger.names(f"gate.train.a{attempt}"))
     ghosts = training.hold(training.done() + 1)
     for node in ("n1", "n2"):
         processes.kill(training.machine.processes(node, f"slurmstepd: [{training.id}.0]"))

@@ -189,11 +189,21 @@ class Training:
         return [p for node in nodes for p in self.machine.processes(node, f" {self.run.root} ")
                 if b"jobs.ranks" not in Path(f"/proc/{p}/cmdline").read_bytes()]  # fmt: skip
 
-    def hold(self, step: int) -> list[int]:
-        """Stop every rank in the middle of what follows ``step``; their process ids."""
+    def started(self, count: int = RANKS) -> list[int]:
+        """The process ids of ``count`` ranks, as soon as they are there."""
+
+        def there() -> bool:
+            time.sleep(0.5)
+            return len(self.ranks()) == count
+
+        self.wait(there)
+        return self.ranks()
+
+    def hold(self, step: int, count: int = RANKS) -> list[int]:
+        """Stop ``count`` ranks in the middle of what follows ``step``; their process ids."""
+        ranks = self.started(count)  # looked up before: eighteen steps are soon done
+        self.wait(lambda: self.run.ledger.names(f"gate.train.a{self.attempt}"))
         self.wait(lambda: self.done() >= step)
-        ranks = self.ranks()
-        assert len(ranks) == RANKS
         for pid in ranks:
             os.kill(pid, signal.SIGSTOP)
         assert step <= self.done() < STEPS

@@ -123,18 +123,19 @@ def test_one_run_is_preempted_cut_crashes_and_is_haunted(
     assert "exit code 1" in ends_badly(launcher, PATIENCE_S)
     assert "warning RDTL-T011" in training.log()
     assert whole(training.run)
-    launcher = training.start(partition="low")
-    training.wait(lambda: training.attempt == 2)
+    launcher = training.start()
     ghosts = become_ghosts(training, attempt=2)
     assert training.repeated() <= lost + EVERY
-    training.again(restart=1, at_once=False)
-    training.wait(lambda: len(training.ranks()) == 2 * RANKS)
+    assert "RDTL-S033" in ends_badly(launcher, PATIENCE_S)
+    assert training.ranks() == ghosts
+    launcher = training.start()
+    training.started(2 * RANKS)
     training.go_on()
     ends_well(launcher, PATIENCE_S)
     training.wait(lambda: not any(Path(f"/proc/{pid}").exists() for pid in ghosts))
     ended_as(training, undisturbed)
     gone = training.event("finished.train.i0.n0.a2.r0")
-    assert gone["error"]["code"] == "RDTL-S034", "nobody stopped the old round"
+    assert gone["error"]["code"] == "RDTL-S034", "nobody stopped the old attempt"
 
 
 def crashes_where_told(training: Training) -> None:
@@ -172,12 +173,12 @@ def cut_the_newest(training: Training) -> int:
 
 def become_ghosts(training: Training, attempt: int) -> list[int]:
     """Kill Slurm's hands on the ranks and give the job up: they live on, and nobody knows."""
-    training.wait(lambda: training.run.ledger.names(f"gate.train.a{attempt}"))
-    ghosts = training.hold(training.done() + 1)
-    for node in ("n1", "n2"):
+    training.wait(lambda: training.run.ledger.names(f"submitted.train.a{attempt}"))
+    training.started()
+    for node in ("n1", "n2"):  # now: held ranks would get SIGHUP from the kernel with it
         processes.kill(training.machine.processes(node, f"slurmstepd: [{training.id}.0]"))
-    training.machine.slurm("scontrol", "requeue", training.id)
-    assert training.ranks() == ghosts
+    ghosts = training.hold(6)
+    training.machine.slurm("scancel", training.id)
     return ghosts
 
 
@@ -299,8 +300,9 @@ def test_two_nodes_then_one_then_two(machine: Machine, undisturbed: RunDir, clus
                 [sys.executable, "-P", "-m", "launcher", *argv], cwd=cluster, text=True,
                 stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
             )  # fmt: skip
-            training.wait(lambda until=until: training.done() >= until)
             if until < STEPS:
+                training.wait(lambda: training.run.ledger.names("submitted.train"))
+                training.hold(until, count=2 * nodes)
                 machine.slurm("scancel", training.id)
                 assert "RDTL-S036" in ends_badly(launcher, PATIENCE_S)
         ends_well(launcher, PATIENCE_S)

@@ -269,7 +269,7 @@ def test_a_disk_that_others_fill(training: Training, undisturbed: RunDir) -> Non
         full.unlink()
         ends_well(training.start(), PATIENCE_S)
         ended_as(training, undisturbed)
-        assert training.repeated() <= EVERY
+        assert training.repeated() < 2 * EVERY, "training went on while the failing one was written"
 
 
 @pytest.mark.slow

@@ -22,12 +22,13 @@ from typing import IO, Any
 
 from jobs import contain, network, requeue
 from launcher.core import children, files, plan
-from launcher.core.errors import EXIT_REQUEUE, EXIT_SAVED, RdtlError
+from launcher.core.errors import EXIT_LOST, EXIT_REQUEUE, EXIT_SAVED, RdtlError
 from launcher.core.job import die_with_parent
 from launcher.core.runs import RunDir
 from launcher.core.runtimes import Launch
 
 RESUMABLE = (EXIT_REQUEUE, EXIT_SAVED)
+PORTS_APART = 7919
 
 
 class StageFailedError(RuntimeError):
@@ -64,8 +65,9 @@ def free_port(first: int) -> int:
 def find_place(stage: plan.Stage) -> Place:
     """Read rank and rendezvous from Slurm's environment; without Slurm this is node 0 of 1.
 
-    The port comes from the job id, below the ephemeral range, so that all nodes
-    know it without talking; node 0 proves that it is free.
+    The port comes from the job id and the round (a round that was given up may still hold
+    its own), below the ephemeral range, so that all nodes know it without talking; node 0
+    proves that it is free.
     """
     if "SLURM_JOB_ID" not in os.environ or stage.nodes == 1:
         seed = int(os.environ.get("SLURM_JOB_ID", os.getpid()))
@@ -73,7 +75,8 @@ def find_place(stage: plan.Stage) -> Place:
     node = int(os.environ["SLURM_NODEID"])
     command = ["scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]]
     hosts = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-    port = 10000 + int(os.environ["SLURM_JOB_ID"]) % 20000
+    number = int(os.environ["SLURM_JOB_ID"]) + PORTS_APART * requeue.restart_count()
+    port = 10000 + number % 20000
     return checked(Place(node, stage.nodes, hosts[0], port))
 
 
@@ -114,8 +117,8 @@ class NodeTask:
         except RdtlError as error:
             self._finish(run, node, 1, error.to_dict())
             raise
-        self._finish(run, place.node, code, self._error(run, place.node) if code else None)
-        if code in RESUMABLE and "SLURM_JOB_ID" in os.environ:
+        self._finish(run, place.node, code, self._error(run, place.node, code) if code else None)
+        if code in (EXIT_LOST, *RESUMABLE) and "SLURM_JOB_ID" in os.environ:
             self._leave_to_the_scheduler(run, place, code)
         if code:
             raise StageFailedError(
@@ -124,12 +127,21 @@ class NodeTask:
         return code
 
     def _leave_to_the_scheduler(self, run: RunDir, place: Place, code: int) -> None:
-        """The state is saved. USR2: node 0 asks for a restart. TERM: Slurm knows what it wants.
+        """Let Slurm start the job again, or return when the job has failed.
 
-        A requeue after TERM would bring a cancelled job back to life.
+        USR2: the state is saved and node 0 asks for a restart. TERM: it is saved and Slurm
+        knows what it wants; a requeue would bring a cancelled job back to life. A lost node:
+        of those that are left one asks.
         """
+        name = (run, self.stage, self.index, self.attempt)
         if code == EXIT_REQUEUE and place.node == 0:
-            requeue.ask(run, self.stage, self.index, self.attempt, place.nodes)
+            requeue.ask(*name, place.nodes)
+        if code == EXIT_LOST:
+            asking = requeue.who_asks(*name, place.nodes)
+            if asking is None:
+                return
+            if asking == place.node:
+                requeue.requeue()
         requeue.wait_for_the_end()
 
     def _run(self, run: RunDir, stage: plan.Stage, place: Place) -> int:
@@ -175,7 +187,7 @@ class NodeTask:
             "RDTL_STARTED": f"{time.time():.3f}",
             "RDTL_NODE": str(place.node),
             "RDTL_NODES": str(place.nodes),
-            "RDTL_ERROR_FILE": str(run.error(stage.name, self.attempt, self.index, place.node)),
+            "RDTL_ERROR_FILE": str(self._error_file(run, place.node)),
             **rendezvous(stage, place, local_rank),
         }
         if place.nodes > 1:
@@ -189,9 +201,14 @@ class NodeTask:
         name = f"finished.{self.stage}.i{self.index}.n{node}.{round_}"
         run.ledger.publish(name, exit_code=code, error=error, host=socket.gethostname())
 
-    def _error(self, run: RunDir, node: int) -> dict[str, Any] | None:
-        path = run.error(self.stage, self.attempt, self.index, node)
-        return files.read_json(path) if path.exists() else None
+    def _error_file(self, run: RunDir, node: int) -> Path:
+        return run.error(self.stage, self.attempt, self.index, node, requeue.restart_count())
+
+    def _error(self, run: RunDir, node: int, code: int) -> dict[str, Any] | None:
+        """The error of a program that ended with ``code``; another rank's says less."""
+        path = self._error_file(run, node)
+        error = files.read_json(path) if path.exists() else None
+        return error if error and error["exit_status"] == code else None
 
 
 def start(launch: Launch, log: IO[bytes], working_directory: str) -> subprocess.Popen[bytes]:

@@ -13,13 +13,15 @@ import subprocess
 import time
 from dataclasses import dataclass
 
-from launcher.core.errors import RdtlError
+from launcher.core.errors import EXIT_LOST, RdtlError
 from launcher.core.runs import RunDir, read_progress
 
 IDLE_ROUNDS = 3
 """Rounds in a row that may end without progress: one may be preempted while it starts."""
 CAP_S = 14 * 24 * 3600.0
 """From the first start of an attempt on; later rounds are refused."""
+SETTLE_S = 10.0
+"""How long a node that failed by itself may take to say so after others have lost it."""
 KILL_WAIT_S = 15 * 60.0
 """How long a task that has saved its state waits to be ended by the scheduler."""
 
@@ -93,6 +95,27 @@ def ask(run: RunDir, stage: str, index: int, attempt: int, nodes: int) -> None:
         if time.monotonic() > deadline:
             break  # a node died meanwhile: what the others saved is whole all the same
         time.sleep(0.2)
+    requeue()
+
+
+def who_asks(run: RunDir, stage: str, index: int, attempt: int, nodes: int) -> int | None:
+    """After ranks were lost: the node that has to ask for a restart; None when nobody may.
+
+    That is the first of those that are left. None: a node says that it failed by itself, or
+    this round was given up and a newer one has begun.
+    """
+    deadline = time.monotonic() + SETTLE_S
+    while True:
+        codes = run.ledger.exit_codes(stage, index, attempt)
+        if any(code != EXIT_LOST for code in codes.values()):
+            return None
+        if len(codes) == nodes or time.monotonic() > deadline:
+            return min(codes, default=None)
+        time.sleep(0.2)
+
+
+def requeue() -> None:
+    """Ask Slurm to start this job again."""
     subprocess.run(["scontrol", "requeue", job_id(dict(os.environ))], check=True, timeout=60)
 
 

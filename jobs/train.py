@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from jobs.fence import require_current
 from launcher.core.job import Job, run_job
 from rdt.data import statistics
 from rdt.data.statistics import Statistics
@@ -21,7 +22,7 @@ from rdt.spec import recipe
 from rdt.spec.card import statistics_digest
 from rdt.spec.contract import Contract, require_same
 from rdt.training import engine as distributed
-from rdt.training import export
+from rdt.training import export, lost
 from rdt.training.batches import Batches
 from rdt.training.beginning import begin
 from rdt.training.checkpoint import Checkpoints
@@ -35,6 +36,11 @@ from rdt.training.validation import Validation
 
 def body(job: Job) -> None:
     """Train to the end and publish ``policy/``."""
+    with lost.named():
+        _body(job)
+
+
+def _body(job: Job) -> None:
     rank, ranks, device = distributed.start()
     if not distributed.agree(job.run.policy.is_dir()):
         train = job.config["train"]
@@ -67,6 +73,7 @@ def _train(job: Job, rank: int, ranks: int, device: torch.device) -> None:
         steps = loop.run()
     weights = checkpoints.averaged()
     if weights is not None:
+        require_current(job)
         export.publish_policy(job, fill, weights, steps)
 
 

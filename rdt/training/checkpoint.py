@@ -72,7 +72,7 @@ class Checkpoints:
     def wait(self) -> None:
         """Wait until everything begun is published.
 
-        Raises RdtlError RDTL-S011 when a newer attempt of this stage exists, RDTL-G009 for
+        Raises RdtlError RDTL-S034 when a newer attempt of this stage exists, RDTL-G009 for
         a full disk; then nothing was published.
         """
         pending, self._pending = self._pending, None

@@ -47,7 +47,7 @@ class Writing:
     def run(self, group: Any, hooks: Sequence[Callable[[Path], None]]) -> None:
         """This rank's files, and when all ranks have written theirs, the publication.
 
-        Raises RdtlError RDTL-G009 on every rank when the disk of one was full, RDTL-S011
+        Raises RdtlError RDTL-G009 on every rank when the disk of one was full, RDTL-S034
         when a newer attempt exists; nothing is published then.
         """
         size = self.snapshot.bytes() + sum(t.nbytes for t in (self.weights or {}).values())
@@ -102,7 +102,7 @@ class Writing:
 
 def _fenced(job: Job, step: int) -> RdtlError:
     return RdtlError(
-        "RDTL-S011",
+        "RDTL-S034",
         f"a newer attempt of {job.stage} has taken over; this one stops",
         where=f"attempt {job.round}, step {step}",
         why="two attempts must not publish into one run",

@@ -48,7 +48,7 @@ def publish_policy(
     steps: int,
 ) -> None:
     """Let ``fill`` write ``policy/`` under a temporary name, then rename it."""
-    temporary = job.run.root / f".policy-a{job.attempt}"
+    temporary = job.run.root / f".policy-{job.round}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     fill(temporary, weights, steps)

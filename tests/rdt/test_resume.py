@@ -163,7 +163,7 @@ def test_a_broken_checkpoint_stops_the_run(tmp_path: Path) -> None:
     run = prepared(tmp_path / "run", checkpoint_every=16, **ALONE)  # there is one before the end
     RunDir(run).ledger.publish("claim.manual.a7", indices=[0])
     assert start(run, ranks=1, attempt=6).wait(timeout=120) != 0
-    assert json.loads((run / "error.json").read_text())["code"] == "RDTL-S011"
+    assert json.loads((run / "error.json").read_text())["code"] == "RDTL-S034"
     assert not list((run / "checkpoints").glob("step_*"))
 
     process = start(run, ranks=1, attempt=7)

@@ -128,8 +128,8 @@ def test_a_checkpoint_is_the_state_when_it_was_begun(seen: dict[str, Any]) -> No
 
 
 def test_an_older_attempt_publishes_nothing(seen: dict[str, Any]) -> None:
-    assert seen["fenced"] == {"code": "RDTL-S011", "left": []}
-    assert seen["overtaken"] == {"code": "RDTL-S011"}
+    assert seen["fenced"] == {"code": "RDTL-S034", "left": []}
+    assert seen["overtaken"] == {"code": "RDTL-S034"}
 
 
 @pytest.mark.parametrize("name", ["0-fp32", "1-fp32", "2-bf16", "3-bf16"])

@@ -17,13 +17,13 @@ import torch
 from launcher.core.job import Job, run_job
 from rdt.data import statistics
 from rdt.data.statistics import Statistics
-from rdt.model.policy_network import build, config_from_run
 from rdt.spec import recipe
 from rdt.spec.card import statistics_digest
 from rdt.spec.contract import Contract, require_same
 from rdt.training import engine as distributed
 from rdt.training import export
 from rdt.training.batches import Batches
+from rdt.training.beginning import begin
 from rdt.training.checkpoint import Checkpoints
 from rdt.training.data import Data
 from rdt.training.ema import Ema
@@ -61,16 +61,15 @@ def _train(job: Job, rank: int, ranks: int, device: torch.device) -> None:
     contract = require_same(described.contract, "data/statistics.json")
     gate = Gate(job, device)
     gate.machines()
-    network = config_from_run(train["model"], described.camera_size, contract)
-    torch.manual_seed(config["seed"])  # fresh weights; nothing else draws from this generator
-    module = build(network, contract, "train.model").to(device)
-    engine = Engine(module, train, device)
+    begun = begin(config, described, contract, device)
+    gate.rows += begun.rows
+    engine = Engine(begun.module, train, device)
     ema = Ema(engine.owned(), train["ema_power"])
-    fill = partial(export.fill, job, network, described)
+    fill = partial(export.fill, job, begun, described)
     identity = {"settings": settings_digest(config), "dataset": described.dataset_digest}
     checkpoints = Checkpoints(job, engine, ema, identity, fill)
     with ExitStack() as opened:
-        data = Data(job.run, config, described, rank, ranks, device)
+        data = Data(job.run, config, described, rank, ranks, device, begun.shown)
         batches = opened.enter_context(data.training())
         validation = _validation(data, engine, contract, train, opened)
         gate.rows += origins(described, contract, batches)

@@ -165,7 +165,17 @@ def _absolute(config: RunConfig) -> RunConfig:
             if value and "://" not in value
         }
         evaluate = evaluate.model_copy(update=update)
-    return config.model_copy(update={"dataset": dataset, "evaluate": evaluate})
+    train = config.train
+    if train:  # what is no path here is a hub id
+        named = {key: getattr(train, key) for key in ("checkpoint", "vision", "language")}
+        there = {
+            key: value
+            for key, value in named.items()
+            if value and (key == "language" or Path(value).exists())
+        }
+        absolute = {key: str(Path(value).absolute()) for key, value in there.items()}
+        train = train.model_copy(update=absolute)
+    return config.model_copy(update={"dataset": dataset, "evaluate": evaluate, "train": train})
 
 
 def to_yaml(config: BaseModel) -> str:

@@ -72,7 +72,10 @@ def named_files(config: RunConfig) -> list[Path]:
     evaluate = config.evaluate
     named: list[str | None] = [entry.path for entry in config.dataset.sets]
     named += [evaluate.checkpoint, evaluate.demonstrations] if evaluate else []
-    return [Path(name).absolute() for name in named if name]
+    found = [Path(name).absolute() for name in named if name]
+    train = config.train
+    begins = [train.checkpoint, train.vision, train.language] if train else []
+    return found + [Path(name) for name in begins if name and Path(name).is_absolute()]
 
 
 def written_folders(config: RunConfig) -> list[Path]:

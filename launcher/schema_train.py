@@ -34,6 +34,17 @@ class Model(Section):
     """Denoising steps when an action chunk is sampled."""
 
 
+class Lora(Section):
+    """Sizes of an adapter on every linear layer of the transformer and the adaptors."""
+
+    rank: Positive = 32
+    """Rank of the factors."""
+    alpha: Positive = 64
+    """Their product counts alpha / rank."""
+    dropout: Share = 0.1
+    """Share of their inputs that is dropped in training."""
+
+
 class Train(Section):
     """DeepSpeed fine-tuning."""
 
@@ -122,6 +133,19 @@ class Train(Section):
     """Project of Weights & Biases."""
     wandb_entity: str | None = None
     """User or team of Weights & Biases; unset: that of the key."""
+    checkpoint: str | None = None
+    """What to begin with: a checkpoint of ours or a public one, as a path or a hub id; unset:
+    fresh weights of the size `model`."""
+    vision: str | None = None
+    """SigLIP for a checkpoint that does not see by itself, folder or hub id; unset: the public
+    one."""
+    language: str | None = None
+    """Instructions encoded beforehand (`rdtl data embed`) for such a checkpoint, a folder."""
+    lora: Lora | None = None
+    """Train small factors beside frozen weights; `{}` takes the defaults; unset: all weights."""
+    gradient_checkpointing: bool = False
+    """Compute blocks twice instead of keeping what is inside them: less memory, a third more
+    time."""
     model: Model = Model()
     """Network size."""
 

@@ -149,7 +149,7 @@ def findings(train: dict[str, Any], steps: int | None) -> list[Finding]:
             )
         )
     several = train["device"] == "gpu" and train["nodes"] * train["ranks_per_node"] > 1
-    if several and train["effective_batch"] < SMALL_BATCH:
+    if several and train["effective_batch"] < SMALL_BATCH and train["lora"] is None:
         found.append(
             Finding(
                 "RDTL-T006",

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
 from rdt.data import batch as loaded
 from rdt.data import draws, unified
@@ -25,10 +24,12 @@ from rdt.data.sampler import Sampler
 from rdt.data.statistics import Statistics
 from rdt.data.transforms import Transforms
 from rdt.diffusion import TRAIN_STEPS
-from rdt.encoders import WORD_WIDTH, language_tokens
-from rdt.model.policy_network import Batch
+from rdt.encoders.pictures import GREY
+from rdt.encoders.words import Words
+from rdt.model.trainable import Batch
 from rdt.spec.contract import UNIFIED_SIZE
 from rdt.spec.loss import slot_weights
+from rdt.training.shown import Shown, tokens_of
 
 NOISE, SHIFTS = 1, 2
 """Purposes of draws."""
@@ -73,15 +74,19 @@ class Batches:
         ranks: int,
         buffered: BufferedSource | None = None,
         device: torch.device = CPU,
+        shown: Shown | None = None,
     ) -> None:
         self._source, self._train, self._rank = source, train, rank
         self._shown = buffered or source
         self._sampler = Sampler(order, train["effective_batch"], train["micro_batch"], ranks)
         self.epoch = order.epoch
         self._summary = statistics.state
-        self._words, self._word_valid, self._word_rows = _language(source.instructions)
+        self._cameras = shown.cameras if shown else len(source.contract.cameras)
+        told = tokens_of(source.instructions, shown.language if shown else Words())
+        self._words, self._word_valid, self._word_rows = told
         self._device = device
-        self._transforms = _transforms(source, order.seed, train)
+        size = (shown and shown.size) or source.picture_size
+        self._transforms = _transforms(source, order.seed, train, size)
         self._spread = _spread(source, train)
         slots = slot_weights(source.contract, train["loss"], train["loss_weights"])
         self._slots = torch.tensor(slots)
@@ -111,7 +116,7 @@ class Batches:
         states = seen.states.cpu().numpy().astype(np.float64)
         state = unified.normalise_state(states, mean, std, self._source.contract)
         return Batch(
-            pictures=seen.pictures.flatten(1, 2),
+            pictures=self._slots_filled(seen.pictures).flatten(1, 2),
             words=self._words[language],
             word_valid=self._word_valid[language],
             state=torch.from_numpy(state)[:, None],
@@ -168,6 +173,15 @@ class Batches:
         moved = shift_pictures(found, pixels, shares.reshape(n, -1, 2))
         return moved.reshape(batch.pictures.shape)
 
+    def _slots_filled(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Pictures (n, moments, cameras, …) with the network's number of cameras: what the robot
+        lacks is background."""
+        missing = self._cameras - pictures.shape[2]
+        if missing <= 0:
+            return pictures[:, :, : self._cameras]
+        empty = torch.full_like(pictures[:, :, :1], GREY)
+        return torch.cat([pictures, *missing * [empty]], dim=2)
+
     def _weight(self, valid: NDArray[np.bool_], step: int) -> NDArray[np.float32]:
         """1 / (real action steps of the whole effective batch) per real step, 0 for padding.
 
@@ -193,11 +207,11 @@ class Batches:
         return noise, times
 
 
-def _transforms(source: SampleSource, seed: int, train: dict[str, Any]) -> Transforms:
+def _transforms(source: SampleSource, seed: int, train: dict[str, Any], size: int) -> Transforms:
     return Transforms(
         source.contract,
         derived_key(seed, TRANSFORMS),
-        source.picture_size,
+        size,
         augmented=train["augmentation"],
         noise_db=train["state_noise_db"],
         dropped=train["condition_dropout"],
@@ -210,15 +224,3 @@ def _spread(source: SampleSource, train: dict[str, Any]) -> NDArray[np.float64]:
     if train["state_noise_db"] is None:
         return np.zeros((len(source.instructions), UNIFIED_SIZE))
     return source.state_spread()
-
-
-def _language(instructions: list[str]) -> tuple[torch.Tensor, torch.Tensor, Ints]:
-    """Tokens (k + 1, L, 64) of the k different instructions and, last, of none, padded; which
-    are valid (k + 1, L); and the one of each episode (episodes,)."""
-    numbers = {text: number for number, text in enumerate(dict.fromkeys(instructions))}
-    tokens = [language_tokens(text)[0][0] for text in numbers]
-    tokens.append(torch.zeros(1, WORD_WIDTH))
-    longest = max(map(len, tokens))
-    words = torch.stack([functional.pad(t, (0, 0, 0, longest - len(t))) for t in tokens])
-    valid = torch.stack([torch.arange(longest) < len(t) for t in tokens])
-    return words, valid, np.array([numbers[text] for text in instructions])

@@ -21,12 +21,13 @@ from torch import Tensor
 from launcher.core import files
 from launcher.core.errors import RdtlError, RefusedError
 from launcher.core.job import Job
+from rdt import lora_files, lora_weights
 from rdt.checkpoint.places import WEIGHTS
 from rdt.training import checkpoint_budget as budget
 from rdt.training import checkpoint_files as folders
 from rdt.training import checkpoint_snapshot, checkpoint_universal, fragments
 from rdt.training import engine as distributed
-from rdt.training.checkpoint_files import POLICY, STATE, TAG
+from rdt.training.checkpoint_files import ADAPTER, POLICY, STATE, TAG
 from rdt.training.checkpoint_writing import Fill, Writing
 from rdt.training.ema import Ema
 from rdt.training.engine import Engine
@@ -148,7 +149,11 @@ class Checkpoints:
                 loaded, _ = engine.load_checkpoint(str(path), tag=TAG)
             else:
                 loaded = checkpoint_universal.load(engine, path)
-            self._ema.load(path / POLICY / WEIGHTS, state["ema"])
+            if self._train["lora"] is None:
+                self._ema.load(path / POLICY / WEIGHTS, state["ema"])
+            else:  # the policy's weights hold the sum of base and factors
+                factors = path / POLICY / ADAPTER / lora_files.WEIGHTS
+                self._ema.load(factors, state["ema"], lora_weights.peft_name)
         except RdtlError:
             raise
         except Exception as error:

@@ -23,7 +23,7 @@ from typing import Any
 
 from launcher.core import files
 
-STATE, TAG, POLICY = "state.json", "deepspeed", "policy"
+STATE, TAG, POLICY, ADAPTER = "state.json", "deepspeed", "policy", "adapter"
 
 BETTER = {"validation_loss": min, "success": max}
 """Metrics by which the best checkpoint can be kept, and which end is better."""

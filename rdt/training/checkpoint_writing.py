@@ -66,7 +66,7 @@ class Writing:
             policy = self.temporary / POLICY
             policy.mkdir(parents=True)
             self.fill(policy, self.weights, self.state["step"])
-            listed |= folders.fingerprints(self.temporary, policy.iterdir())
+            listed |= folders.fingerprints(self.temporary, filter(Path.is_file, policy.rglob("*")))
         return listed
 
     def _cause(self, error: OSError) -> str:

@@ -16,6 +16,7 @@ from rdt.model.policy_network import PICTURE_HISTORY
 from rdt.spec.contract import CONTRACTS
 from rdt.training import held_out
 from rdt.training.batches import CPU, Batches
+from rdt.training.shown import Shown
 
 PLAIN = {
     "image_shift_px": 0,
@@ -28,7 +29,8 @@ PLAIN = {
 
 
 class Data:
-    """The data sets of a run on one rank's ``device``; ``held_out``: whether any is.
+    """The data sets of a run on one rank's ``device``; ``held_out``: whether any is; ``shown``:
+    to which network, unset: to one of `train.model`.
 
     Raises RdtlError RDTL-D028 when a file was changed since the dataset stage, D044 when the
     configuration names a buffer of something else, RefusedError RDTL-T064 when not so many
@@ -43,10 +45,11 @@ class Data:
         rank: int,
         ranks: int,
         device: torch.device = CPU,
+        shown: Shown | None = None,
     ) -> None:
         self._config, self._described = config, described
         self._place = (rank, ranks)
-        self._device = device
+        self._device, self._shown = device, shown
         self._contract = CONTRACTS[described.contract["name"]]
         self._entries = described.sources(run.root)
         self._stores = [entry.kept(run.data / "index") for entry in self._entries]
@@ -70,7 +73,14 @@ class Data:
             buffered.require_stands_for(source, order)
         settings = train | PLAIN if plain else train
         return Batches(
-            source, order, self._described, settings, *self._place, buffered, self._device
+            source,
+            order,
+            self._described,
+            settings,
+            *self._place,
+            buffered,
+            self._device,
+            self._shown,
         )
 
     def validation(self) -> Batches:
@@ -81,7 +91,17 @@ class Data:
         source = SampleSource(stores, self._contract, *self._shape(), ANY, left_out)
         order = Order(source.index.sizes, self._config["seed"])
         settings = self._config["train"] | PLAIN
-        return Batches(source, order, self._described, settings, *self._place, device=self._device)
+        return Batches(
+            source,
+            order,
+            self._described,
+            settings,
+            *self._place,
+            device=self._device,
+            shown=self._shown,
+        )
 
     def _shape(self) -> tuple[int, int]:
+        if self._shown:
+            return self._shown.moments, self._shown.horizon
         return PICTURE_HISTORY, self._config["train"]["model"]["horizon"]

@@ -8,7 +8,7 @@ needs no communication and the average no more memory than one rank's share.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -46,12 +46,14 @@ class Ema:
         self.calls += 1
 
     @torch.no_grad()
-    def load(self, path: Path, calls: int) -> None:
+    def load(self, path: Path, calls: int, stored: Callable[[str], str] = str) -> None:
         """Continue from a file of whole averages, by whatever number of ranks it was made.
 
-        Raises SafetensorError when a parameter is missing.
+        ``stored`` says what the file calls a parameter. Raises SafetensorError when one is
+        missing.
         """
         with safe_open(path, framework="pt") as file:
             for name, start, values in self.fragments:
-                values.copy_(file.get_tensor(name).flatten()[start : start + len(values)])
+                whole = file.get_tensor(stored(name))
+                values.copy_(whole.flatten()[start : start + len(values)])
         self.calls = calls

@@ -12,24 +12,33 @@ from torch import Tensor
 
 from launcher.core import files
 from launcher.core.job import Job
+from rdt import lora, lora_weights
 from rdt.checkpoint.saving import write_policy
 from rdt.data.statistics import Statistics
 from rdt.spec.card import Card, Training, statistics_digest
+from rdt.training.beginning import Beginning
+from rdt.training.checkpoint_files import ADAPTER
 
 
 def fill(
     job: Job,
-    network: dict[str, Any],
+    begun: Beginning,
     statistics: Statistics,
     folder: Path,
     weights: Mapping[str, Tensor],
     steps: int,
 ) -> None:
-    """Write config.json (``network``), model.safetensors and card.json into ``folder``.
+    """Write config.json, model.safetensors and card.json into ``folder``; with LoRA the sum of
+    base and factors, and the factors alone in ``adapter/``.
 
     ``weights`` are the averaged ones in float32 after ``steps`` optimizer steps.
     """
-    write_policy(folder, network, weights, card(job.config, statistics, steps))
+    if begun.adapted is not None:
+        settings = job.config["train"]["lora"]
+        (folder / ADAPTER).mkdir()
+        lora.write(begun.adapted, folder / ADAPTER, lora_weights.factors(weights))
+        weights = lora_weights.merged(weights, settings["alpha"] / settings["rank"])
+    write_policy(folder, begun.config, weights, card(job.config, begun, statistics, steps))
 
 
 def publish_policy(
@@ -46,7 +55,7 @@ def publish_policy(
     files.rename_directory(temporary, job.run.policy)
 
 
-def card(config: dict[str, Any], statistics: Statistics, steps: int) -> Card:
+def card(config: dict[str, Any], begun: Beginning, statistics: Statistics, steps: int) -> Card:
     """The card of the policy that a run's configuration and data give, but for the weights' file.
 
     `write_policy` fills in their type and digest.
@@ -54,15 +63,15 @@ def card(config: dict[str, Any], statistics: Statistics, steps: int) -> Card:
     mean, std = tuple(statistics.state.mean), tuple(statistics.state.std)
     return Card(
         contract=statistics.contract,
-        encoders={"vision": "trained", "language": "word-hash"},
+        encoders=begun.encoders,
         weights="ema",
         dtype="",
         weights_sha256="",
         state_mean=mean,
         state_std=std,
         statistics_digest=statistics_digest(mean, std),
-        horizon=config["train"]["model"]["horizon"],
-        camera_size=statistics.camera_size,
+        horizon=begun.module.config.pred_horizon,
+        camera_size=begun.camera_size,
         origin="trained",
         training=Training(
             steps=steps,

@@ -11,9 +11,12 @@ import math
 import signal
 import time
 
+import torch
+
 from launcher.core import files
 from launcher.core.errors import RdtlError
 from launcher.core.job import Job, Stopped, leave
+from rdt.data.order import derived_key
 from rdt.spec import recipe
 from rdt.training import engine as distributed
 from rdt.training.batches import Batches
@@ -126,6 +129,8 @@ class Loop:
     def _one_step(self, step: int) -> None:
         peak, schedule = self.train["learning_rate"], self.train["schedule"]
         lr = learning_rate(step, self.total, peak, self.warmup, schedule)
+        # What LoRA drops is a function of the step, as everything else that is drawn.
+        torch.manual_seed(derived_key(self.job.config["seed"], step, distributed.rank()) >> 1)
         share = self.engine.step(self.meter.batches(self.batches.step(step)), lr)
         loss = distributed.total(share)
         if not math.isfinite(loss):

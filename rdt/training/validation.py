@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from launcher.core import files
-from rdt.model.policy_network import Batch
+from rdt.model.trainable import Batch
 from rdt.spec.contract import Contract
 from rdt.training import engine as distributed
 from rdt.training.batches import Batches

@@ -16,7 +16,7 @@ from launcher.core.errors import RdtlError
 from launcher.core.job import Job
 from launcher.schema import DataSet
 from rdt.data import statistics
-from rdt.model.policy_network import Batch
+from rdt.model.trainable import Batch
 from rdt.training.batches import Batches
 from rdt.training.data import Data
 from tests.data import writers

@@ -14,9 +14,10 @@ from rdt import diffusion
 from rdt.encoders import VisionConfig
 from rdt.model.blocks import RmsNorm
 from rdt.model.config import NOISE_SCHEDULER, RdtConfig, parse
-from rdt.model.policy_network import Batch, PolicyNetwork
+from rdt.model.policy_network import PolicyNetwork
 from rdt.model.presets import PRESETS
 from rdt.model.rdt import Rdt, adaptor, empty
+from rdt.model.trainable import Batch
 from rdt.spec.contract import CONTRACTS
 from tests.rdt import golden, small_rdt
 from tests.rdt.storage import LiveStorage

@@ -21,7 +21,8 @@ from launcher.core.errors import RdtlError
 from launcher.core.job import Job
 from rdt.data import statistics
 from rdt.diffusion import add_noise
-from rdt.model.policy_network import Batch, build, config_from_run
+from rdt.model.policy_network import build, config_from_run
+from rdt.model.trainable import Batch
 from rdt.spec.contract import LIBERO_VELOCITY
 from rdt.training import ema, schedule
 from rdt.training.batches import Batches, shift_pictures

@@ -12,7 +12,7 @@ from launcher.core.errors import UsageError
 from launcher.core.job import Job
 from launcher.schema import RunConfig
 from rdt.data import statistics
-from rdt.model.policy_network import Batch
+from rdt.model.trainable import Batch
 from rdt.spec.contract import LIBERO_RAW_VELOCITY, LIBERO_VELOCITY
 from rdt.spec.loss import slot_weights
 from rdt.training.batches import Batches

@@ -41,6 +41,7 @@ SETTINGS: dict[str, Any] = {
     "keep_checkpoints": 2,
     "keep_every": None,
     "keep_best": None,
+    "lora": None,
 }
 
 

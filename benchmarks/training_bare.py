@@ -6,6 +6,8 @@ first step, so it neither reads nor transforms data.
 
 from __future__ import annotations
 
+from typing import Any
+
 import deepspeed
 import torch
 from safetensors.torch import load_file
@@ -13,13 +15,14 @@ from safetensors.torch import load_file
 from benchmarks.training_runs import BATCHES, leave, mark
 from launcher.core.job import Job, run_job
 from rdt.data import statistics
-from rdt.model.policy_network import Batch, build, config_from_run
+from rdt.model.policy_network import build, config_from_run
+from rdt.model.trainable import Batch
 from rdt.spec.contract import require_same
 
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # or it compiles for minutes
 
 
-def settings(train: dict) -> dict:
+def settings(train: dict[str, Any]) -> dict[str, Any]:
     """DeepSpeed's JSON of the same training."""
     return {
         "train_batch_size": train["effective_batch"],

@@ -56,7 +56,9 @@ def measure(folder: Path, count: int, stage: int, dtype: str) -> dict[str, Any]:
         first, port = cluster.node_address(cluster.node_names[0]), training_runs.free_port()
         started = []
         for node, name in enumerate(cluster.node_names):
-            argv = training_runs.start("training_ours", run, node, count, first, port)
+            argv = training_runs.start(
+                "training_ours", run, node=node, nodes=count, address=first, port=port
+            )
             inside = ["ip", "netns", "exec", cluster.namespace(name), *argv]
             started.append(training_runs.popen(inside))
         training_runs.finished(started)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -57,10 +58,10 @@ def found(run: Path, rank: int = 0) -> dict[str, Any]:
     return data | {"marks": [Mark(**one) for one in data["marks"]]}
 
 
-def losses(run: Path) -> list[float]:
-    """Loss of each step of our loop."""
+def record(run: Path) -> list[dict[str, float]]:
+    """What our loop has written of each step."""
     lines = map(json.loads, (run / "checkpoints/metrics.jsonl").read_text().splitlines())
-    return [line["train/loss"] for line in lines if "train/loss" in line]
+    return [line for line in lines if "train/loss" in line]
 
 
 def prepare(run: Path, model: dict[str, int], train: dict[str, Any], held_out: float = 0.0) -> None:
@@ -80,13 +81,20 @@ def prepare(run: Path, model: dict[str, int], train: dict[str, Any], held_out: f
     )
     files.write_json(run / "plan.json", {"config": config.model_dump(mode="json")})
     synthetic.write_parts(run / "data/parts", 4, steps=96, size=128)
-    dataset.body(Job.from_environment(str(run)))
+    with contextlib.redirect_stdout(sys.stderr):  # ours has the result only
+        dataset.body(Job.from_environment(str(run)))
 
 
 def start(
-    module: str, run: Path, node: int = 0, nodes: int = 1, address: str = "127.0.0.1", port: int = 0
+    module: str,
+    run: Path,
+    *arguments: str,
+    node: int = 0,
+    nodes: int = 1,
+    address: str = "127.0.0.1",
+    port: int = 0,
 ) -> list[str]:
-    """Command of one node's rank: ``env … python -m jobs.ranks 1 benchmarks.MODULE RUN``."""
+    """Command of one node's rank: ``env … python -m jobs.ranks 1 benchmarks.MODULE RUN …``."""
     variables = {
         "PYTHONPATH": str(Path(__file__).parents[1]),
         "DS_ACCELERATOR": "cpu",
@@ -102,7 +110,7 @@ def start(
     if nodes > 1:
         variables["GLOO_SOCKET_IFNAME"] = DEVICE
     told = [f"{name}={value}" for name, value in variables.items()]
-    ranks = ["-P", "-m", "jobs.ranks", "1", f"benchmarks.{module}", str(run)]
+    ranks = ["-P", "-m", "jobs.ranks", "1", f"benchmarks.{module}", str(run), *arguments]
     return ["env", *told, sys.executable, *ranks]
 
 

@@ -32,16 +32,6 @@ from rdt.training.gate import Gate
 from rdt.training.loop import Loop
 from rdt.training.validation import Validation
 
-# Settings that change neither weights nor loss but by rounding: what is kept and said, and on how
-# many ranks the same effective batch is computed. All others must stay when a run is resumed.
-BOOKKEEPING = (
-    *("log_every", "keep_checkpoints", "keep_every", "keep_best", "checkpoint_every"),
-    *("wandb", "wandb_project", "wandb_entity", "validate_every", "validation_batches"),
-    *("stall_minutes", "first_loss"),
-    *("nodes", "ranks_per_node", "micro_batch", "accumulation"),
-    *("zero_stage", "offload", "deepspeed"),
-)
-
 
 def body(job: Job) -> None:
     """Train to the end and publish ``policy/``."""
@@ -105,7 +95,7 @@ def origins(described: Statistics, contract: Contract, batches: Batches) -> list
 
 def settings_digest(config: dict[str, Any]) -> str:
     """Twelve hex digits over the seed and every training setting that changes a number."""
-    train = {key: value for key, value in config["train"].items() if key not in BOOKKEEPING}
+    train = {key: value for key, value in config["train"].items() if key not in recipe.BOOKKEEPING}
     dataset = config["dataset"]
     order = [dataset["order"], dataset["held_out"], [entry["weight"] for entry in dataset["sets"]]]
     text = json.dumps([config["seed"], train, order], sort_keys=True)

@@ -15,6 +15,7 @@ from launcher.core.errors import UsageError
 from launcher.core.runs import RunDir
 from launcher.core.runtimes import Container
 from launcher.extend import extended
+from launcher.regroup import regrouped
 
 VERSIONED = [
     "submitit",
@@ -33,15 +34,17 @@ VERSIONED = [
 def create(run: RunDir, new: plan.Plan, config_yaml: str) -> plan.Plan:
     """Write the plan once; later calls with the same configuration continue that run.
 
-    A configuration that has a section more extends it (:mod:`launcher.extend`). The
-    plan file is written last: a directory without it was never a run. Raises
-    UsageError RDTL-U013 when the directory belongs to another configuration.
+    A configuration that has a section more extends it (:mod:`launcher.extend`); one that only
+    trains elsewhere leaves it to :mod:`launcher.regroup`. The plan file is written last: a
+    directory without it was never a run. Raises UsageError RDTL-U013 when the directory
+    belongs to another configuration.
     """
     if run.plan.exists():
         old = plan.read(run.plan)
         more = extended(old, new) if _runtime(old) == _runtime(new) else None
         if more is None:
-            _same(run, old, new)
+            if _runtime(old) != _runtime(new) or regrouped(old, new) is None:
+                _same(run, old, new)
             return old
         files.write_text(run.config, config_yaml)
         files.write_json(run.plan, more.to_dict())
@@ -108,7 +111,9 @@ def _same(run: RunDir, old: plan.Plan, new: plan.Plan) -> None:
             "this directory holds a run with another configuration",
             where=f"{run.root}: {'; '.join(changed[:4])}",
             why="continuing would mix two experiments; nothing was touched",
-            fix="--name OTHER starts a new run beside it; the old one stays as it is",
+            fix="--name OTHER starts a new run beside it; the old one stays as it is. A training "
+            "may go on with other nodes, ranks_per_node, micro_batch, accumulation, zero_stage "
+            "and offload, at the same effective_batch",
         )
 
 

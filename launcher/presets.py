@@ -22,7 +22,6 @@ from launcher.sites import Site, memory_mb
 SIMULATOR_MB = 2200
 COLLECT_MB = 2700  # a blind and a seeing simulator of one task
 POLICY_MB = 400
-RANK_MB = 1400
 
 JOB_ENVIRONMENT = {
     # OSMesa works on every node; robosuite would silently take EGL if this were unset.
@@ -126,10 +125,10 @@ def _train_stage(config: RunConfig, run: RunDir) -> Stage:
         ranks_per_node=train.ranks_per_node,
         gpus_per_node=train.ranks_per_node if train.device == "gpu" else 0,
         cpus=train.ranks_per_node,
-        memory_mb=RANK_MB * (train.ranks_per_node + 1),
+        memory_mb=round(1000 * train.memory_gb) * (train.ranks_per_node + 1),
         minutes=24 * 60,
         environment={**JOB_ENVIRONMENT, "DS_ACCELERATOR": ACCELERATORS[train.device]},
-        about=f"small RDT with DeepSpeed on {train.nodes * train.ranks_per_node} ranks",
+        about=f"RDT with DeepSpeed on {train.nodes * train.ranks_per_node} ranks",
     )
 
 

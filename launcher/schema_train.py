@@ -58,6 +58,9 @@ class Train(Section):
     """Nodes of the job (the site may change it)."""
     ranks_per_node: Positive = 2
     """Processes per node; with `device: gpu` each has one GPU."""
+    memory_gb: Annotated[float, Field(gt=0)] = 1.4
+    """Memory of a rank in GB that is asked for, and as much again for a node; what the demo's
+    network needs."""
     device: Literal["cpu", "gpu"] = "cpu"
     """What the ranks compute on."""
     micro_batch: Positive | None = None
@@ -174,5 +177,6 @@ class Train(Section):
         self.__dict__.update(derived)  # the section is frozen for everybody else
         values = self.model_dump()
         recipe.require_length(values)
+        recipe.require_base(values)
         deepspeed_settings.config(values)
         return self

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from launcher.cli import common
+from launcher.cli.dry_run import show as show_plan
 
 if TYPE_CHECKING:
     from launcher.schema import RunConfig
@@ -42,7 +43,7 @@ def evaluate(
     run_config = with_checkpoint(run_config.model_copy(update={"train": None}), checkpoint)
     run, plan, the_site = common.prepare(run_config, site, runs_dir, name, runtime, image, dry_run)
     if dry_run:
-        common.show_dry_run(output, run, plan, the_site)
+        show_plan(output, run, plan, the_site)
         return
     common.execute(output, run, plan, the_site, config.to_yaml(run_config), jobs)
     summary.show(output, run)

@@ -14,6 +14,15 @@ from launcher.core.errors import UsageError
 
 EFFECTIVE_BATCH, MICRO_BATCH, STEPS = 16, 8, 2400
 """What holds where a configuration says nothing."""
+BOOKKEEPING = (
+    *("log_every", "keep_checkpoints", "keep_every", "keep_best", "checkpoint_every"),
+    *("wandb", "wandb_project", "wandb_entity", "validate_every", "validation_batches"),
+    *("stall_minutes", "first_loss", "memory_gb"),
+    *("nodes", "ranks_per_node", "micro_batch", "accumulation"),
+    *("zero_stage", "offload", "deepspeed"),
+)
+"""Settings that change neither weights nor loss but by rounding: what is kept and said, and on
+how many ranks the same effective batch is computed. All others stay when a run is continued."""
 WARMUP_SHARES = (0.005, 0.1)
 SMALL_BATCH = 128
 
@@ -100,6 +109,19 @@ def require_warmup(warmup: int, steps: int) -> None:
         where=f"train.warmup_steps {warmup}",
         why="the learning rate would never reach train.learning_rate",
         fix=f"set train.warmup_steps to about {max(1, steps // 20)}, or train for longer",
+    )
+
+
+def require_base(train: dict[str, Any]) -> None:
+    """Refuse factors beside weights that nobody has trained (UsageError RDTL-T069)."""
+    if train["lora"] is None or train["checkpoint"] is not None:
+        return
+    raise UsageError(
+        "RDTL-T069",
+        "LoRA needs a checkpoint to begin with",
+        where="train.lora is set, train.checkpoint is not",
+        why="it freezes the weights, and fresh ones are random",
+        fix="set train.checkpoint, or leave train.lora out",
     )
 
 

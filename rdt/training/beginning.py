@@ -22,7 +22,7 @@ from rdt.encoders.words import Words
 from rdt.model.policy_network import PICTURE_HISTORY, PolicyNetwork, build, config_from_run
 from rdt.model.trainable import FineTuned, Trainable
 from rdt.policy import slots
-from rdt.spec.card import SIGLIP, T5
+from rdt.spec.card import SIGLIP, T5, require_contract
 from rdt.spec.contract import Contract, require_same
 from rdt.training.shown import Shown
 
@@ -91,7 +91,8 @@ def _loaded(
     rows = [("weights before it", f"all {_count(network)} parameters loaded")]
     rows += [("", line) for line in loaded.lines()]
     if loaded.card is not None:
-        _require_contract(loaded.card.contract, contract, train["checkpoint"])
+        found = require_same(loaded.card.contract, train["checkpoint"])
+        require_contract(found.name, contract.name, train["checkpoint"])
     if isinstance(network, PolicyNetwork):
         size = network.vision.config.image_size
         _require_size(size, described.camera_size, train["checkpoint"])
@@ -110,13 +111,6 @@ def _loaded(
     return Beginning(module, network.config.to_dict(), shown, names, 0, None, rows)
 
 
-def _require_contract(found: dict[str, Any], contract: Contract, source: str) -> None:
-    require_same(found, source)
-    if found["name"] == contract.name:
-        return
-    raise _other_contract(found["name"], contract.name, source)
-
-
 def _require_size(network: int, found: int, source: str) -> None:
     """Raise RefusedError RDTL-T012 when pictures have not the size that a network sees."""
     if network != found:
@@ -127,17 +121,6 @@ def _require_size(network: int, found: int, source: str) -> None:
             why="the network has a position for each patch of that size",
             fix="name data whose pictures are alike, or begin without a checkpoint",
         )
-
-
-def _other_contract(found: str, wanted: str, source: str) -> RefusedError:
-    """The error for a checkpoint of another contract than the data's."""
-    return RefusedError(
-        "RDTL-T012",
-        "the checkpoint was trained under another contract",
-        where=f"{source}: {found}; dataset.contract = {wanted}",
-        why="its actions mean something else; fine-tuning would begin with wrong ones",
-        fix="choose the contract of the checkpoint, or another checkpoint",
-    )
 
 
 def _no_embeddings(source: str) -> UsageError:

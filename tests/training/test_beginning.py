@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 from jobs import dataset
+from launcher.cli.app import app
 from launcher.core.errors import RefusedError, UsageError
 from launcher.core.job import Job
 from rdt import lora, lora_weights
@@ -149,6 +151,11 @@ def test_what_does_not_fit_is_refused(public: dict[str, str], tmp_path: Path) ->
     config["train"]["checkpoint"] = str(other)
     with pytest.raises(RefusedError, match="another contract"):
         begin(config, described, LIBERO_VELOCITY, CPU)
+    words = ["train", "configs/train/demo.yaml", "--set", f"train.checkpoint={other}"]
+    runs = tmp_path / "runs"
+    with pytest.raises(RefusedError, match="RDTL-T012"):  # and by the command, at once
+        CliRunner().invoke(app, [*words, "--runs-dir", str(runs)], catch_exceptions=False)
+    assert not runs.exists()
 
 
 def test_merging_is_what_peft_does() -> None:

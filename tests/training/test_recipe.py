@@ -58,6 +58,7 @@ def test_more_nodes_change_the_accumulation_and_not_the_batch() -> None:
         ({"epochs": 2, "steps": 40}, "RDTL-T061"),
         ({"epochs": 2, "minutes": 1}, "RDTL-T061"),
         ({"steps": 40, "warmup_steps": 41}, "RDTL-T062"),
+        ({"lora": {}}, "RDTL-T069"),
     ],
 )
 def test_contradictions_are_refused_by_the_configuration(

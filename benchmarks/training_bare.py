@@ -6,6 +6,7 @@ first step, so it neither reads nor transforms data.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import deepspeed
@@ -62,14 +63,16 @@ def body(job: Job) -> None:
     engine, *_ = deepspeed.initialize(
         model=module, model_parameters=module.parameters(), config=settings(train)
     )
-    marks, losses = [], []
+    marks, losses, optimizer = [], [], []
     for batch in batches(job):
         marks.append(mark())
         loss = engine(batch)
         engine.backward(loss)
+        began = time.process_time()
         engine.step()
+        optimizer.append(time.process_time() - began)
         losses.append(float(loss.detach()))
-    leave(job.run.root, marks, losses=losses)
+    leave(job.run.root, marks, losses=losses, optimizer=optimizer)
 
 
 if __name__ == "__main__":

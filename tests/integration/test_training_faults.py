@@ -278,7 +278,8 @@ def test_a_lock_of_a_builder_that_was_killed(training: Training, undisturbed: Ru
         builder.kill()
     training.change(lambda stage: stage["environment"].update(TORCH_EXTENSIONS_DIR=str(builds)))
     ends_well(training.start(), PATIENCE_S)
-    assert "RDTL-T026" in training.log() and not (builds / "some_op/lock").exists()
+    said = [path.read_text() for path in training.run.root.glob("logs/train/attempt_1/0.n?.log")]
+    assert "RDTL-T026" in "".join(said) and not (builds / "some_op/lock").exists()
     ended_as(training, undisturbed)
 
 

@@ -119,30 +119,13 @@ class NodeTask:
             raise
         self._finish(run, place.node, code, self._error(run, place.node, code) if code else None)
         if code in (EXIT_LOST, *RESUMABLE) and "SLURM_JOB_ID" in os.environ:
-            self._leave_to_the_scheduler(run, place, code)
+            name = (run, self.stage, self.index, self.attempt)
+            requeue.leave_to_the_scheduler(*name, place.node, place.nodes, code)
         if code:
             raise StageFailedError(
                 f"stage {self.stage}, task {self.index}, node {place.node}: exit {code}", code
             )
         return code
-
-    def _leave_to_the_scheduler(self, run: RunDir, place: Place, code: int) -> None:
-        """Let Slurm start the job again, or return when the job has failed.
-
-        USR2: the state is saved and node 0 asks for a restart. TERM: it is saved and Slurm
-        knows what it wants; a requeue would bring a cancelled job back to life. A lost node:
-        of those that are left one asks.
-        """
-        name = (run, self.stage, self.index, self.attempt)
-        if code == EXIT_REQUEUE and place.node == 0:
-            requeue.ask(*name, place.nodes)
-        if code == EXIT_LOST:
-            asking = requeue.who_asks(*name, place.nodes)
-            if asking is None:
-                return
-            if asking == place.node:
-                requeue.requeue()
-        requeue.wait_for_the_end()
 
     def _run(self, run: RunDir, stage: plan.Stage, place: Place) -> int:
         log_path = run.log(self.stage, self.attempt, self.index, place.node)

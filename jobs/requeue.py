@@ -13,7 +13,7 @@ import subprocess
 import time
 from dataclasses import dataclass
 
-from launcher.core.errors import EXIT_LOST, RdtlError
+from launcher.core.errors import EXIT_LOST, EXIT_REQUEUE, RdtlError
 from launcher.core.runs import RunDir, read_progress
 
 IDLE_ROUNDS = 3
@@ -86,6 +86,26 @@ def judge(found: list[Round], stage: str) -> RdtlError | None:
 def _progress(run: RunDir, stage: str, index: int) -> float:
     found = [entry["done"] for entry in read_progress(run, stage) if entry["index"] == index]
     return float(found[0]) if found else 0.0
+
+
+def leave_to_the_scheduler(
+    run: RunDir, stage: str, index: int, attempt: int, node: int, nodes: int, code: int
+) -> None:
+    """Let Slurm start the job again; returns when it has failed after all.
+
+    USR2 (85): the state is saved and node 0 asks for a restart. TERM (86): it is saved and
+    Slurm knows what it wants; a requeue would bring a cancelled job back to life. Lost ranks
+    (87): of the nodes that are left one asks.
+    """
+    if code == EXIT_REQUEUE and node == 0:
+        ask(run, stage, index, attempt, nodes)
+    if code == EXIT_LOST:
+        asking = who_asks(run, stage, index, attempt, nodes)
+        if asking is None:
+            return
+        if asking == node:
+            requeue()
+    wait_for_the_end()
 
 
 def ask(run: RunDir, stage: str, index: int, attempt: int, nodes: int) -> None:

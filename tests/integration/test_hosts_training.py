@@ -41,8 +41,8 @@ def folder(hosts: SshHosts, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("training")
     demos = {f"demo_{n}": synthetic.demonstration(n) for n in range(3)}
     data = synthetic.write(path / f"{synthetic.TASK}_demo.hdf5", demos)
-    config = {"name": "tiny", "task": {"camera_size": 64}, "dataset": {"path": str(data)},
-              "train": TRAIN}  # fmt: skip
+    config = {"name": "tiny", "task": {"camera_size": 64},
+              "dataset": {"sets": [{"path": str(data)}]}, "train": TRAIN}  # fmt: skip
     (path / "tiny.yaml").write_text(json.dumps(config))
     hosts.site(path)
     return path

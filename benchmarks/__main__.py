@@ -20,6 +20,7 @@ NAMES = (
     "loader",
     "data_index",
     "rlds_statistics",
+    "training",
     "aggregation",
     "evaluation",
     "vla_eval_ratio",
@@ -74,6 +75,7 @@ def write_page() -> None:
     foot += _data(
         *(json.loads((RESULTS / f"{n}.json").read_text()) for n in ("loader", "data_index"))
     )
+    foot += _training(json.loads((RESULTS / "training.json").read_text()))
     aggregation = json.loads((RESULTS / "aggregation.json").read_text())
     foot += (
         f"\n`aggregation` takes at most {aggregation['peak_mb']:.0f} MB (bar 100; duckdb "
@@ -126,6 +128,36 @@ def _data(loader: dict, index: dict) -> str:
         f"resumed run on {first['files']} files with {first['steps']:,} steps has its first "
         f"batch after {first['median']:.2f} s (bar {first['bar']:.0f} s), one that reads all "
         f"headers after {first['walking_s']} s.\n"
+    )
+
+
+def _training(found: dict) -> str:
+    """What a row of the table does not hold of training."""
+    saved, start, lora = found["checkpoint"], found["start"], found["lora"]
+    two, four = (
+        next(case for case in found["network"] if (case["nodes"], case["zero_stage"]) == kind)
+        for kind in ((2, 0), (4, 0))
+    )
+    full, adapted = lora["full"], lora["lora"]
+    return (
+        f"\n`training`: a network as wide as the 170M one with two blocks, 4 samples a step; every "
+        f"step has its line in the record. A checkpoint costs the loop "
+        f"{saved['loop']['median']:.2f} CPU s and its thread {saved['writing']['median']:.2f}; "
+        f"one in {saved['every']} steps is in the figure ({saved['per_step_s']} CPU s a step), a "
+        f"round of validation is not. Waiting for data takes "
+        f"{found['data_wait']['median']:.2%} of the time (bar {found['data_wait']['limit']:.0%}). "
+        f"From the start of the process to the end of the first step it takes "
+        f"{start['first_step_cpu']['ratio']} times the CPU time of the bare loop, "
+        f"{start['first_step_wall']['ratio']} times the time (bar {start['limit']}).\n"
+        f"\nLoRA (rank 32) beside all weights, 170M sizes with four blocks, bf16, one sample, "
+        f"on a CPU: {adapted['step']['median']:.2f} and {full['step']['median']:.2f} CPU s a step, "
+        f"{adapted['peak']['median']:,.0f} and {full['peak']['median']:,.0f} MiB at most (ratio "
+        f"{lora['memory_ratio']}, bar {lora['memory_limit']}), {adapted['file_mb']} and "
+        f"{full['file_mb']} MB kept. An adapter of the whole 170M network has "
+        f"{lora['adapters_mb']['170m']['adapter']} MB, one of the 1B network "
+        f"{lora['adapters_mb']['1b']['adapter']} MB. No figure here is of a GPU.\n"
+        f"\nOn the wire, a step without ZeRO sends {two['of_ring']} (2 nodes) and "
+        f"{four['of_ring']} (4 nodes) times what a ring moves; see [Training](training.md).\n"
     )
 
 

@@ -19,7 +19,8 @@ from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import Any
 
-from launcher.core.errors import RdtlError, RefusedError, file_system, from_dict
+from jobs.answer import answer, say
+from launcher.core.errors import RdtlError, RefusedError, from_dict
 from launcher.core.job import die_with_parent
 from rdt.data import buffer
 from rdt.data.buffer import Producer
@@ -181,23 +182,10 @@ def _ended(how: str) -> RdtlError:
     )
 
 
-def say(message: dict[str, Any]) -> None:
-    """One line of JSON."""
-    print(json.dumps(message), flush=True)
-
-
 def main(argv: list[str]) -> int:
     """Answer one request."""
     die_with_parent()
-    try:
-        try:
-            produce(json.loads(argv[0]))
-        except OSError as error:
-            raise file_system(error, "a buffer was being filled") from error
-    except RdtlError as error:
-        say({"error": error.to_dict()})
-        return error.exit_status
-    return 0
+    return answer(lambda: produce(json.loads(argv[0])), "a buffer was being filled")
 
 
 if __name__ == "__main__":

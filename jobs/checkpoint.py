@@ -5,14 +5,13 @@ The last line of stdout is ``{"result": …}`` or ``{"error": {...}}``.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
-from launcher.core.errors import RdtlError, file_system
+from jobs.answer import answer
 from rdt.checkpoint import adopting, describing, exporting, fit
 from rdt.checkpoint.opening import Checkpoint, Wanted, chosen, open_checkpoint
 from rdt.spec import card as cards
@@ -65,16 +64,7 @@ VERBS: dict[str, Callable[..., dict[str, Any]]] = {
 
 def main(argv: list[str]) -> int:
     """Run one verb."""
-    try:
-        try:
-            answer = {"result": VERBS[argv[0]](*argv[1:])}
-        except OSError as error:
-            raise file_system(error, f"checkpoint {argv[0]} was at work") from error
-    except RdtlError as error:
-        print(json.dumps({"error": error.to_dict()}))
-        return error.exit_status
-    print(json.dumps(answer))
-    return 0
+    return answer(lambda: VERBS[argv[0]](*argv[1:]), f"checkpoint {argv[0]} was at work")
 
 
 if __name__ == "__main__":

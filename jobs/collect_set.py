@@ -21,8 +21,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from jobs.answer import answer, say
 from launcher.core import files
-from launcher.core.errors import RdtlError, file_system
+from launcher.core.errors import RdtlError
 from launcher.core.job import die_with_parent
 from rdt.sim.collecting import Collector
 from rdt.sim.collection import Target, alone, demo_name, folder_of, require_same, targets_of
@@ -112,23 +113,10 @@ def _work(task: dict[str, Any], request: dict[str, Any], number: int, part: Path
         return _open[task["task_id"]].collect(number, temporary, demo_name(number))
 
 
-def say(message: dict[str, Any]) -> None:
-    """One line of JSON."""
-    print(json.dumps(message), flush=True)
-
-
 def main(argv: list[str]) -> int:
     """Answer one request."""
     die_with_parent()
-    try:
-        try:
-            say({"result": collect(json.loads(argv[0]))})
-        except OSError as error:
-            raise file_system(error, "demonstrations were being collected") from error
-    except RdtlError as error:
-        say({"error": error.to_dict()})
-        return error.exit_status
-    return 0
+    return answer(lambda: collect(json.loads(argv[0])), "demonstrations were being collected")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from launcher.core.errors import RdtlError, UsageError, file_system
+from jobs.answer import answer
+from launcher.core.errors import UsageError
 from rdt.data.store import stream
 from rdt.spec import suites
 
@@ -72,16 +73,7 @@ def _no_words(path: Path, reason: str) -> UsageError:
 
 def main(argv: list[str]) -> int:
     """Answer one request."""
-    try:
-        try:
-            answer = {"result": make(json.loads(argv[0]))}
-        except OSError as error:
-            raise file_system(error, "embeddings were being made") from error
-    except RdtlError as error:
-        print(json.dumps({"error": error.to_dict()}))
-        return error.exit_status
-    print(json.dumps(answer))
-    return 0
+    return answer(lambda: make(json.loads(argv[0])), "embeddings were being made")
 
 
 if __name__ == "__main__":

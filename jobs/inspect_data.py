@@ -9,8 +9,8 @@ import json
 import sys
 from typing import Any
 
+from jobs.answer import answer
 from jobs.statistics import set_name
-from launcher.core.errors import RdtlError, file_system
 from rdt.data import contact_sheet, inspection
 from rdt.data.checks import verify_opened
 from rdt.data.declared import DeclaredSet
@@ -33,16 +33,7 @@ def look(request: dict[str, Any]) -> dict[str, Any]:
 
 def main(argv: list[str]) -> int:
     """Answer one request."""
-    try:
-        try:
-            answer = {"result": look(json.loads(argv[0]))}
-        except OSError as error:
-            raise file_system(error, "a data set was being read") from error
-    except RdtlError as error:
-        print(json.dumps({"error": error.to_dict()}))
-        return error.exit_status
-    print(json.dumps(answer))
-    return 0
+    return answer(lambda: look(json.loads(argv[0])), "a data set was being read")
 
 
 if __name__ == "__main__":

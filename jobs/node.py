@@ -20,18 +20,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from jobs import contain, requeue
+from jobs import contain, network, requeue
 from launcher.core import children, files, plan
-from launcher.core.errors import EXIT_REQUEUE, EXIT_SAVED, RdtlError
+from launcher.core.errors import EXIT_LOST, EXIT_REQUEUE, EXIT_SAVED, RdtlError
 from launcher.core.job import die_with_parent
 from launcher.core.runs import RunDir
 from launcher.core.runtimes import Launch
 
 RESUMABLE = (EXIT_REQUEUE, EXIT_SAVED)
+PORTS_APART = 7919
 
 
 class StageFailedError(RuntimeError):
     """The stage's command did not end with exit code 0 on this node."""
+
+    def __init__(self, what: str, exit_code: int) -> None:
+        super().__init__(what)
+        self.exit_code = exit_code
 
 
 @dataclass(frozen=True)
@@ -60,8 +65,9 @@ def free_port(first: int) -> int:
 def find_place(stage: plan.Stage) -> Place:
     """Read rank and rendezvous from Slurm's environment; without Slurm this is node 0 of 1.
 
-    The port comes from the job id, below the ephemeral range, so that all nodes
-    know it without talking; node 0 proves that it is free.
+    The port comes from the job id and the round (a round that was given up may still hold
+    its own), below the ephemeral range, so that all nodes know it without talking; node 0
+    proves that it is free.
     """
     if "SLURM_JOB_ID" not in os.environ or stage.nodes == 1:
         seed = int(os.environ.get("SLURM_JOB_ID", os.getpid()))
@@ -69,15 +75,21 @@ def find_place(stage: plan.Stage) -> Place:
     node = int(os.environ["SLURM_NODEID"])
     command = ["scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]]
     hosts = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-    port = 10000 + int(os.environ["SLURM_JOB_ID"]) % 20000
-    if node == 0 and free_port(port) != port:
+    number = int(os.environ["SLURM_JOB_ID"]) + PORTS_APART * requeue.restart_count()
+    port = 10000 + number % 20000
+    return checked(Place(node, stage.nodes, hosts[0], port))
+
+
+def checked(place: Place) -> Place:
+    """``place``, on node 0 only if its port is free here; RdtlError RDTL-S007 otherwise."""
+    if place.node == 0 and free_port(place.port) != place.port:
         raise RdtlError(
             "RDTL-S007",
-            f"the rendezvous port {port} is taken on {hosts[0]}",
+            f"the rendezvous port {place.port} is taken on {place.address}",
             why="the other nodes know no other port, so they would wait for ever",
-            fix="submit again: the next job id gives another port",
+            fix="submit again: the next attempt gets another port",
         )
-    return Place(node, stage.nodes, hosts[0], port)
+    return place
 
 
 @dataclass(frozen=True)
@@ -89,35 +101,31 @@ class NodeTask:
     index: int
     attempt: int
 
-    def __call__(self) -> int:
-        """Run the stage on this node; raises StageFailedError for the scheduler to see."""
+    def __call__(self, place: Place | None = None) -> int:
+        """Run the stage on this node; raises StageFailedError for the scheduler to see.
+
+        ``place`` comes from a launcher that starts the nodes itself; Slurm is asked otherwise.
+        """
         run = RunDir(Path(self.run_dir))
         stage = plan.read(run.plan).stage(self.stage)
+        node = place.node if place else int(os.environ.get("SLURM_NODEID", "0"))
         try:
-            place = find_place(stage)
+            place = checked(place) if place else find_place(stage)
             if place.node == 0:
                 requeue.begin(run, self.stage, self.index, self.attempt, requeue.restart_count())
             code = self._run(run, stage, place)
         except RdtlError as error:
-            self._finish(run, int(os.environ.get("SLURM_NODEID", "0")), 1, error.to_dict())
+            self._finish(run, node, 1, error.to_dict())
             raise
-        self._finish(run, place.node, code, self._error(run, place.node) if code else None)
-        if code in RESUMABLE and "SLURM_JOB_ID" in os.environ:
-            self._leave_to_the_scheduler(run, place, code)
+        self._finish(run, place.node, code, self._error(run, place.node, code) if code else None)
+        if code in (EXIT_LOST, *RESUMABLE) and "SLURM_JOB_ID" in os.environ:
+            name = (run, self.stage, self.index, self.attempt)
+            requeue.leave_to_the_scheduler(*name, place.node, place.nodes, code)
         if code:
             raise StageFailedError(
-                f"stage {self.stage}, task {self.index}, node {place.node}: exit {code}"
+                f"stage {self.stage}, task {self.index}, node {place.node}: exit {code}", code
             )
         return code
-
-    def _leave_to_the_scheduler(self, run: RunDir, place: Place, code: int) -> None:
-        """The state is saved. USR2: node 0 asks for a restart. TERM: Slurm knows what it wants.
-
-        A requeue after TERM would bring a cancelled job back to life.
-        """
-        if code == EXIT_REQUEUE and place.node == 0:
-            requeue.ask(run, self.stage, self.index, self.attempt, place.nodes)
-        requeue.wait_for_the_end()
 
     def _run(self, run: RunDir, stage: plan.Stage, place: Place) -> int:
         log_path = run.log(self.stage, self.attempt, self.index, place.node)
@@ -162,9 +170,11 @@ class NodeTask:
             "RDTL_STARTED": f"{time.time():.3f}",
             "RDTL_NODE": str(place.node),
             "RDTL_NODES": str(place.nodes),
-            "RDTL_ERROR_FILE": str(run.error(stage.name, self.attempt, self.index, place.node)),
+            "RDTL_ERROR_FILE": str(self._error_file(run, place.node)),
             **rendezvous(stage, place, local_rank),
         }
+        if place.nodes > 1:
+            variables |= network.variables(place.address, stage.environment)
         if stage.own_code:  # the snapshot is the only source; a ./jobs of the user must not win
             variables |= {"PYTHONPATH": str(run.code), "PYTHONSAFEPATH": "1"}
         return variables
@@ -174,9 +184,14 @@ class NodeTask:
         name = f"finished.{self.stage}.i{self.index}.n{node}.{round_}"
         run.ledger.publish(name, exit_code=code, error=error, host=socket.gethostname())
 
-    def _error(self, run: RunDir, node: int) -> dict[str, Any] | None:
-        path = run.error(self.stage, self.attempt, self.index, node)
-        return files.read_json(path) if path.exists() else None
+    def _error_file(self, run: RunDir, node: int) -> Path:
+        return run.error(self.stage, self.attempt, self.index, node, requeue.restart_count())
+
+    def _error(self, run: RunDir, node: int, code: int) -> dict[str, Any] | None:
+        """The error of a program that ended with ``code``; another rank's says less."""
+        path = self._error_file(run, node)
+        error = files.read_json(path) if path.exists() else None
+        return error if error and error["exit_status"] == code else None
 
 
 def start(launch: Launch, log: IO[bytes], working_directory: str) -> subprocess.Popen[bytes]:

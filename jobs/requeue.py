@@ -13,13 +13,15 @@ import subprocess
 import time
 from dataclasses import dataclass
 
-from launcher.core.errors import RdtlError
+from launcher.core.errors import EXIT_LOST, EXIT_REQUEUE, RdtlError
 from launcher.core.runs import RunDir, read_progress
 
 IDLE_ROUNDS = 3
 """Rounds in a row that may end without progress: one may be preempted while it starts."""
 CAP_S = 14 * 24 * 3600.0
 """From the first start of an attempt on; later rounds are refused."""
+SETTLE_S = 10.0
+"""How long a node that failed by itself may take to say so after others have lost it."""
 KILL_WAIT_S = 15 * 60.0
 """How long a task that has saved its state waits to be ended by the scheduler."""
 
@@ -86,6 +88,26 @@ def _progress(run: RunDir, stage: str, index: int) -> float:
     return float(found[0]) if found else 0.0
 
 
+def leave_to_the_scheduler(
+    run: RunDir, stage: str, index: int, attempt: int, node: int, nodes: int, code: int
+) -> None:
+    """Let Slurm start the job again; returns when it has failed after all.
+
+    USR2 (85): the state is saved and node 0 asks for a restart. TERM (86): it is saved and
+    Slurm knows what it wants; a requeue would bring a cancelled job back to life. Lost ranks
+    (87): of the nodes that are left one asks.
+    """
+    if code == EXIT_REQUEUE and node == 0:
+        ask(run, stage, index, attempt, nodes)
+    if code == EXIT_LOST:
+        asking = who_asks(run, stage, index, attempt, nodes)
+        if asking is None:
+            return
+        if asking == node:
+            requeue()
+    wait_for_the_end()
+
+
 def ask(run: RunDir, stage: str, index: int, attempt: int, nodes: int) -> None:
     """Ask Slurm to start this job again, once all nodes have saved."""
     deadline = time.monotonic() + 60
@@ -93,6 +115,27 @@ def ask(run: RunDir, stage: str, index: int, attempt: int, nodes: int) -> None:
         if time.monotonic() > deadline:
             break  # a node died meanwhile: what the others saved is whole all the same
         time.sleep(0.2)
+    requeue()
+
+
+def who_asks(run: RunDir, stage: str, index: int, attempt: int, nodes: int) -> int | None:
+    """After ranks were lost: the node that has to ask for a restart; None when nobody may.
+
+    That is the first of those that are left. None: a node says that it failed by itself, or
+    this round was given up and a newer one has begun.
+    """
+    deadline = time.monotonic() + SETTLE_S
+    while True:
+        codes = run.ledger.exit_codes(stage, index, attempt)
+        if any(code != EXIT_LOST for code in codes.values()):
+            return None
+        if len(codes) == nodes or time.monotonic() > deadline:
+            return min(codes, default=None)
+        time.sleep(0.2)
+
+
+def requeue() -> None:
+    """Ask Slurm to start this job again."""
     subprocess.run(["scontrol", "requeue", job_id(dict(os.environ))], check=True, timeout=60)
 
 

@@ -11,7 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from launcher.core.errors import RdtlError, UsageError, file_system
+from jobs.answer import answer
+from launcher.core.errors import UsageError
 from rdt.data import statistics_files
 from rdt.data.declared import DeclaredSet
 from rdt.data.measuring import Measured, measure
@@ -56,16 +57,7 @@ def _same_name(name: str, path: str) -> UsageError:
 
 def main(argv: list[str]) -> int:
     """Answer one request."""
-    try:
-        try:
-            answer = {"result": write(json.loads(argv[0]))}
-        except OSError as error:
-            raise file_system(error, "statistics were being made") from error
-    except RdtlError as error:
-        print(json.dumps({"error": error.to_dict()}))
-        return error.exit_status
-    print(json.dumps(answer))
-    return 0
+    return answer(lambda: write(json.loads(argv[0])), "statistics were being made")
 
 
 if __name__ == "__main__":

@@ -8,37 +8,44 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
 
-from launcher.core.errors import UsageError
+from jobs.fence import require_current
 from launcher.core.job import Job, run_job
-from launcher.core.runs import RunDir
 from rdt.data import statistics
-from rdt.data.buffered import BufferedSource
-from rdt.data.order import Order
-from rdt.data.sample_source import ANY, SampleSource
 from rdt.data.statistics import Statistics
-from rdt.model.policy_network import PICTURE_HISTORY, build, config_from_run
-from rdt.spec.contract import CONTRACTS, require_same
-from rdt.training import checkpoint, export
+from rdt.spec import recipe
+from rdt.spec.card import statistics_digest
+from rdt.spec.contract import Contract, require_same
 from rdt.training import engine as distributed
+from rdt.training import export, lost
 from rdt.training.batches import Batches
+from rdt.training.beginning import begin
+from rdt.training.checkpoint import Checkpoints
+from rdt.training.data import Data
 from rdt.training.ema import Ema
 from rdt.training.engine import Engine
+from rdt.training.gate import Gate
 from rdt.training.loop import Loop
-
-# Settings that change neither weights nor loss; all others must stay when a run is resumed.
-BOOKKEEPING = ("log_every", "keep_checkpoints", "checkpoint_every", "wandb")
+from rdt.training.validation import Validation
 
 
 def body(job: Job) -> None:
     """Train to the end and publish ``policy/``."""
+    with lost.named():
+        _body(job)
+
+
+def _body(job: Job) -> None:
     rank, ranks, device = distributed.start()
     if not distributed.agree(job.run.policy.is_dir()):
-        _require_batch(job.config["train"], ranks)
+        train = job.config["train"]
+        micro, accumulation = train["micro_batch"], train["accumulation"]
+        recipe.sizes(micro, accumulation, train["effective_batch"], ranks)
         _train(job, rank, ranks, device)
     distributed.barrier()
     distributed.stop()
@@ -48,67 +55,58 @@ def _train(job: Job, rank: int, ranks: int, device: torch.device) -> None:
     config, train = job.config, job.config["train"]
     described = statistics.read(job.run.data / "statistics.json")
     contract = require_same(described.contract, "data/statistics.json")
-    network = config_from_run(train["model"], described.camera_size, contract)
-    torch.manual_seed(config["seed"])  # fresh weights; nothing else draws from this generator
-    module = build(network, contract, "train.model").to(device)
-    engine = Engine(module, train)
-    ema = Ema(module, train["ema_power"]) if rank == 0 else None
-    if ema is not None:
-        job.run.checkpoints.mkdir(exist_ok=True)
-        checkpoint.clean(job.run.checkpoints)
-    identity = {
-        "settings": settings_digest(config),
-        "dataset": described.dataset_digest,
-        "ranks": ranks,
-    }
-    with open_batches(job.run, config, described, rank, ranks) as batches:
-        steps = Loop(job, engine, batches, ema, identity).run()
-    if ema is not None:
-        export.publish_policy(job, ema.state(), network, described, steps)
+    gate = Gate(job, device)
+    gate.machines()
+    begun = begin(config, described, contract, device)
+    gate.rows += begun.rows
+    engine = Engine(begun.module, train, device)
+    ema = Ema(engine.owned(), train["ema_power"])
+    fill = partial(export.fill, job, begun, described)
+    identity = {"settings": settings_digest(config), "dataset": described.dataset_digest}
+    checkpoints = Checkpoints(job, engine, ema, identity, fill)
+    with ExitStack() as opened:
+        data = Data(job.run, config, described, rank, ranks, device, begun.shown)
+        batches = opened.enter_context(data.training())
+        validation = _validation(data, engine, contract, train, opened)
+        gate.rows += origins(described, contract, batches)
+        loop = Loop(job, engine, batches, ema, checkpoints, validation, gate, first=rank == 0)
+        steps = loop.run()
+    weights = checkpoints.averaged()
+    if weights is not None:
+        require_current(job)
+        export.publish_policy(job, fill, weights, steps)
 
 
-def open_batches(
-    run: RunDir, config: dict[str, Any], described: Statistics, rank: int, ranks: int
-) -> Batches:
-    """The batches of one rank, of the data sets as the dataset stage found them.
+def _validation(
+    data: Data, engine: Engine, contract: Contract, train: dict[str, Any], opened: ExitStack
+) -> Validation | None:
+    """Rounds of sampling, if the configuration asks for any or holds something out."""
+    if not (train["validate_every"] or data.held_out):
+        return None
+    sources = {"train": data.training(plain=True)}
+    if data.held_out:
+        sources["validation"] = data.validation()
+    sources = {name: opened.enter_context(batches) for name, batches in sources.items()}
+    return Validation(engine, sources, contract, train["validation_batches"])
 
-    Raises RdtlError RDTL-D028 when a file was changed since, D044 when the configuration
-    names a buffer of something else.
-    """
-    contract, train = CONTRACTS[described.contract["name"]], config["train"]
-    sets = described.sources(run.root)
-    stores = [entry.kept(run.data / "index") for entry in sets]
-    folder = config["dataset"]["buffer"]
-    buffered = BufferedSource(Path(folder), contract, rank, ranks) if folder else None
-    lengths = buffered.lengths if buffered else ANY
-    horizon = train["model"]["horizon"]
-    source = SampleSource(stores, contract, PICTURE_HISTORY, horizon, lengths)
-    weights = tuple(entry.weight for entry in sets)
-    order = Order(source.index.sizes, config["seed"], weights, config["dataset"]["order"])
-    if buffered:
-        buffered.require_stands_for(source, order)
-    return Batches(source, order, described, train, rank, ranks, buffered)
+
+def origins(described: Statistics, contract: Contract, batches: Batches) -> list[tuple[str, str]]:
+    """Rows of the gate: what the numbers mean and where they come from."""
+    mean, std = tuple(described.state.mean), tuple(described.state.std)
+    return [
+        ("contract", f"{contract.name} {contract.digest()}"),
+        ("statistics", statistics_digest(mean, std)),
+        ("data", f"{described.dataset_digest}, {batches.epoch} samples in an epoch"),
+    ]
 
 
 def settings_digest(config: dict[str, Any]) -> str:
     """Twelve hex digits over the seed and every training setting that changes a number."""
-    train = {key: value for key, value in config["train"].items() if key not in BOOKKEEPING}
-    order = [config["dataset"]["order"], [entry["weight"] for entry in config["dataset"]["sets"]]]
+    train = {key: value for key, value in config["train"].items() if key not in recipe.BOOKKEEPING}
+    dataset = config["dataset"]
+    order = [dataset["order"], dataset["held_out"], [entry["weight"] for entry in dataset["sets"]]]
     text = json.dumps([config["seed"], train, order], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _require_batch(train: dict[str, Any], ranks: int) -> None:
-    product = train["micro_batch"] * train["accumulation"] * ranks
-    if product != train["effective_batch"]:
-        raise UsageError(
-            "RDTL-T006",
-            f"the effective batch would be {product}, not {train['effective_batch']}",
-            where=f"train.micro_batch {train['micro_batch']} x train.accumulation "
-            f"{train['accumulation']} x {ranks} ranks",
-            why="the learning rate and the number of steps were chosen for the other batch",
-            fix="change micro_batch or accumulation so that the product agrees",
-        )
 
 
 if __name__ == "__main__":

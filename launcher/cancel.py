@@ -47,7 +47,7 @@ def cancel(run: RunDir) -> Cancelled:
         )
     jobs = sorted({job for stage in one.stages for job in stage.jobs()})
     tasks = one.counts["running"] + one.counts["waiting"]
-    if one.kind == "local":
+    if one.kind in ("local", "hosts"):
         jobs = _end_launcher(run)
     elif jobs:
         _scancel(one, jobs)

@@ -155,7 +155,7 @@ def memory(site: Site, runs_dir: Path) -> list[Finding]:
 def scheduler(site: Site, runs_dir: Path) -> list[Finding]:
     """sinfo answers and the partition exists."""
     if site.kind != "slurm":
-        return [Finding("RDTL-S032", "ok", "local site: no scheduler needed")]
+        return [Finding("RDTL-S032", "ok", f"{site.kind} site: no scheduler needed")]
     sites.require_scheduler("slurm")
     done = subprocess.run(
         ["sinfo", "--noheader", "--format=%R|%D|%t"],

@@ -56,8 +56,9 @@ def _of_run(one: RunStatus) -> list[Waste]:
     found += [(path, "its removal was interrupted") for path in root.rglob(f".*{REMOVING}")]
     found.append((root / "cache", "compiled again when needed"))
     if one.word == "done":
-        steps = sorted(one.run.checkpoints.glob("step_*"))
-        found += [(path, "the run is done and its policy is exported") for path in steps]
+        for pattern in ("step_*", "damaged_step_*"):
+            steps = sorted(one.run.checkpoints.glob(pattern))
+            found += [(path, "the run is done and its policy is exported") for path in steps]
         found += [
             (root / name, "scheduler's own files of a run that is done")
             for name in ("local", "slurm")

@@ -160,22 +160,28 @@ def _absolute(config: RunConfig) -> RunConfig:
     dataset = config.dataset.model_copy(update={"sets": sets, "buffer": buffer})
     if evaluate:
         paths = ("checkpoint", "demonstrations", "server_token", "vision", "language")
-        named = {key: getattr(evaluate, key) for key in paths}
-        update = {key: _place(key, value) for key, value in named.items() if value}
-        evaluate = evaluate.model_copy(update=update)
-    sweep = config.sweep
+        evaluate = _places(evaluate, paths, ("checkpoint", "vision", "language"))
+    train, sweep = config.train, config.sweep
+    if train:
+        train = _places(train, ("checkpoint", "vision", "language"), ("checkpoint", "vision"))
     if sweep:
-        swept = [_place("checkpoint", value) for value in sweep.checkpoints]
+        swept = [_place(value, may_be_id=True) for value in sweep.checkpoints]
         sweep = sweep.model_copy(update={"checkpoints": swept})
-    return config.model_copy(update={"dataset": dataset, "evaluate": evaluate, "sweep": sweep})
+    update = {"dataset": dataset, "train": train, "evaluate": evaluate, "sweep": sweep}
+    return config.model_copy(update=update)
 
 
-def _place(key: str, value: str) -> str:
+def _places(section: Model, keys: tuple[str, ...], ids: tuple[str, ...]) -> Model:
+    """``section`` with the paths under ``keys`` made absolute; under ``ids`` may stand hub ids."""
+    named = {key: getattr(section, key) for key in keys}
+    update = {key: _place(value, may_be_id=key in ids) for key, value in named.items() if value}
+    return section.model_copy(update=update)
+
+
+def _place(value: str, *, may_be_id: bool) -> str:
     """A path made absolute; a URI, or the id of a hub (owner/name, no such path here), as it is."""
-    may = key in ("checkpoint", "vision", "language") and not Path(value).exists()
-    if "://" in value or (may and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", value)):
-        return value
-    return str(Path(value).resolve())
+    is_id = may_be_id and not Path(value).exists() and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", value)
+    return value if "://" in value or is_id else str(Path(value).resolve())
 
 
 def to_yaml(config: BaseModel) -> str:

@@ -15,6 +15,7 @@ from launcher.core.errors import RefusedError, UsageError
 from launcher.core.runs import RunDir
 from launcher.core.runtimes import Container
 from launcher.extend import extended, recut
+from launcher.regroup import regrouped
 
 VERSIONED = [
     "submitit",
@@ -34,9 +35,10 @@ def create(run: RunDir, new: plan.Plan, config_yaml: str) -> plan.Plan:
     """Write the plan once; later calls with the same configuration continue that run.
 
     A configuration that has a section more extends it, one with other shards cuts its
-    episodes anew (:mod:`launcher.extend`). The plan file is written last: a directory
-    without it was never a run. Raises UsageError RDTL-U013 when the directory belongs to
-    another configuration, RefusedError RDTL-E073 when what would be cut anew still lives.
+    episodes anew (:mod:`launcher.extend`); one that only trains elsewhere leaves it to
+    :mod:`launcher.regroup`. The plan file is written last: a directory without it was never
+    a run. Raises UsageError RDTL-U013 when the directory belongs to another configuration,
+    RefusedError RDTL-E073 when what would be cut anew still lives.
     """
     if run.plan.exists():
         old = plan.read(run.plan)
@@ -45,7 +47,8 @@ def create(run: RunDir, new: plan.Plan, config_yaml: str) -> plan.Plan:
         if more is None and same_place and (more := recut(old, new)):
             _require_still(run)
         if more is None:
-            _same(run, old, new)
+            if not same_place or regrouped(old, new) is None:
+                _same(run, old, new)
             return old
         files.write_text(run.config, config_yaml)
         files.write_json(run.plan, more.to_dict())
@@ -127,7 +130,9 @@ def _same(run: RunDir, old: plan.Plan, new: plan.Plan) -> None:
             "this directory holds a run with another configuration",
             where=f"{run.root}: {'; '.join(changed[:4])}",
             why="continuing would mix two experiments; nothing was touched",
-            fix="--name OTHER starts a new run beside it; the old one stays as it is",
+            fix="--name OTHER starts a new run beside it; the old one stays as it is. A training "
+            "may go on with other nodes, ranks_per_node, micro_batch, accumulation, zero_stage "
+            "and offload, at the same effective_batch",
         )
 
 

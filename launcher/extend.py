@@ -31,7 +31,7 @@ def extended(old: Plan, new: Plan) -> Plan | None:
     ):
         return None
     image = _image(old)
-    stages = tuple(known.get(stage.name) or _in_image(stage, image) for stage in new.stages)
+    stages = tuple(known.get(stage.name) or in_image(stage, image) for stage in new.stages)
     if len(stages) == len(old.stages):
         return None
     return Plan(old.name, old.site, stages, new.config)
@@ -43,12 +43,12 @@ def recut(old: Plan, new: Plan) -> Plan | None:
         return None
     number = 1 + max(_number(stage.name) for stage in old.stages)
     names = {name: f"{name}-{number}" for name in CUT}
-    kept = {stage.name: stage for stage in old.stages if _base(stage.name) not in CUT}
+    kept = {stage.name: stage for stage in old.stages if base(stage.name) not in CUT}
     image = _image(old)
     stages = tuple(
         kept.get(stage.name)
         or replace(
-            _in_image(stage, image),
+            in_image(stage, image),
             name=names.get(stage.name, stage.name),
             needs=tuple(names.get(parent, parent) for parent in stage.needs),
         )
@@ -57,13 +57,13 @@ def recut(old: Plan, new: Plan) -> Plan | None:
     return Plan(old.name, old.site, stages, new.config)
 
 
-def _base(name: str) -> str:
+def base(name: str) -> str:
     """``evaluate-2`` is the second cut of ``evaluate``."""
     return name.rpartition("-")[0] or name
 
 
 def _number(name: str) -> int:
-    return int(name.rpartition("-")[2]) if _base(name) != name else 1
+    return int(name.rpartition("-")[2]) if base(name) != name else 1
 
 
 def _only_cut(old: dict[str, Any], new: dict[str, Any]) -> bool:
@@ -87,7 +87,7 @@ def _image(plan: Plan) -> Container | None:
     return next((stage.container for stage in plan.stages if stage.container), None)
 
 
-def _in_image(stage: Stage, image: Container | None) -> Stage:
+def in_image(stage: Stage, image: Container | None) -> Stage:
     """A new stage in the very image of the old ones, which may have been built anew meanwhile."""
     if stage.container is None or image is None:
         return stage

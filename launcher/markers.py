@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from launcher.core.runs import RunDir
+from launcher.core.runs import RunDir, told
 
 NAME = re.compile(
     r"(?P<kind>claim|submitted|cancelled|started|finished)\.(?P<stage>.+?)"
@@ -77,10 +77,10 @@ class Marks:
         return max([*self.started, *self.finished], default=0)
 
     def failure(self) -> dict[str, Any] | None:
-        """The event of the node that failed first in the newest start, or None."""
+        """The event of the node that failed in the newest start, as Ledger.failure, or None."""
         events = self.finished.get(self.restart, {}).values()
         failed = [event for event in events if event["exit_code"] not in (0, *SAVED)]
-        return min(failed, key=lambda event: event["at"], default=None)
+        return min(failed, key=told, default=None)
 
     def saved(self) -> bool:
         """Whether the newest start ended by saving its work for a later one."""

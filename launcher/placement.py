@@ -74,13 +74,16 @@ def _with_python(argv: tuple[str, ...], python: str) -> tuple[str, ...]:
 def named_files(config: RunConfig) -> list[Path]:
     """What a configuration names by path (absolute)."""
     named = [Path(entry.path) for entry in config.dataset.sets]
+    weights: list[str | None] = []
+    for section in (config.train, config.evaluate):
+        if section:
+            named += [Path(name) for name in (section.vision, section.language) if name]
+            weights.append(section.checkpoint)
     if evaluate := config.evaluate:
-        others = (
-            evaluate.demonstrations, evaluate.server_token, evaluate.vision, evaluate.language
-        )  # fmt: skip
+        others = (evaluate.demonstrations, evaluate.server_token)
         named += [Path(name) for name in others if name]
-        weights = [evaluate.checkpoint, *(config.sweep.checkpoints if config.sweep else [])]
-        named += [_with_config(Path(name)) for name in weights if name]
+    weights += config.sweep.checkpoints if config.sweep else []
+    named += [_with_config(Path(name)) for name in weights if name]
     return [path for path in named if path.is_absolute()]  # what is not is the id of a hub
 
 

@@ -22,7 +22,6 @@ from rdt.spec import planned, suites
 
 SIMULATOR_MB = 3200  # libero_10 at 256 pixels: 3.0 GB; libero_object: 2.5, blind 2.0
 COLLECT_MB = 3400  # a blind and a seeing simulator of one task: 3.0
-RANK_MB = 1400
 
 JOB_ENVIRONMENT = {
     # OSMesa works on every node; robosuite would silently take EGL if this were unset.
@@ -36,6 +35,9 @@ JOB_ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     "PYTHONUNBUFFERED": "1",
 }
+
+ACCELERATORS = {"cpu": "cpu", "gpu": "cuda"}
+"""DeepSpeed's words for `train.device`."""
 
 
 def job_argv(module: str, run: RunDir) -> tuple[str, ...]:
@@ -121,11 +123,12 @@ def _train_stage(config: RunConfig, run: RunDir) -> Stage:
         needs=("dataset",),
         nodes=train.nodes,
         ranks_per_node=train.ranks_per_node,
+        gpus_per_node=train.ranks_per_node if train.device == "gpu" else 0,
         cpus=train.ranks_per_node,
-        memory_mb=RANK_MB * (train.ranks_per_node + 1),
+        memory_mb=round(1000 * train.memory_gb) * (train.ranks_per_node + 1),
         minutes=24 * 60,
-        environment=JOB_ENVIRONMENT,
-        about=f"small RDT with DeepSpeed on {train.nodes * train.ranks_per_node} ranks",
+        environment={**JOB_ENVIRONMENT, "DS_ACCELERATOR": ACCELERATORS[train.device]},
+        about=f"RDT with DeepSpeed on {train.nodes * train.ranks_per_node} ranks",
     )
 
 
@@ -225,6 +228,9 @@ def _fits(stage: Stage, site_name: str, site: Site) -> None:
         "GPUs per node": (stage.gpus_per_node, site.gpus_per_node),
         "MB of memory per node": (stage.memory_mb, memory_mb(site)),
     }
+    if site.hosts:
+        slots = min(len(host.devices()) for host in site.hosts)
+        offers["slots per host"] = (max(stage.ranks_per_node, stage.gpus_per_node), slots)
     for what, (wanted, offered) in offers.items():
         if wanted > offered:
             raise UsageError(

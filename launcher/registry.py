@@ -59,6 +59,22 @@ CHECKS = (
         "what the cluster tells: version, limits, sizes of nodes, against the site file",
     ),
     CheckSpec(
+        "hosts",
+        "launcher.submit.host_checks.hosts",
+        (
+            "RDTL-B013",
+            "RDTL-S050",
+            "RDTL-S051",
+            "RDTL-S052",
+            "RDTL-S053",
+            "RDTL-S054",
+            "RDTL-S055",
+            "RDTL-T028",
+            "RDTL-T029",
+        ),
+        "hosts of a list: ssh without a question, shared directory, versions, GPUs, network",
+    ),
+    CheckSpec(
         "containers",
         "launcher.runtime_checks.containers",
         ("RDTL-C001", "RDTL-C016", "RDTL-C017", "RDTL-C018"),

@@ -10,17 +10,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Positive = Annotated[int, Field(gt=0)]
+from launcher.schema_base import Positive, Section
+from launcher.schema_train import Train
+from rdt.spec import loss, recipe
+from rdt.spec.contract import CONTRACTS
+
 Range = Annotated[tuple[int, int], Field(description="[first, end): end is not included")]
 PolicyName = Literal["rdt", "server", "expert", "zero", "replay"]
-
-
-class Section(BaseModel):
-    """Base of all sections: unknown keys are errors, values are frozen."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Task(Section):
@@ -57,83 +55,6 @@ class Collect(Section):
     """Render every n-th control step; the steps between carry no picture and are no samples."""
     shards: Positive = 2
     """Array tasks."""
-
-
-class Model(Section):
-    """Size of the RDT network and of the vision encoder that is trained with it."""
-
-    hidden: Positive = 128
-    """Width of the transformer."""
-    depth: Positive = 4
-    """Number of blocks; even blocks look at language, odd ones at the pictures."""
-    heads: Positive = 4
-    """Attention heads."""
-    horizon: Positive = 16
-    """Actions in a chunk."""
-    vision_hidden: Positive = 128
-    """Width of the vision transformer."""
-    vision_depth: Positive = 2
-    """Blocks of the vision transformer."""
-    patch: Positive = 32
-    """Patch size of the vision transformer in pixels."""
-    sampling_steps: Positive = 5
-    """Denoising steps when an action chunk is sampled."""
-
-
-class Train(Section):
-    """DeepSpeed fine-tuning."""
-
-    steps: Positive = 2400
-    """Optimizer steps."""
-    minutes: Annotated[float, Field(gt=0)] | None = None
-    """Wall-clock budget; measured once, turned into `steps`, and only then written to run.yaml."""
-    nodes: Positive = 1
-    """Nodes of the job (the site may change it)."""
-    ranks_per_node: Positive = 2
-    """Processes per node on CPU; with GPUs it is one per GPU."""
-    micro_batch: Positive = 8
-    """Samples per rank and micro step."""
-    accumulation: Positive = 1
-    """Micro steps per optimizer step."""
-    effective_batch: Positive = 16
-    """micro_batch x accumulation x ranks; must agree."""
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    """Peak learning rate of AdamW (cosine decay to 0)."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 100
-    """Optimizer steps of linear warm-up."""
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
-    """AdamW weight decay."""
-    gradient_clipping: Annotated[float, Field(gt=0)] = 1.0
-    """Global gradient norm; handed to DeepSpeed, which is what applies it."""
-    noise_draws: Positive = 2
-    """Diffusion noise draws per encoded picture."""
-    image_shift_px: Annotated[int, Field(ge=0)] = 0
-    """Random shift augmentation, pixels."""
-    zero_stage: Literal[0, 1, 2] = 1
-    """DeepSpeed ZeRO stage."""
-    ema_power: Annotated[float, Field(gt=0)] = 0.75
-    """Power of the EMA warm-up, 1 - (1 + step) ** -power; the average is kept in float32."""
-    checkpoint_every: Positive = 500
-    """Optimizer steps between checkpoints."""
-    keep_checkpoints: Positive = 2
-    """Complete checkpoints to keep."""
-    log_every: Positive = 20
-    """Optimizer steps between lines of the loss record."""
-    wandb: Literal["off", "offline", "online"] = "off"
-    """Weights & Biases mode; `online` takes its key from the environment, never from here."""
-    model: Model = Model()
-    """Network size."""
-
-    @model_validator(mode="after")
-    def _batch_agrees(self) -> Train:
-        ranks = self.nodes * self.ranks_per_node
-        product = self.micro_batch * self.accumulation * ranks
-        if product != self.effective_batch:
-            raise ValueError(
-                f"effective_batch is {self.effective_batch}, but micro_batch {self.micro_batch} x "
-                f"accumulation {self.accumulation} x {ranks} ranks is {product}"
-            )
-        return self
 
 
 class Evaluate(Section):
@@ -241,6 +162,9 @@ class Dataset(Section):
     """enumerate: an epoch shows every sample; random: draws with replacement, 63 % of them."""
     sets: list[DataSet] = []
     """Demonstrations from outside; empty: those that the run itself collects."""
+    held_out: Annotated[float, Field(ge=0)] = 0
+    """Demonstrations that are not learned from but validated on: their number, or below 1 their
+    share; chosen by the seed."""
     buffer: str | None = None
     """Folder that `rdtl data buffer` keeps filled with samples of these sets; unset: training
     reads the sets themselves."""
@@ -259,3 +183,11 @@ class RunConfig(Section):
     train: Train | None = None
     evaluate: Evaluate | None = None
     sweep: Sweep | None = None
+
+    @model_validator(mode="after")
+    def _training_fits_its_data(self) -> RunConfig:
+        if self.train:
+            contract = CONTRACTS[self.dataset.contract]
+            loss.slot_weights(contract, self.train.loss, self.train.loss_weights)
+            recipe.require_validation(self.train.model_dump(), self.dataset.model_dump())
+        return self

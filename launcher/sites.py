@@ -5,26 +5,33 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from launcher import config
 from launcher.core.errors import UsageError
 from launcher.core.runs import RunDir
-from launcher.schema import Section
+from launcher.hosts import Host, Network
+from launcher.schema_base import Section
 
 
 class Site(Section):
     """Where jobs run and what one node of it offers."""
 
-    kind: Literal["local", "slurm"]
-    """local: processes on this machine; slurm: a cluster whose sbatch is on the PATH here."""
+    kind: Literal["local", "slurm", "hosts"]
+    """local: processes on this machine; slurm: a cluster whose sbatch is on the PATH here; hosts:
+    the machines of `hosts`, over ssh."""
+    hosts: list[Host] = Field(default=[])
+    """Machines of a site of kind hosts: a name, or `{host: n1, slots: 8, exclude: [0]}` each. All
+    see the runs directory under the same path."""
+    network: Network = Network()
+    """What hosts talk over."""
     ssh: str | None = None
     """Login node as ssh knows it (an alias of ~/.ssh/config is best): commands for this site then
     run there."""
     ssh_options: list[str] = Field(default=[])
-    """Further options for ssh."""
+    """Further options for ssh, to the login node or to the hosts."""
     remote_directory: str | None = None
     """Absolute directory on the login node for code and runs; the compute nodes must see it."""
     remote_rdtl: list[str] = Field(default=["rdtl"])
@@ -47,7 +54,7 @@ class Site(Section):
     cpus_per_node: int | None = None
     """CPU cores of one node; unset: as above."""
     nodes: int = 1
-    """Nodes that one job may use."""
+    """Nodes that one job may use; of a site of kind hosts, unset: all."""
     gpus_per_node: int = 0
     """GPUs of one node."""
     gpu_type: str | None = None
@@ -71,6 +78,34 @@ class Site(Section):
     `source ~/venv/bin/activate`, `module load …`, `conda activate …`."""
     shared_directory: str | None = None
     """A directory that all nodes see under the same path; runs must lie below it. Unset: any."""
+
+    @property
+    def ends_with_launcher(self) -> bool:
+        """Whether tasks live exactly as long as the launcher that started them."""
+        return self.kind != "slurm"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_are_hosts(cls, data: dict[str, Any]) -> dict[str, Any]:
+        hosts = data.get("hosts")
+        if not isinstance(hosts, list) or not hosts:
+            return data
+        full = [{"host": one} if isinstance(one, str) else one for one in hosts]
+        return {"nodes": len(full), **data, "hosts": full}
+
+    @model_validator(mode="after")
+    def _hosts_are_whole(self) -> Site:
+        names = [host.host for host in self.hosts]
+        if (self.kind == "hosts") != bool(names):
+            raise ValueError("`hosts` belongs to kind hosts, and kind hosts needs it")
+        if self.kind != "hosts" and self.network != Network():
+            raise ValueError(
+                "`network` belongs to kind hosts; elsewhere set GLOO_SOCKET_IFNAME and NCCL_… in "
+                "`environment`"
+            )
+        if len(set(names)) < len(names) or self.nodes > max(1, len(names) or self.nodes):
+            raise ValueError("a host is named twice, or `nodes` is above the number of hosts")
+        return self
 
 
 def load(name: str) -> Site:

@@ -34,6 +34,8 @@ def tasks(config: dict[str, Any], site: Site) -> int:
     useful = math.ceil(total / LEAST_S)
     if site.kind == "local":
         return max(1, min(useful, site.cpus_per_node or os.cpu_count() or 1))
+    if site.kind == "hosts":
+        return max(1, min(useful, sum(len(host.devices()) for host in site.hosts)))
     limits = [n for n in (site.tasks_at_once, site.max_queued_tasks) if n]
     return max(1, min([math.ceil(total / TASK_S), useful, *limits]))
 

@@ -17,19 +17,29 @@ from pathlib import Path
 from launcher.core.errors import RemoteError
 
 LOST = 255
+CHANGED = "HOST IDENTIFICATION HAS CHANGED"
 PERSIST = "8h"
 
 
 @dataclass(frozen=True)
 class Connection:
-    """How to reach one host; ``options`` are further words for ssh (``-p 2222``, ``-F FILE``)."""
+    """How to reach one host; ``options`` are further words for ssh (``-p 2222``, ``-F FILE``).
+
+    ``alone``: a connection for one program, which never asks and notices a dead host in
+    30 s; sshd allows only ten programs on a shared one.
+    """
 
     host: str
     options: tuple[str, ...] = ()
     reuse_only: bool = False
+    alone: bool = False
 
     def words(self) -> list[str]:
         """``ssh`` with its options, without host and command."""
+        if self.alone:
+            own = ["ControlPath=none", "BatchMode=yes", "ConnectTimeout=10"]
+            own += ["ServerAliveInterval=5", "ServerAliveCountMax=6"]
+            return ["ssh", *self.options, *(word for o in own for word in ("-o", o))]
         # %C is a short digest of user, host and port: socket paths end at about 100 bytes.
         socket = Path("~/.ssh/rdtl-%C").expanduser()
         shared = [f"ControlPath={socket}", "ServerAliveInterval=15", "ServerAliveCountMax=4"]
@@ -104,7 +114,7 @@ class Connection:
 def lost(host: str, words: str) -> RemoteError:
     """RDTL-S037 or, for a changed host key, RDTL-B013."""
     last = " ".join(words.split())[-300:]
-    if "HOST IDENTIFICATION HAS CHANGED" in words or "Host key verification failed" in words:
+    if CHANGED in words or "Host key verification failed" in words:
         return RemoteError(
             "RDTL-B013",
             f"the host key of {host} is not the known one",

@@ -56,7 +56,7 @@ class RunStatus:
     stages: tuple[StageStatus, ...]
     markers: Markers = field(repr=False)
     kind: str
-    """``local``, ``slurm``, or ``unknown`` when the site is not configured here."""
+    """The kind of its site, or ``unknown`` when the site is not configured here."""
     asked_at: float = 0.0
     """When the scheduler answered last, 0 when it was not asked."""
     note: str = ""
@@ -182,7 +182,7 @@ class _Look:
             self._judge, self._kind = Silent(error.problem.what), "unknown"
             return
         self._kind = site.kind
-        if site.kind == "local":
+        if site.ends_with_launcher:
             self._judge = Here(lives=launcher_of(self.run) is not None)
             return
         controller = controller_for(self.run, site.environment)

@@ -9,9 +9,8 @@ here by whole names, because a name's end is not enough: `attn.proj` also ends
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,16 +18,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from launcher.core import files
 from launcher.core.errors import RdtlError, RefusedError, UsageError
+from rdt import lora_files
 from rdt.checkpoint import tensors
-from rdt.checkpoint.saving import publish, write_tensors
+from rdt.checkpoint.saving import publish
+from rdt.lora_files import BASE, WEIGHTS
 from rdt.model.rdt import Rdt
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
-WEIGHTS, CONFIG, BASE = "adapter_model.safetensors", "adapter_config.json", "base.json"
 TARGETS = (
     "attn.qkv", "attn.proj", "cross_attn.q", "cross_attn.kv", "cross_attn.proj",
     "ffn.fc1", "ffn.fc2", "lang_adaptor.0", "lang_adaptor.2", "img_adaptor.0", "img_adaptor.2",
@@ -132,7 +131,13 @@ def save(adapted: Adapted, folder: Path) -> None:
 
     Raises UsageError RDTL-U027 when ``folder`` exists.
     """
-    publish(folder, lambda inside: _write(adapted, inside))
+    publish(folder, lambda inside: write(adapted, inside, _factors(adapted.model)))
+
+
+def write(adapted: Adapted, folder: Path, factors: Mapping[str, Tensor]) -> None:
+    """Fill ``folder`` with ``factors``, by peft's names, and what says where they belong."""
+    config = adapted.model.peft_config["default"]
+    lora_files.write(folder, factors, config, adapted.base, adapted.matched)
 
 
 def load(network: Rdt, folder: Path) -> Adapted:
@@ -141,7 +146,7 @@ def load(network: Rdt, folder: Path) -> Adapted:
     Raises RefusedError RDTL-T037 for another base, RdtlError RDTL-T031 for damaged files,
     RDTL-T020 for tensors that do not fit.
     """
-    made_for = _base(folder / BASE)
+    made_for = lora_files.made_for(folder / BASE)
     base = digest(network)
     if made_for["base"] != base:
         raise RefusedError(
@@ -153,14 +158,14 @@ def load(network: Rdt, folder: Path) -> Adapted:
         )
     from peft import set_peft_model_state_dict
 
-    config = _config(folder)
+    config = lora_files.settings(folder)
     try:
         state = tensors.mapped(folder / WEIGHTS)
     except OSError as error:
-        raise _damaged(folder / WEIGHTS, error) from error
+        raise lora_files.damaged(folder / WEIGHTS, error) from error
     with _unchanged_on_error(network):
         adapted = _wrap(network, config, made_for["matched"], base)
-        _require_same(folder / WEIGHTS, state, _factors(adapted.model))
+        lora_files.require_same(folder / WEIGHTS, state, _factors(adapted.model))
         set_peft_model_state_dict(adapted.model, state)
     return adapted
 
@@ -224,73 +229,6 @@ def _factors(model: PeftModel) -> dict[str, Tensor]:
 
     state: dict[str, Tensor] = get_peft_model_state_dict(model, save_embedding_layers=False)
     return state
-
-
-def _write(adapted: Adapted, folder: Path) -> None:
-    write_tensors(folder / WEIGHTS, _factors(adapted.model))
-    config = copy(adapted.model.peft_config["default"])
-    config.target_modules = sorted(name for names in adapted.matched.values() for name in names)
-    config.save_pretrained(folder)  # whole names: peft shortens them to ends that are ambiguous
-    files.sync_file(folder / CONFIG)
-    files.write_json(folder / BASE, {"base": adapted.base, "matched": adapted.matched})
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return dict(files.read_json(path))
-    except (OSError, ValueError, TypeError) as error:
-        raise _damaged(path, error) from error
-
-
-def _base(path: Path) -> dict[str, Any]:
-    data = _read(path)
-    matched = data.get("matched")
-    if not isinstance(data.get("base"), str) or not isinstance(matched, dict):
-        raise _damaged(path, "no text base, or no object matched")
-    groups = list(matched.values())
-    if not all(isinstance(g, list) and all(isinstance(n, str) for n in g) for g in groups):
-        raise _damaged(path, "matched holds no lists of names")
-    return data
-
-
-def _config(folder: Path) -> Any:
-    """peft's settings; it fails in many ways on a file that is not its own."""
-    from peft import LoraConfig
-
-    _read(folder / CONFIG)
-    try:
-        config = LoraConfig.from_pretrained(folder)
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
-        raise _damaged(folder / CONFIG, error) from error
-    if type(config) is not LoraConfig:
-        raise _damaged(folder / CONFIG, f"peft_type is {config.peft_type}, not LORA")
-    return config
-
-
-def _damaged(path: Path, found: object) -> RdtlError:
-    return RdtlError(
-        "RDTL-T031",
-        "a file of an adapter is missing or damaged",
-        where=f"{path}: {found}",
-        why="an adapter is of use only whole, and on the base that its folder names",
-        fix=f"copy the whole folder again: {WEIGHTS}, {CONFIG}, {BASE}",
-    )
-
-
-def _require_same(path: Path, found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    wrong = [
-        name
-        for name in sorted({*found, *expected})
-        if name not in found or name not in expected or found[name].shape != expected[name].shape
-    ]
-    if wrong:
-        raise RdtlError(
-            "RDTL-T020",
-            "the adapter's tensors do not fit its configuration",
-            where=f"{path}: {len(wrong)} missing, unexpected or of another shape: {wrong[0]}, …",
-            why="a part of the adapter would stay without effect",
-            fix="copy the whole folder again",
-        )
 
 
 def _kind(name: str) -> str:

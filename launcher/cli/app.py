@@ -23,6 +23,7 @@ from launcher.cli import (
     demo,
     doctor,
     evaluate,
+    hostfile,
     image,
     pipeline,
     report,
@@ -56,6 +57,7 @@ app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("sweep")(sweep.sweep)
 app.command("serve")(serve.serve)
+app.command("hostfile")(hostfile.hostfile)
 app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
 app.add_typer(checkpoint.app, name="checkpoint")

@@ -12,7 +12,7 @@ from launcher.output import Output
 
 if TYPE_CHECKING:
     from launcher.backend import Backend
-    from launcher.core.plan import Plan, Stage
+    from launcher.core.plan import Plan
     from launcher.core.runs import RunDir
     from launcher.drive import StageView
     from launcher.schema import RunConfig
@@ -87,10 +87,11 @@ def prepare(
     dry_run: bool,
 ) -> tuple[RunDir, Plan, Site]:
     """Configuration → run directory (not created), plan and site."""
-    from launcher import presets, sites
+    from launcher import begins, presets, sites
     from launcher.core.runs import RunDir
     from launcher.runtime import choose
 
+    begins.require_contract(config)
     site = sites.load(site_name)
     run = RunDir((runs_dir / f"{name or config.name}-{site_name}").resolve())
     container = choose(site, runtime, image, submits=not dry_run)
@@ -109,52 +110,22 @@ def backend_for(run: RunDir, site: Site, jobs: int | None) -> Backend:
         from launcher.submit.slurm import SlurmBackend
 
         return SlurmBackend(run, site, current.say)
-    from launcher.submit.hosts import LocalBackend
+    if site.kind == "hosts":
+        from launcher.submit.hosts import HostsBackend
+
+        return HostsBackend(run, site)
+    from launcher.submit.local_backend import LocalBackend
 
     return LocalBackend(run, site, jobs)
 
 
-def show_dry_run(output: Output, run: RunDir, plan: Plan, site: Site) -> None:
-    """Print every stage: the exact sbatch script on a cluster, the command here."""
-    scripts = {}
-    for stage in plan.stages:
-        on_node = node_command(run, stage)
-        if site.kind == "slurm":
-            from launcher.arrays import cut
-            from launcher.submit.slurm import SlurmBackend
+def say_findings(output: Output, plan: Plan) -> None:
+    """Say what is unusual about the recipe of a plan that trains."""
+    from rdt.spec import recipe
 
-            after = [f"<job id of {parent}>" for parent in stage.needs]
-            backend = SlurmBackend(run, site)
-            parts = cut(stage.name, 1, list(range(stage.array)), backend.part_size(stage) or None)
-            script = backend.script(stage, parts[0], after)
-            scripts[stage.name] = f"{script}\n# which starts on each node: {on_node}\n"
-        else:
-            scripts[stage.name] = f"cd {run.root}  # {stage.array} task(s)\n{on_node}"
-    for name, text in scripts.items():
-        output.text(f"# ---- stage {name} ----\n{text}")
-    output.result({"run": str(run.root), "plan": plan.to_dict(), "scripts": scripts})
-    output.say(f"dry run: nothing was written or submitted; the run would live in {run.root}")
-
-
-def node_command(run: RunDir, stage: Stage) -> str:
-    """The command that a node starts for ``stage``, as far as it is known before it runs."""
-    import shlex
-
-    from launcher.core import node_facts, runtimes
-
-    if stage.container is None:
-        return shlex.join(runtimes.activated(stage.argv, stage.activate))
-    launch = runtimes.wrap(
-        stage.container,
-        stage.argv,
-        stage.environment,
-        {"SLURMD_NODENAME": "NODE"},
-        node_facts.mount_facts(stage.container.program),
-        working_directory=stage.working_directory or str(run.root),
-        scratch="SCRATCH",
-        tag=f"rdtl-{stage.name}",
-    )
-    return shlex.join(launch.argv)
+    train = plan.config.get("train")
+    for finding in recipe.findings(train, train["steps"]) if train else []:
+        output.finding(finding)
 
 
 def check_cluster(output: Output, run: RunDir, plan: Plan, site: Site) -> None:
@@ -170,6 +141,7 @@ def submit_all(output: Output, run: RunDir, plan: Plan, site: Site, config_yaml:
     from launcher.core.errors import UsageError
     from launcher.create import create
     from launcher.drive import submit_all as send
+    from launcher.regroup import adopt
 
     if site.kind != "slurm":
         raise UsageError(
@@ -179,8 +151,9 @@ def submit_all(output: Output, run: RunDir, plan: Plan, site: Site, config_yaml:
             fix="leave --detach out, or choose a cluster with --site",
         )
     check_cluster(output, run, plan, site)
-    plan = create(run, plan, config_yaml)
-    submitted = send(run, plan, backend_for(run, site, None))
+    known = create(run, plan, config_yaml)
+    backend = backend_for(run, site, None)
+    submitted = send(run, adopt(run, known, plan, config_yaml, backend), backend)
     for name, ids in submitted.items():
         output.say(f"{name:<10} {', '.join(ids) or 'done earlier'}")
     output.say(f"run {run.root}; `rdtl runs show {run.root}` says how far it is")
@@ -198,10 +171,14 @@ def execute(
 ) -> Plan:
     """Create or continue the run and drive it to its end; returns the plan that really ran."""
     from launcher.create import create
+    from launcher.regroup import adopt
 
     check_cluster(output, run, plan, site)
-    plan = create(run, plan, config_yaml)
-    drive_on(output, run, plan, backend_for(run, site, jobs), also)
+    say_findings(output, plan)
+    known = create(run, plan, config_yaml)
+    backend = backend_for(run, site, jobs)
+    plan = adopt(run, known, plan, config_yaml, backend)
+    drive_on(output, run, plan, backend, also)
     return plan
 
 

@@ -9,6 +9,7 @@ import typer
 
 from launcher.cli import common
 from launcher.cli.checkpoint import WeightsOption
+from launcher.cli.dry_run import show as show_plan
 
 if TYPE_CHECKING:
     from launcher.core.checks import Finding
@@ -65,7 +66,7 @@ def evaluate(
         output.finding(finding)
     run, plan, the_site = common.prepare(run_config, site, runs_dir, name, runtime, image, dry_run)
     if dry_run:
-        common.show_dry_run(output, run, plan, the_site)
+        show_plan(output, run, plan, the_site)
         return
     common.execute(output, run, plan, the_site, config.to_yaml(run_config), jobs)
     summary.show(output, run)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from launcher.cli import common
+from launcher.cli.dry_run import show as show_plan
 
 
 def pipeline(
@@ -47,7 +48,7 @@ def pipeline(
         )
     run, plan, the_site = common.prepare(run_config, site, runs_dir, name, runtime, image, dry_run)
     if dry_run:
-        common.show_dry_run(output, run, plan, the_site)
+        show_plan(output, run, plan, the_site)
         return
     if detach:
         common.submit_all(output, run, plan, the_site, config.to_yaml(run_config))

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from launcher.cli import common
+from launcher.cli.dry_run import show as show_plan
 
 
 def run(
@@ -56,7 +57,7 @@ def run(
         memory_gb=memory_gb,
     )
     if dry_run:
-        common.show_dry_run(output, run_dir, plan, the_site)
+        show_plan(output, run_dir, plan, the_site)
         return
     tail = run_command.LogTail(run_dir, plan.stages[0], output)
     try:

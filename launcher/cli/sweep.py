@@ -9,6 +9,7 @@ import typer
 
 from launcher.cli import common, evaluate
 from launcher.cli.checkpoint import WeightsOption
+from launcher.cli.dry_run import show as show_plan
 
 if TYPE_CHECKING:
     from launcher.output import Output
@@ -129,7 +130,7 @@ def _one(output: Output, run_config: RunConfig, name: str, place: Place) -> list
         run_config, place.site, place.runs_dir, name, place.runtime, place.image, place.dry_run
     )
     if place.dry_run:
-        common.show_dry_run(output, run, plan, site)
+        show_plan(output, run, plan, site)
         return []
     common.execute(output, run, plan, site, config.to_yaml(run_config), place.jobs)
     summary.show(output, run)

@@ -12,6 +12,8 @@ import subprocess
 import time
 from collections.abc import Sequence
 
+from launcher.core.errors import EXIT_LOST
+
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 REPEAT_S = 3.0
 
@@ -45,6 +47,7 @@ def wait_for(
 
     One dead child ends the others (SIGTERM): they would hang in a rendezvous. A child
     that saved its state (an exit code of ``resumable``) ends nobody: all do the same.
+    One that only lost the others (87) is not the cause, if there is one among them.
     A child killed by signal N counts as 128 + N. What is in ``seen`` already came before
     the children were there and is passed on first; SIGUSR2 is repeated, because a
     program that was still starting has not heard it.
@@ -71,4 +74,6 @@ def wait_for(
                 failed = code
                 for other in pending:
                     other.terminate()
+            elif code and failed == EXIT_LOST and code != 128 + signal.SIGTERM:
+                failed = code
     return failed or saved

@@ -23,6 +23,8 @@ EXIT_REQUEUE = 85
 """A job saved its state because its time or its place ends: run it again."""
 EXIT_SAVED = 86
 """A job saved its state because it was asked to end: do not run it again by yourself."""
+EXIT_LOST = 87
+"""A job lost the connection to its other ranks: the cause is with them, or it is their node."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,12 @@ class RefusedError(RdtlError):
     """A check refused to go on (exit status 3)."""
 
     exit_status = EXIT_REFUSED
+
+
+class LostError(RdtlError):
+    """Other ranks are gone (exit status 87 of a job; to a launcher it is a failure)."""
+
+    exit_status = EXIT_LOST
 
 
 class RemoteError(RdtlError):

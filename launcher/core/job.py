@@ -152,12 +152,12 @@ def run_job(body: Callable[[Job], None]) -> None:
         print(f"stopped by {stopped}: what is finished is saved", file=sys.stderr, flush=True)
         _end(stopped.exit_status)
     except RdtlError as error:
-        _leave(error)
+        leave(error)
     except OSError as error:
         known = full_disk(error, f"stage {job.stage} was writing")
         if known is None:
             raise
-        _leave(known)
+        leave(known)
     _end(EXIT_OK)
 
 
@@ -173,7 +173,8 @@ def _end(status: int) -> NoReturn:
     os._exit(status)
 
 
-def _leave(error: RdtlError) -> None:
+def leave(error: RdtlError) -> NoReturn:
+    """End this process with an error, from any thread: said, and left behind for the launcher."""
     print(error, file=sys.stderr, flush=True)
     path = os.environ.get("RDTL_ERROR_FILE")
     if path:

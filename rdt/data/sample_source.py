@@ -31,7 +31,8 @@ class SampleSource:
     """Samples of ``stores``: ``moments`` pictures by camera, the state, ``horizon`` actions.
 
     ``index`` numbers them; ``instructions``: the words of each episode; ``lengths``: of
-    episodes with fewer or more steps no sample is taken. Raises RefusedError RDTL-D034 for
+    episodes with fewer or more steps no sample is taken, nor of those that ``left_out``
+    (episodes,) of their store flags. Raises RefusedError RDTL-D034 for
     what the contract needs and a set lacks, RDTL-D036 for pictures of two sizes, RDTL-D038
     when earlier moments are wanted of a set that has not a picture of every step, and
     UsageError RDTL-D044 when a set has no episode within ``lengths``.
@@ -44,15 +45,18 @@ class SampleSource:
         moments: int = 2,
         horizon: int = HORIZON,
         lengths: tuple[int, int] = ANY,
+        left_out: Sequence[NDArray[np.bool_]] = (),
     ) -> None:
         self.stores, self.contract = tuple(stores), contract
+        left_out = left_out or [np.zeros(len(store.ends), np.bool_) for store in self.stores]
         self.moments, self.horizon, self.lengths = moments, horizon, lengths
         for store in self.stores:
             store.require(contract)
         self.picture_size = _common_size(self.stores)
         if moments > 1:
             _require_every_picture(self.stores)
-        self.index = Index([Member(s.ends, _sampled(s, lengths)) for s in self.stores])
+        pairs = zip(self.stores, left_out, strict=True)
+        self.index = Index([Member(s.ends, _sampled(s, lengths, out)) for s, out in pairs])
         self.instructions = [e.instruction for store in self.stores for e in store.episodes]
         self._states = batches.state_table(self.stores, contract)
         self._actions = batches.action_table(self.stores, contract, horizon)
@@ -202,11 +206,11 @@ def _require_every_picture(stores: Sequence[EpisodeStore]) -> None:
             )
 
 
-def _sampled(store: EpisodeStore, lengths: tuple[int, int]) -> Ints:
-    """Steps (n,) with a picture of their own, of episodes of these lengths."""
+def _sampled(store: EpisodeStore, lengths: tuple[int, int], out: NDArray[np.bool_]) -> Ints:
+    """Steps (n,) with a picture of their own, of episodes of these lengths that are not ``out``."""
     shortest, longest = lengths
     sizes = store.ends - store.starts
-    fits = (sizes >= shortest) & (sizes <= longest)
+    fits = (sizes >= shortest) & (sizes <= longest) & ~out
     if fits.all():
         return store.sampled
     if fits.any():

@@ -6,50 +6,24 @@ plus `vision.*`. Shapes: B pictures pairs, H horizon, I picture tokens.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from rdt import diffusion
 from rdt.encoders import MAX_WORDS, WORD_WIDTH, VisionConfig, VisionTower
-from rdt.model.blocks import Attended
 from rdt.model.config import NOISE_SCHEDULER, RdtConfig, parse
-from rdt.model.rdt import Rdt
+from rdt.model.trainable import Trainable
 from rdt.spec.contract import UNIFIED_SIZE, Contract
 
 PICTURE_HISTORY = 1  # a network trained from scratch sees the present pictures only
 
 
-class Batch(NamedTuple):
-    """One micro batch of one rank; ``draws`` noise draws per picture pair.
-
-    pictures (B, cameras, S, S, 3) uint8 raw; words (B, L, 64) and word_valid (B, L)
-    bool, or (1, …), one instruction for all; state (B, 1, 128) z-scored; actions (B, H, 128);
-    weight (B, H): share of each step in the loss, 0 for padding; noise
-    (B * draws, H, 128) and t (B * draws,), the draws of one pair in succession.
-    """
-
-    pictures: Tensor
-    words: Tensor
-    word_valid: Tensor
-    state: Tensor
-    actions: Tensor
-    weight: Tensor
-    noise: Tensor
-    t: Tensor
-
-    def to(self, device: torch.device) -> Batch:
-        """The same batch on ``device``."""
-        return Batch(*(tensor.to(device) for tensor in self))
-
-
-class PolicyNetwork(Rdt):
-    """Pictures, words and state to actions; `forward` is the training loss."""
+class PolicyNetwork(Trainable):
+    """Pictures, words and state to actions."""
 
     mask: Tensor
     freq: Tensor
-    alphas: Tensor
 
     def __init__(self, config: RdtConfig, vision: VisionConfig, contract: Contract) -> None:
         super().__init__(config)
@@ -59,28 +33,10 @@ class PolicyNetwork(Rdt):
         # Constants, not weights: buffers only to follow the module to its device.
         self.register_buffer("mask", mask, persistent=False)
         self.register_buffer("freq", torch.tensor([float(contract.control_hz)]), persistent=False)
-        self.register_buffer("alphas", diffusion.alphas_cumprod(), persistent=False)
 
-    def condition(self, pictures: Tensor, words: Tensor, word_valid: Tensor) -> list[Attended]:
-        """Attention keys of (B, cameras, S, S, 3) uint8 pictures and (B or 1, L, 64) words."""
-        tokens = self.vision(pictures.flatten(0, 1))
-        return self.keys(words, word_valid, tokens.reshape(len(pictures), -1, tokens.shape[-1]))
-
-    def forward(self, batch: Batch) -> Tensor:
-        """Weighted sum of the squared error, averaged over all 128 slots.
-
-        The target of unused slots is 0, as in the reference: their noise is an input too.
-        """
-        keys = self.condition(batch.pictures, batch.words, batch.word_valid)
-        draws = len(batch.noise) // len(batch.actions)
-        clean = batch.actions.repeat_interleave(draws, dim=0)
-        noisy = diffusion.add_noise(self.alphas, clean, batch.noise, batch.t)
-        state = batch.state.repeat_interleave(draws, dim=0)
-        mask = self.mask.expand(len(noisy), -1, -1)
-        predicted = self.denoise(state, noisy, mask, self.freq, batch.t, keys)
-        wanted = diffusion.target(self.config.prediction_type, clean, batch.noise)
-        error = (predicted - wanted).square().mean(dim=-1)
-        return (error * batch.weight.repeat_interleave(draws, dim=0)).sum() / draws
+    def see(self, pictures: Tensor) -> Tensor:
+        """The own vision tower's tokens."""
+        return self.vision(pictures)
 
 
 def config_from_run(model: dict[str, Any], camera_size: int, contract: Contract) -> dict[str, Any]:

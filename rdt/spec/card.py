@@ -123,6 +123,19 @@ def read(folder: Path) -> Card:
     return Card(**{**data, "state_mean": mean, "state_std": std, "training": training})
 
 
+def require_contract(found: str, wanted: str, source: str) -> None:
+    """Raise RefusedError RDTL-T012 when the weights of ``source`` speak another contract."""
+    if found == wanted:
+        return
+    raise RefusedError(
+        "RDTL-T012",
+        "the checkpoint was trained under another contract",
+        where=f"{source}: {found}; dataset.contract = {wanted}",
+        why="its actions mean something else; fine-tuning would begin with wrong ones",
+        fix="choose the contract of the checkpoint, or another checkpoint",
+    )
+
+
 def _json(path: Path) -> dict[str, Any]:
     try:
         data = files.read_json(path)

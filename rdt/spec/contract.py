@@ -42,6 +42,15 @@ class Part:
         return tuple(range(self.first, self.first + self.size))
 
     @property
+    def physical(self) -> tuple[float, str]:
+        """What a slot's 1 is in a physical unit: 0.05 and "m" of "0.05 m goal shift"."""
+        number, _, rest = self.unit.partition(" ")
+        try:
+            return float(number) / abs(self.scale), rest.split()[0]
+        except (ValueError, IndexError):
+            return 1.0, self.unit if self.unit != "none" else "1"
+
+    @property
     def slots_text(self) -> str:
         """Its slots for a person: "10" or "30–32"."""
         return str(self.first) + (f"–{self.slots[-1]}" if self.size > 1 else "")

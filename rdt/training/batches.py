@@ -13,23 +13,29 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
 from rdt.data import batch as loaded
 from rdt.data import draws, unified
 from rdt.data.buffered import BufferedSource
 from rdt.data.loader import Loader
-from rdt.data.order import Order
+from rdt.data.order import Order, derived_key
 from rdt.data.sample_source import SampleSource
 from rdt.data.sampler import Sampler
 from rdt.data.statistics import Statistics
+from rdt.data.transforms import Transforms
 from rdt.diffusion import TRAIN_STEPS
-from rdt.encoders import language_tokens
-from rdt.model.policy_network import Batch
+from rdt.encoders.pictures import GREY
+from rdt.encoders.words import Words
+from rdt.model.trainable import Batch
 from rdt.spec.contract import UNIFIED_SIZE
+from rdt.spec.loss import slot_weights
+from rdt.training.shown import Shown, tokens_of
 
 NOISE, SHIFTS = 1, 2
 """Purposes of draws."""
+TRANSFORMS = 3
+"""Part of the key under which the transforms draw, whose purposes have numbers of their own."""
+CPU = torch.device("cpu")
 Ints = NDArray[np.int64]
 
 
@@ -55,7 +61,7 @@ class Batches:
     """All batches of a run for one rank, read ahead while they are asked for in their order.
 
     ``buffered`` holds samples of ``source`` that are read instead of decoding them. Use it in
-    a ``with`` statement.
+    a ``with`` statement. ``epoch``: samples of one.
     """
 
     def __init__(
@@ -67,12 +73,23 @@ class Batches:
         rank: int,
         ranks: int,
         buffered: BufferedSource | None = None,
+        device: torch.device = CPU,
+        shown: Shown | None = None,
     ) -> None:
         self._source, self._train, self._rank = source, train, rank
         self._shown = buffered or source
         self._sampler = Sampler(order, train["effective_batch"], train["micro_batch"], ranks)
+        self.epoch = order.epoch
         self._summary = statistics.state
-        self._words, self._word_valid, self._word_rows = _language(source.instructions)
+        self._cameras = shown.cameras if shown else len(source.contract.cameras)
+        told = tokens_of(source.instructions, shown.language if shown else Words())
+        self._words, self._word_valid, self._word_rows = told
+        self._device = device
+        size = (shown and shown.size) or source.picture_size
+        self._transforms = _transforms(source, order.seed, train, size)
+        self._spread = _spread(source, train)
+        slots = slot_weights(source.contract, train["loss"], train["loss_weights"])
+        self._slots = torch.tensor(slots)
         self._loader: Loader | None = None
 
     def __enter__(self) -> Batches:
@@ -91,20 +108,49 @@ class Batches:
         """One micro batch of this rank, valid until the next one is asked for."""
         batch = self._load(step * self._sampler.effective_batch + micro * self._sampler.stride)
         noise, t = self._noise(batch.positions)
-        language = torch.from_numpy(self._word_rows[batch.episodes])
-        states = batch.states.astype(np.float64)
-        mean, std = self._summary.mean, self._summary.std
+        mean, std = np.asarray(self._summary.mean), self._summary.std
+        shown = batch._replace(pictures=self._shifted(batch))
+        seen = self._transforms(shown, mean, self._spread, self._device)
+        told = np.where(seen.words.cpu(), self._word_rows[batch.episodes], len(self._words) - 1)
+        language = torch.from_numpy(told)
+        states = seen.states.cpu().numpy().astype(np.float64)
         state = unified.normalise_state(states, mean, std, self._source.contract)
         return Batch(
-            pictures=torch.from_numpy(self._pictures(batch)),
+            pictures=self._slots_filled(seen.pictures).flatten(1, 2),
             words=self._words[language],
             word_valid=self._word_valid[language],
             state=torch.from_numpy(state)[:, None],
-            actions=torch.from_numpy(batch.actions),
+            mask=seen.mask[:, None],
+            freq=seen.freq,
+            actions=seen.actions,
             weight=torch.from_numpy(self._weight(batch.valid, step)),
+            slots=self._slots,
             noise=noise,
             t=t,
-        )
+        ).to(self._device)
+
+    @property
+    def whole_batches(self) -> int:
+        """Effective batches after which an epoch is over, the last one filled up."""
+        return -(-self.epoch // self._sampler.effective_batch)
+
+    def describe(self, step: int) -> list[dict[str, Any]]:
+        """Where the samples of one optimizer step come from, all ranks': file or folder,
+        number of the episode in it, row, instruction."""
+        index, stores = self._source.index, self._source.stores
+        steps = index.steps(self._sampler.batch(step))
+        found = []
+        for row, episode in zip(steps.tolist(), index.episodes(steps).tolist(), strict=True):
+            number = int(np.searchsorted(index.bounds, row, "right")) - 1
+            found.append(
+                {
+                    "set": str(stores[number].path),
+                    "episode": episode - int(index.firsts[number]),
+                    "row": row - int(index.starts[episode]),
+                    "instruction": self._source.instructions[episode],
+                }
+            )
+        return found
 
     def _load(self, taken: int) -> loaded.Batch:
         """The batch that comes when all ranks have ``taken`` so many samples."""
@@ -115,16 +161,26 @@ class Batches:
             self._loader.load_state_dict({"taken": taken, "order": identity})
         return next(self._loader)
 
-    def _pictures(self, batch: loaded.Batch) -> NDArray[np.uint8]:
-        """(n, moments x cameras, S, S, 3) uint8, moment by moment."""
+    def _shifted(self, batch: loaded.Batch) -> NDArray[np.uint8]:
+        """The pictures (n, moments, cameras, S, S, 3) uint8, each moved by a few pixels."""
         n, moments, cameras, *picture = batch.pictures.shape
-        found = batch.pictures.reshape(n, moments * cameras, *picture)
         pixels = self._train["image_shift_px"]
         if not pixels:
-            return found
+            return batch.pictures
+        found = batch.pictures.reshape(n, moments * cameras, *picture)
         seed, count = self._sampler.order.seed, moments * cameras * 2
         shares = draws.uniform(seed, batch.positions, SHIFTS, count)
-        return shift_pictures(found, pixels, shares.reshape(n, -1, 2))
+        moved = shift_pictures(found, pixels, shares.reshape(n, -1, 2))
+        return moved.reshape(batch.pictures.shape)
+
+    def _slots_filled(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Pictures (n, moments, cameras, …) with the network's number of cameras: what the robot
+        lacks is background."""
+        missing = self._cameras - pictures.shape[2]
+        if missing <= 0:
+            return pictures[:, :, : self._cameras]
+        empty = torch.full_like(pictures[:, :, :1], GREY)
+        return torch.cat([pictures, *missing * [empty]], dim=2)
 
     def _weight(self, valid: NDArray[np.bool_], step: int) -> NDArray[np.float32]:
         """1 / (real action steps of the whole effective batch) per real step, 0 for padding.
@@ -151,12 +207,20 @@ class Batches:
         return noise, times
 
 
-def _language(instructions: list[str]) -> tuple[torch.Tensor, torch.Tensor, Ints]:
-    """Tokens (k, L, 64) of the k different instructions, padded, which are valid (k, L), and
-    the one of each episode (episodes,)."""
-    numbers = {text: number for number, text in enumerate(dict.fromkeys(instructions))}
-    tokens = [language_tokens(text)[0][0] for text in numbers]
-    longest = max(map(len, tokens))
-    words = torch.stack([functional.pad(t, (0, 0, 0, longest - len(t))) for t in tokens])
-    valid = torch.stack([torch.arange(longest) < len(t) for t in tokens])
-    return words, valid, np.array([numbers[text] for text in instructions])
+def _transforms(source: SampleSource, seed: int, train: dict[str, Any], size: int) -> Transforms:
+    return Transforms(
+        source.contract,
+        derived_key(seed, TRANSFORMS),
+        size,
+        augmented=train["augmentation"],
+        noise_db=train["state_noise_db"],
+        dropped=train["condition_dropout"],
+        dropped_external=train["external_camera_dropout"],
+    )
+
+
+def _spread(source: SampleSource, train: dict[str, Any]) -> NDArray[np.float64]:
+    """Of every episode, where noise is measured by it: a pass over all states."""
+    if train["state_noise_db"] is None:
+        return np.zeros((len(source.instructions), UNIFIED_SIZE))
+    return source.state_spread()

@@ -3,37 +3,59 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from launcher.core import files
 from launcher.core.job import Job
+from rdt import lora, lora_weights
 from rdt.checkpoint.saving import write_policy
 from rdt.data.statistics import Statistics
 from rdt.spec.card import Card, Training, statistics_digest
+from rdt.training.beginning import Beginning
+from rdt.training.checkpoint_files import ADAPTER
+
+
+def fill(
+    job: Job,
+    begun: Beginning,
+    statistics: Statistics,
+    folder: Path,
+    weights: Mapping[str, Tensor],
+    steps: int,
+) -> None:
+    """Write config.json, model.safetensors and card.json into ``folder``; with LoRA the sum of
+    base and factors, and the factors alone in ``adapter/``.
+
+    ``weights`` are the averaged ones in float32 after ``steps`` optimizer steps.
+    """
+    if begun.adapted is not None:
+        settings = job.config["train"]["lora"]
+        (folder / ADAPTER).mkdir()
+        lora.write(begun.adapted, folder / ADAPTER, lora_weights.factors(weights))
+        weights = lora_weights.merged(weights, settings["alpha"] / settings["rank"])
+    write_policy(folder, begun.config, weights, card(job.config, begun, statistics, steps))
 
 
 def publish_policy(
     job: Job,
+    fill: Callable[[Path, dict[str, Tensor], int], object],
     weights: dict[str, Tensor],
-    network: dict[str, Any],
-    statistics: Statistics,
     steps: int,
 ) -> None:
-    """Write ``policy/`` (config.json, model.safetensors, card.json) under a temporary name, rename.
-
-    ``weights`` are the averaged ones in float32; ``network`` is the content of config.json.
-    """
-    temporary = job.run.root / f".policy-a{job.attempt}"
+    """Let ``fill`` write ``policy/`` under a temporary name, then rename it."""
+    temporary = job.run.root / f".policy-{job.round}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    write_policy(temporary, network, weights, card(job.config, statistics, steps))
+    fill(temporary, weights, steps)
     files.rename_directory(temporary, job.run.policy)
 
 
-def card(config: dict[str, Any], statistics: Statistics, steps: int) -> Card:
+def card(config: dict[str, Any], begun: Beginning, statistics: Statistics, steps: int) -> Card:
     """The card of the policy that a run's configuration and data give, but for the weights' file.
 
     `write_policy` fills in their type and digest.
@@ -41,15 +63,15 @@ def card(config: dict[str, Any], statistics: Statistics, steps: int) -> Card:
     mean, std = tuple(statistics.state.mean), tuple(statistics.state.std)
     return Card(
         contract=statistics.contract,
-        encoders={"vision": "trained", "language": "word-hash"},
+        encoders=begun.encoders,
         weights="ema",
         dtype="",
         weights_sha256="",
         state_mean=mean,
         state_std=std,
         statistics_digest=statistics_digest(mean, std),
-        horizon=config["train"]["model"]["horizon"],
-        camera_size=statistics.camera_size,
+        horizon=begun.module.config.pred_horizon,
+        camera_size=begun.camera_size,
         origin="trained",
         training=Training(
             steps=steps,

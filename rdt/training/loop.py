@@ -11,14 +11,22 @@ import math
 import signal
 import time
 
+import torch
+
+from launcher.core import files
 from launcher.core.errors import RdtlError
-from launcher.core.job import Job, Stopped
-from rdt.training import checkpoint
+from launcher.core.job import Job, Stopped, leave
+from rdt.data.order import derived_key
+from rdt.spec import recipe
 from rdt.training import engine as distributed
 from rdt.training.batches import Batches
+from rdt.training.checkpoint import Checkpoints
+from rdt.training.checkpoint_files import record_score
 from rdt.training.ema import Ema
 from rdt.training.engine import Engine
-from rdt.training.record import LossRecord
+from rdt.training.gate import Gate
+from rdt.training.meter import Meter
+from rdt.training.record import Record
 from rdt.training.schedule import (
     MEASURE_FROM,
     MEASURE_TO,
@@ -26,8 +34,12 @@ from rdt.training.schedule import (
     steps_for,
     warmup_steps,
 )
+from rdt.training.validation import LOSS, EarlyStopping, Validation
+from rdt.training.watchdog import Watchdog
 
 LENGTH_EVENT = "train.length"
+NOT_FINITE = "not_finite.json"
+"""Which samples a step with a loss that is no number was computed from."""
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 """In the order of their weight: USR2 on any rank means that the job may go on later."""
 PROGRESS_EVERY_S = 1.0
@@ -36,8 +48,7 @@ PROGRESS_EVERY_S = 1.0
 class Loop:
     """One rank's training from the newest checkpoint to the last step.
 
-    ``ema`` and ``record`` exist on rank 0 only. ``identity`` is what a checkpoint
-    must share with this run to be continued.
+    ``record`` exists on rank 0 only, the ``first``.
     """
 
     def __init__(
@@ -45,36 +56,56 @@ class Loop:
         job: Job,
         engine: Engine,
         batches: Batches,
-        ema: Ema | None,
-        identity: dict[str, object],
+        ema: Ema,
+        checkpoints: Checkpoints,
+        validation: Validation | None,
+        gate: Gate,
+        first: bool,
     ) -> None:
         self.job = job
         self.train = job.config["train"]
         self.engine = engine
         self.batches = batches
         self.ema = ema
-        self.identity = identity
-        self.start = checkpoint.resume(job, engine, ema, identity)
-        self.record = LossRecord(job, self.start) if ema is not None else None
+        self.checkpoints = checkpoints
+        self.start = checkpoints.resume()
+        self.validation = validation
+        self.record = Record(job, self.start) if first else None
+        self.stopping = EarlyStopping(self.train["early_stopping"], self._losses_before())
+        self.meter = Meter(engine.device, self.train["effective_batch"])
         self.total = self._known_length()
         self.warmup = warmup_steps(self.train["warmup_steps"], self.train["minutes"])
+        self.gate = gate
+        gate.recipe(self.total, self.warmup)
+        gate.rows.append(("checkpoints", checkpoints.require_room(self.total)))
         self._began = time.monotonic()
         self._measured_from = 0.0
         self._last_progress = 0.0
 
     def run(self) -> int:
         """Train to the end; returns the total number of optimizer steps."""
+        with Watchdog(60 * self.train["stall_minutes"], distributed.rank(), leave) as watchdog:
+            return self._steps(watchdog)
+
+    def _steps(self, watchdog: Watchdog) -> int:
         step = self.start
+        self._began = time.monotonic()
         while self.total is None or step < self.total:
             self._one_step(step)
             step += 1
+            self._validate(step)
+            watchdog.rest()
             self._stop_if_asked(step)
             if self.total is None:
                 self._measure(step)
             elif step % self.train["checkpoint_every"] == 0 and step < self.total:
                 self.engine.require_equal_weights(step)
-                checkpoint.save(self.job, self.engine, self.ema, step, self.identity)
+                self.checkpoints.save(step)
+            self.checkpoints.check()
+            watchdog.beat(step)
+        watchdog.rest()
         self.engine.require_equal_weights(step)
+        self.checkpoints.wait()
         if self.record is not None:
             self.record.close()
         return step
@@ -88,28 +119,76 @@ class Loop:
             return
         if self.total is not None:  # while a time budget is being measured there are no checkpoints
             self.engine.require_equal_weights(step)
-            checkpoint.save(self.job, self.engine, self.ema, step, self.identity)
+            self.checkpoints.save(step)
+            self.checkpoints.wait()
         if self.record is not None:
             self.record.close()
             self.job.progress(step, self.total or 0, "steps", "saved")
         raise Stopped(STOP_SIGNALS[decided - 1])
 
     def _one_step(self, step: int) -> None:
-        lr = learning_rate(step, self.total, self.train["learning_rate"], self.warmup)
-        share = self.engine.step(self.batches.step(step), lr)
+        peak, schedule = self.train["learning_rate"], self.train["schedule"]
+        lr = learning_rate(step, self.total, peak, self.warmup, schedule)
+        # What LoRA drops is a function of the step, as everything else that is drawn.
+        torch.manual_seed(derived_key(self.job.config["seed"], step, distributed.rank()) >> 1)
+        share = self.engine.step(self.meter.batches(self.batches.step(step)), lr)
         loss = distributed.total(share)
+        if not math.isfinite(loss):
+            self._keep_batch(step, share)
         require_finite(loss, step + 1)
-        if step == 0:
-            self.engine.require_equal_weights(1)
-        if self.ema is None or self.record is None:
+        if step == self.start:
+            self._pass_gate(step, loss)
+        self.ema.update()
+        self.meter.step()
+        if self.record is None:
             return
-        self.ema.update(self.engine.module)
-        done, seconds = step + 1, time.monotonic() - self._began
+        done = step + 1
         if done % self.train["log_every"] == 0 or done in (1, self.total):
             norm = self.engine.gradient_norm()
-            self.record.write(done, loss, lr, norm, self.record.seconds_before + seconds)
+            numbers = {"train/loss": loss, "train/lr": lr, "train/gradient_norm": norm}
+            self.record.write(done, self._seconds(), numbers | self.meter.read())
             print(f"step {done} loss {loss:.6f} lr {lr:.2e} norm {norm:.4f}", flush=True)
         self._progress(done, loss)
+
+    def _pass_gate(self, step: int, loss: float) -> None:
+        seconds = self._seconds()
+        digest = self.engine.require_equal_weights(step + 1)
+        self.gate.after_step(loss, digest, seconds, (self.total or step + 1) - step - 1)
+        self.gate.show()
+
+    def _keep_batch(self, step: int, share: float) -> None:
+        """Write down what a step was computed from, for whoever has to find out why."""
+        shares = distributed.gather(share)
+        if self.record is not None:
+            kept = {"step": step + 1, "loss_by_rank": [str(part) for part in shares]}
+            kept["samples"] = self.batches.describe(step)
+            files.write_json(self.checkpoints.folder / NOT_FINITE, kept)
+
+    def _seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    def _losses_before(self) -> list[float]:
+        before = self.record.before if self.record else []
+        return list(distributed.agree([line[LOSS] for line in before if LOSS in line]))
+
+    def _validate(self, step: int) -> None:
+        """A round of sampling and validation where one is due; it may be the last step."""
+        every = self.train["validate_every"]
+        due = every and step > every and step % every == 1 % every
+        if not self.validation or self.total is None or not (due or step == self.total):
+            return
+        found = self.validation.round(self.job.run.plots, step)
+        if self.record is not None:
+            self.record.write(step, self._seconds(), found)
+            print(f"step {step} " + " ".join(f"{k} {v:.5g}" for k, v in found.items()), flush=True)
+        if LOSS not in found:
+            return
+        if self.record is not None and (step - 1) % self.train["checkpoint_every"] == 0:
+            record_score(self.checkpoints.folder, step - 1, "validation_loss", found[LOSS])
+        if self.stopping.after(found[LOSS]) and step < self.total:
+            self.total = step
+            if self.record is not None:
+                print(f"step {step} is the last: the validation loss falls no more", flush=True)
 
     def _progress(self, done: int, loss: float) -> None:
         now = time.monotonic()
@@ -120,7 +199,9 @@ class Loop:
     def _known_length(self) -> int | None:
         """Total steps: configured, or decided by an earlier start of this run, or not yet known."""
         if self.train["minutes"] is None:
-            return int(self.train["steps"])
+            steps = recipe.steps_of(self.train, self.batches.epoch)
+            recipe.require_warmup(self.train["warmup_steps"], steps)
+            return steps
         event = distributed.agree(self.job.run.ledger.read(LENGTH_EVENT))
         return None if event is None else int(event["steps"])
 
@@ -136,7 +217,7 @@ class Loop:
             return
         speed = (MEASURE_TO - MEASURE_FROM) / (time.monotonic() - self._measured_from)
         minutes = self.train["minutes"]
-        if self.ema is not None:
+        if self.record is not None:
             steps = steps_for(minutes, speed)
             self.job.run.ledger.publish(
                 LENGTH_EVENT, steps=steps, minutes=minutes, steps_per_second=speed
@@ -151,8 +232,9 @@ def require_finite(loss: float, step: int) -> None:
     raise RdtlError(
         "RDTL-T018",
         f"the loss is {loss} at step {step}",
-        where=f"optimizer step {step}; the newest checkpoint is from before it",
+        where=f"optimizer step {step}; its samples and each rank's part of the loss are in "
+        f"checkpoints/{NOT_FINITE}",
         why="every weight is lost after the next update",
-        fix="lower train.learning_rate, or look at the data of this step: "
-        "python -m jobs.dataset RUN_DIR",
+        fix="where the loss rose before, lower train.learning_rate; otherwise look at the samples "
+        "(python -m jobs.dataset RUN_DIR). The newest checkpoint is from before this step",
     )

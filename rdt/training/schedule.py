@@ -12,17 +12,24 @@ MEASURE_FROM = 5
 MEASURE_TO = 25
 
 
-def learning_rate(step: int, total: int | None, peak: float, warmup: int) -> float:
-    """Linear warm-up over ``warmup`` steps, then a cosine down to 0 at ``total``.
+def learning_rate(
+    step: int, total: int | None, peak: float, warmup: int, schedule: str = "cosine"
+) -> float:
+    """Linear warm-up over ``warmup`` optimizer steps, then what ``schedule`` says.
 
-    ``total`` None (not measured yet) is allowed during the warm-up only.
+    "cosine" and "linear" go down to 0 at ``total``, "constant" stays. ``total`` None (not
+    measured yet) is allowed during the warm-up only.
     """
     if step < warmup:
         return peak * (step + 1) / warmup
+    if schedule == "constant":
+        return peak
     if total is None:
         raise ValueError(f"step {step} lies behind the warm-up and the length is not known")
-    progress = (step - warmup) / max(1, total - warmup)
-    return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    progress = min(1.0, (step - warmup) / max(1, total - warmup))
+    if schedule == "linear":
+        return peak * (1 - progress)
+    return peak * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def warmup_steps(configured: int, minutes: float | None) -> int:

@@ -183,7 +183,7 @@ def test_clean_lists_first_and_spares_what_is_needed(tmp_path: Path) -> None:
         for step in ("step_000010", "step_000020"):
             (run.checkpoints / step).mkdir(parents=True)
             (run.checkpoints / step / "state").write_bytes(b"x" * 1000)
-        (run.checkpoints / "loss.jsonl").write_text("{}\n")
+        (run.checkpoints / "metrics.jsonl").write_text("{}\n")
         (run.root / ".half.part").write_text("x")
     with start("runs", "resume", "live-local", cwd=tmp_path) as launcher:
         wait_until(lambda: ran(live) == ["0"])
@@ -194,7 +194,7 @@ def test_clean_lists_first_and_spares_what_is_needed(tmp_path: Path) -> None:
         assert "live-local: it is alive" in done.stderr
         launcher.kill()
     assert str(done_run.checkpoints / "step_000020") in listed
-    assert sorted(p.name for p in done_run.checkpoints.iterdir()) == ["loss.jsonl"]
+    assert sorted(p.name for p in done_run.checkpoints.iterdir()) == ["metrics.jsonl"]
     assert len(list(failed.checkpoints.glob("step_*"))) == 2, "it continues from these"
     assert len(list(live.checkpoints.glob("step_*"))) == 2
     assert (live.root / ".half.part").exists()

@@ -24,14 +24,25 @@ def test_help_lists_what_exists_and_nothing_else(tmp_path: Path) -> None:
     assert done.returncode == 0
     commands = {line.split()[0] for line in done.stdout.split("Commands:")[1].splitlines() if line}
     assert commands == {
-        "checkpoint", "data", "demo", "doctor", "evaluate", "image", "pipeline", "report", "run",
-        "runs", "serve", "shell", "sweep", "train",
+        "checkpoint", "data", "demo", "doctor", "evaluate", "hostfile", "image", "pipeline",
+        "report", "run", "runs", "serve", "shell", "sweep", "train",
     }  # fmt: skip
 
 
 @pytest.mark.parametrize(
     "command",
-    ["checkpoint", "demo", "run", "shell", "sweep", "train", "evaluate", "report", "doctor"],
+    [
+        "checkpoint",
+        "demo",
+        "run",
+        "shell",
+        "sweep",
+        "train",
+        "evaluate",
+        "report",
+        "doctor",
+        "hostfile",
+    ],
 )
 def test_every_command_explains_itself(command: str, tmp_path: Path) -> None:
     done = rdtl(command, "--help", cwd=tmp_path, env={"COLUMNS": "80"})
@@ -59,7 +70,9 @@ def test_an_unknown_key_names_file_key_and_nearest_valid_key(tmp_path: Path) -> 
         ("- a\n- b", "RDTL-U003"),
         ("name: x", "RDTL-U005"),
         ("name: X Y\ntrain: {}", "RDTL-U001"),
-        ("name: x\ntrain: {micro_batch: 3}", "RDTL-U001"),
+        ("name: x\ntrain: {micro_batch: 3}", "RDTL-T060"),
+        ("name: x\ntrain: {steps: 40, epochs: 2}", "RDTL-T061"),
+        ("name: x\ntrain: {steps: 40, warmup_steps: 41}", "RDTL-T062"),
         ("name: x\ntrain: {steps: -1}", "RDTL-U001"),
         ("name: x\ntrain: {}\ndataset: {path: x_demo.hdf5}", "RDTL-U001"),
         ("name: x\ntrain: {}\n", "RDTL-U005"),

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jobs import buffer, dataset, train
+from jobs import buffer, dataset
 from launcher.core.errors import RdtlError
 from launcher.core.job import Job
 from launcher.schema import DataSet
 from rdt.data import statistics
-from rdt.model.policy_network import Batch
+from rdt.model.trainable import Batch
 from rdt.training.batches import Batches
+from rdt.training.data import Data
 from tests.data import writers
 from tests.data.test_buffer_command import request
 from tests.data.writers import Demo
@@ -64,7 +65,7 @@ def entry(path: Path, **choice: Any) -> dict[str, Any]:
 def run_on(folder: Path, sets: list[dict[str, Any]], **settings: Any) -> Job:
     """A run directory whose plan trains on ``sets``."""
     config = {"collect": None, "dataset": {"sets": sets, **settings}}
-    alone = {"micro_batch": 4, "ranks_per_node": 1, "image_shift_px": 2}
+    alone = {"micro_batch": 4, "ranks_per_node": 1, "image_shift_px": 2, "warmup_steps": 2}
     synthetic.write_plan(folder, steps=3, log_every=1, changes=config, **alone)
     return Job.from_environment(str(folder))
 
@@ -72,7 +73,7 @@ def run_on(folder: Path, sets: list[dict[str, Any]], **settings: Any) -> Job:
 def opened(job: Job) -> Batches:
     dataset.body(job)
     described = statistics.read(job.run.data / "statistics.json")
-    return train.open_batches(job.run, job.config, described, 0, 1)
+    return Data(job.run, job.config, described, 0, 1).training()
 
 
 @pytest.mark.parametrize("layout", ["rlds", "lerobot2", "lerobot3"])
@@ -209,6 +210,6 @@ def test_data_that_change_after_they_passed(demos: list[Demo], tmp_path: Path) -
     os.utime(path)
     described = statistics.read(job.run.data / "statistics.json")
     with pytest.raises(RdtlError, match="has changed") as error:
-        train.open_batches(job.run, job.config, described, 0, 1)
+        Data(job.run, job.config, described, 0, 1).training()
     assert error.value.problem.code == "RDTL-D028"
     assert refused(job).problem.code == "RDTL-D028"

@@ -28,7 +28,7 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from launcher.core.runs import RunDir
-from launcher.submit.hosts import lock_run
+from launcher.submit.local_backend import lock_run
 held = lock_run(RunDir(Path(sys.argv[2])))
 (Path(sys.argv[2]) / "held").touch()
 time.sleep(600)
@@ -52,6 +52,8 @@ def test_as_many_tasks_as_seconds_and_site_ask_for() -> None:
     assert count(cluster, episode_seconds=0.05) == 1
     assert count({"kind": "local", "cpus_per_node": 6}, episode_seconds=30) == 6
     assert count({"kind": "local", "cpus_per_node": 64}, episode_seconds=0.3) == 5
+    hosts = {"kind": "hosts", "hosts": ["n1", {"host": "n2", "slots": 3, "exclude": [0]}]}
+    assert count(hosts, episode_seconds=30) == 3
     assert count(cluster, shards=40) == 40
 
 

@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
 
+from rdt.spec import deepspeed as settings
 from rdt.training import engine
 from tests.rdt import checkpoints
 
@@ -40,7 +41,7 @@ def train(folder: Path, stage: int, bf16: bool) -> None:
     """One step and its checkpoint. Under ZeRO-3 there is no step: it needs hooks that the
     network's verbs have no place for, and the layout of the files does not depend on it."""
     made = checkpoints.network()
-    config = engine.deepspeed_config(
+    config = settings.config(
         {
             "effective_batch": 1,
             "micro_batch": 1,
@@ -49,6 +50,9 @@ def train(folder: Path, stage: int, bf16: bool) -> None:
             "zero_stage": stage,
             "learning_rate": 1e-3,
             "weight_decay": 0.0,
+            "dtype": "fp32",
+            "offload": False,
+            "deepspeed": None,
         }
     )
     if bf16:

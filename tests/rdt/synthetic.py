@@ -90,7 +90,8 @@ def write_plan(run: Path, changes: dict[str, Any] | None = None, **train: Any) -
 
     ``changes`` of it are made by section, without the checks of a user's own.
     """
-    from launcher.schema import Collect, Model, RunConfig, Task, Train
+    from launcher.schema import Collect, RunConfig, Task
+    from launcher.schema_train import Model, Train
 
     model = Model(
         hidden=32, depth=2, heads=2, horizon=8, vision_hidden=32, vision_depth=1, patch=32

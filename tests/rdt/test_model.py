@@ -14,9 +14,10 @@ from rdt import diffusion
 from rdt.encoders import VisionConfig
 from rdt.model.blocks import RmsNorm
 from rdt.model.config import NOISE_SCHEDULER, RdtConfig, parse
-from rdt.model.policy_network import Batch, PolicyNetwork
+from rdt.model.policy_network import PolicyNetwork
 from rdt.model.presets import PRESETS
 from rdt.model.rdt import Rdt, adaptor, empty
+from rdt.model.trainable import Batch
 from rdt.spec.contract import CONTRACTS
 from tests.rdt import golden, small_rdt
 from tests.rdt.storage import LiveStorage
@@ -241,8 +242,11 @@ def training_batch(config: RdtConfig, rows: int, draws: int) -> Batch:
         words=numbers(1, 6, config.lang_token_dim),
         word_valid=torch.ones(1, 6, dtype=torch.bool),
         state=numbers(rows, 1, 128),
+        mask=torch.ones(rows, 1, 128),
+        freq=torch.full((rows,), 20.0),
         actions=numbers(rows, config.pred_horizon, 128),
         weight=torch.full((rows, config.pred_horizon), 1 / (rows * config.pred_horizon)),
+        slots=torch.full((128,), 1 / 128),
         noise=numbers(rows * draws, config.pred_horizon, 128),
         t=torch.randint(0, 1000, (rows * draws,), generator=random),
     )
@@ -295,8 +299,7 @@ def test_the_training_loss_has_the_target_of_the_config(kind: diffusion.Target) 
     network, batch = policy_network(config), training_batch(config, rows=2, draws=1)
     keys = network.condition(batch.pictures, batch.words, batch.word_valid)
     noisy = diffusion.add_noise(network.alphas, batch.actions, batch.noise, batch.t)
-    mask = network.mask.expand(2, -1, -1)
-    said = network.denoise(batch.state, noisy, mask, network.freq, batch.t, keys)
+    said = network.denoise(batch.state, noisy, batch.mask, batch.freq, batch.t, keys)
     wanted = batch.noise if kind == "epsilon" else batch.actions
     assert golden.distance(network(batch), (said - wanted).square().mean()) <= 1e-6
 

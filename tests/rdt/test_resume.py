@@ -15,6 +15,7 @@ import pytest
 from jobs import dataset
 from launcher.core.job import Job
 from launcher.core.runs import RunDir
+from rdt.policy import loading
 from tests import inside
 from tests.rdt import synthetic
 
@@ -82,13 +83,14 @@ def prepared(run: Path, **train: object) -> Path:
 
 
 def lines(run: Path) -> list[dict[str, float]]:
-    path = run / "checkpoints/loss.jsonl"
+    path = run / "checkpoints/metrics.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def curve(run: Path) -> list[dict[str, float]]:
-    """The loss record without the one column that is wall-clock time."""
-    return [{key: line[key] for key in line if key != "seconds"} for line in lines(run)]
+    """The record without the columns that wall-clock time decides."""
+    kept = ("step", "train/loss", "train/lr", "train/gradient_norm")
+    return [{key: line[key] for key in kept} for line in lines(run)]
 
 
 def test_killed_runs_end_in_the_same_weights(tmp_path: Path) -> None:
@@ -116,6 +118,12 @@ def test_killed_runs_end_in_the_same_weights(tmp_path: Path) -> None:
     seconds = [line["seconds"] for line in lines(run)]
     assert seconds == sorted(seconds)
     assert not list(checkpoints.glob(".tmp-*"))
+    # Each checkpoint is a policy that can be evaluated.
+    assert sorted(path.name for path in checkpoints.glob("step_*")) == [
+        "step_000008",
+        "step_000016",
+    ]
+    assert loading.load(checkpoints / "step_000016", seed=0).card.training.steps == 16
 
     # Done is done: nothing is trained again.
     before = (run / "policy/model.safetensors").stat().st_mtime_ns
@@ -124,7 +132,7 @@ def test_killed_runs_end_in_the_same_weights(tmp_path: Path) -> None:
 
 
 def lines_safely(run: Path) -> list[bytes]:
-    path = run / "checkpoints/loss.jsonl"
+    path = run / "checkpoints/metrics.jsonl"
     return path.read_bytes().splitlines() if path.exists() else []
 
 
@@ -152,14 +160,14 @@ def test_an_exploding_loss_is_an_error_with_its_step(tmp_path: Path) -> None:
 
 def test_a_broken_checkpoint_stops_the_run(tmp_path: Path) -> None:
     """And a newer attempt stops an older one before it publishes."""
-    run = prepared(tmp_path / "run", **ALONE)
+    run = prepared(tmp_path / "run", checkpoint_every=16, **ALONE)  # there is one before the end
     RunDir(run).ledger.publish("claim.manual.a7", indices=[0])
     assert start(run, ranks=1, attempt=6).wait(timeout=120) != 0
-    assert json.loads((run / "error.json").read_text())["code"] == "RDTL-S011"
+    assert json.loads((run / "error.json").read_text())["code"] == "RDTL-S034"
     assert not list((run / "checkpoints").glob("step_*"))
 
     process = start(run, ranks=1, attempt=7)
-    kill_when(process, lambda: (run / "checkpoints/step_000008").exists(), run)
+    kill_when(process, lambda: (run / "checkpoints/step_000016").exists(), run)
     newest = sorted((run / "checkpoints").glob("step_*"))[-1]
     victim = next(newest.rglob("*optim_states.pt"))
     victim.write_bytes(victim.read_bytes()[:-100])

@@ -101,13 +101,13 @@ def add_video(run: RunDir, policy: str, init_state: int, status: str, index: int
 
 
 def add_loss(run: RunDir, losses: Sequence[tuple[int, float]]) -> None:
-    """``checkpoints/loss.jsonl`` with these (step, loss)."""
+    """``checkpoints/metrics.jsonl`` with these (step, loss)."""
     run.checkpoints.mkdir(exist_ok=True)
     lines = [
-        json.dumps({"step": s, "loss": v, "lr": 1e-3, "grad_norm": 0.5, "seconds": 1.2})
+        json.dumps({"step": s, "train/loss": v, "train/lr": 1e-3, "seconds": 1.2})
         for s, v in losses
     ]
-    (run.checkpoints / "loss.jsonl").write_text("\n".join(lines) + "\n")
+    (run.checkpoints / "metrics.jsonl").write_text("\n".join(lines) + "\n")
 
 
 def add_data(run: RunDir) -> None:

@@ -269,8 +269,8 @@ def test_the_loss_record_keeps_the_last_reading_of_a_step(tmp_path: Path) -> Non
     run = RunDir(tmp_path)
     assert sources.loss(run) is None
     runs.add_loss(run, [(10, 1.0), (20, 0.5), (30, float("nan")), (20, 0.4), (40, 0.0)])
-    with (run.checkpoints / "loss.jsonl").open("a") as handle:
-        handle.write('garbage\n{"step": 50, "loss": 0.3}')  # unreadable, then torn
+    with (run.checkpoints / "metrics.jsonl").open("a") as handle:
+        handle.write('garbage\n{"step": 50, "train/loss": 0.3}')  # unreadable, then torn
     loss = sources.loss(run)
     assert loss == sources.Loss(((10, 1.0), (20, 0.4)), 3)
 

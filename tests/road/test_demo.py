@@ -21,7 +21,7 @@ def test_the_road_makes_every_promised_file(uninterrupted: Path) -> None:
     }
     for name in (
         "run.yaml", "plan.json", "lock.json", "data/statistics.json", "data/windows.json",
-        "policy/model.safetensors", "policy/card.json", "checkpoints/loss.jsonl",
+        "policy/model.safetensors", "policy/card.json", "checkpoints/metrics.jsonl",
         "report/episodes.csv", "report/summary.csv", "report/index.html",
     ):  # fmt: skip
         assert name in present
@@ -57,7 +57,7 @@ def test_killed_in_every_stage_it_ends_with_the_same_tables(
     def lines(path: Path) -> int:
         return path.read_bytes().count(b"\n") if path.exists() else 0
 
-    loss = run / "checkpoints" / "loss.jsonl"
+    loss = run / "checkpoints" / "metrics.jsonl"
     small_demo.run_killed(tmp_path, lambda: bool(list((run / "data/parts").glob("demo_*.hdf5"))))
     small_demo.run_killed(tmp_path, lambda: claimed("train") and lines(loss) >= 3)
     small_demo.run_killed(tmp_path, lambda: (run / "checkpoints" / "step_000008").exists())

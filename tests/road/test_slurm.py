@@ -36,12 +36,14 @@ def test_a_command_runs_on_two_nodes(cluster: Path) -> None:
 
 
 def test_one_process_per_gpu_with_ranks_set(cluster: Path) -> None:
-    script = "echo $RANK/$WORLD_SIZE local $LOCAL_RANK node $NODE_RANK $MASTER_ADDR"
+    script = (
+        "echo $RANK/$WORLD_SIZE local $LOCAL_RANK node $NODE_RANK $MASTER_ADDR $GLOO_SOCKET_IFNAME"
+    )
     done = rdtl("run", "--site", "minislurm", "--nodes", "2", "--gpus", "2", "--per", "gpu",
                 "--", "sh", "-c", script, cwd=cluster)  # fmt: skip
     assert done.returncode == 0, done.stderr
     lines = sorted(line.split("] ")[1] for line in done.stdout.splitlines())
-    assert lines == [f"{rank}/4 local {rank % 2} node {rank // 2} n1" for rank in range(4)]
+    assert lines == [f"{rank}/4 local {rank % 2} node {rank // 2} n1 eth0" for rank in range(4)]
 
 
 def test_a_failing_node_ends_the_job_and_is_named(cluster: Path) -> None:
@@ -117,7 +119,7 @@ def preempt_training(cluster: Path, run: RunDir, launcher: subprocess.Popen[str]
     """Signal the training job after its third step, and lift the delay of its restart."""
     site = yaml.safe_load((cluster / "configs/sites/minislurm.yaml").read_text())
     env = {**os.environ, **site["environment"]}
-    loss = run.checkpoints / "loss.jsonl"
+    loss = run.checkpoints / "metrics.jsonl"
     deadline = time.monotonic() + 400
     while not loss.exists() or loss.read_bytes().count(b"\n") < 3:
         assert launcher.poll() is None, launcher.communicate()

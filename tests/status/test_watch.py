@@ -75,10 +75,10 @@ def test_sparkline(values: list[float], width: int, expected: str) -> None:
 
 def test_training_figures_come_from_the_loss_record(tmp_path: Path) -> None:
     one = run_with(tmp_path, "train", [("running", "")])
-    lines = [{"step": s, "loss": 100 / s, "seconds": s * 0.5} for s in range(1, 101)]
+    lines = [{"step": s, "train/loss": 100 / s, "seconds": s * 0.5} for s in range(1, 101)]
     one.run.checkpoints.mkdir()
     text = "".join(json.dumps(line) + "\n" for line in lines)
-    (one.run.checkpoints / "loss.jsonl").write_text(text + '{"step": 101, "lo')
+    (one.run.checkpoints / "metrics.jsonl").write_text(text + '{"step": 101, "lo')
     (one.run.checkpoints / "step_000080").mkdir()
     os.utime(one.run.checkpoints / "step_000080", (1000.0, 1000.0))
     progress(one.run, "train", 0, done=100, total=400, unit="steps", at=50.0)

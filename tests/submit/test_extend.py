@@ -13,7 +13,8 @@ from launcher.core.plan import Plan
 from launcher.core.runs import RunDir
 from launcher.core.runtimes import Container
 from launcher.extend import extended
-from launcher.schema import Collect, Evaluate, RunConfig, Train
+from launcher.schema import Collect, Evaluate, RunConfig
+from launcher.schema_train import Train
 from launcher.sites import Site
 
 IMAGE = Container("apptainer", "/store/old/image.sif", "all-cpu", "aaaa", "1", "amd64", 10, 20)
@@ -37,7 +38,7 @@ def test_an_evaluation_joins_a_finished_training_in_its_image() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"train": Train(steps=7), "evaluate": Evaluate()},
+        {"train": Train(steps=700), "evaluate": Evaluate()},
         {"seed": 8, "evaluate": Evaluate()},
         {"collect": Collect(demos=5), "evaluate": Evaluate()},
         {},

@@ -1,0 +1,116 @@
+"""What ends a training that goes wrong, and records that never hold it up."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs import dataset
+from launcher.core.job import Job
+from launcher.core.runs import RunDir
+from rdt.data import statistics
+from rdt.training.data import Data
+from rdt.training.meter import Meter
+from rdt.training.tracking import Tracker
+from tests.rdt import synthetic
+from tests.training import ranks
+
+ALONE = {"micro_batch": 4, "ranks_per_node": 1}
+
+
+def prepared(run: Path, **train: object) -> dict[str, Any]:
+    config = synthetic.write_plan(run, changes={"train": {"log_every": 1, **train}})
+    synthetic.write_parts(run / "data/parts", 3)
+    dataset.body(Job.from_environment(str(run)))
+    return config
+
+
+def test_a_rank_that_hangs_is_named_with_its_place(tmp_path: Path) -> None:
+    prepared(tmp_path, steps=12, stall_minutes=0.05)
+    began = time.monotonic()
+    assert ranks.start(2, "tests.training.hanging", tmp_path).wait(timeout=120) != 0
+    error = json.loads((tmp_path / "error.json").read_text())
+    assert error["code"] == "RDTL-T025"
+    assert "after step 3" in error["what"]
+    assert "rank 1" in error["where"] and "hanging.py" in error["where"]
+    log = (tmp_path / "log").read_text()
+    assert "Current thread" in log and "in hang" in log
+    assert time.monotonic() - began < 60
+
+
+def test_the_batch_of_a_loss_that_is_no_number_is_kept(tmp_path: Path) -> None:
+    config = prepared(tmp_path, steps=40, learning_rate=1e30, warmup_steps=0, **ALONE)
+    assert ranks.start(1, "jobs.train", tmp_path).wait(timeout=120) == 1
+    error = json.loads((tmp_path / "error.json").read_text())
+    assert error["code"] == "RDTL-T018"
+    kept = json.loads((tmp_path / "checkpoints/not_finite.json").read_text())
+    assert len(kept["loss_by_rank"]) == 1 and kept["loss_by_rank"][0] in ("nan", "inf")
+    described = statistics.read(tmp_path / "data/statistics.json")
+    batches = Data(RunDir(tmp_path), config, described, 0, 1).training()
+    assert kept["samples"] == batches.describe(kept["step"] - 1)
+    assert {sample["episode"] for sample in kept["samples"]} <= {0, 1, 2}
+    assert all(0 <= sample["row"] < 24 for sample in kept["samples"])
+    assert kept["samples"][0]["set"].endswith("_demo.hdf5")
+
+
+def test_waiting_for_data_is_told_from_computing() -> None:
+    import torch
+
+    meter = Meter(torch.device("cpu"), samples=8)
+
+    def slow() -> Any:
+        for number in range(3):
+            time.sleep(0.1)
+            yield number
+
+    for _ in meter.batches(slow()):
+        time.sleep(0.1)
+    meter.step()
+    found = meter.read()
+    assert found["train/data_wait"] == pytest.approx(0.5, abs=0.1)
+    assert found["train/samples_per_second"] == pytest.approx(8 / 0.6, rel=0.2)
+    assert found["system/utilisation"] < 0.5, "it slept"
+    assert meter.read()["train/samples_per_second"] == 0
+
+
+def tracked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str) -> tuple[Tracker, float]:
+    """Hundred lines for Weights & Biases, and how long handing them over took."""
+    for name, value in {"WANDB_DIR": tmp_path, "WANDB_CACHE_DIR": tmp_path / "cache"}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "staging"))
+    config = synthetic.write_plan(tmp_path, changes={"train": {"wandb": mode}})
+    RunDir(tmp_path).checkpoints.mkdir()
+    began = time.monotonic()
+    tracker = Tracker(Job(RunDir(tmp_path), config, "train", 0, 1, 0, 0))
+    for step in range(100):
+        tracker.log({"step": step, "train/loss": 1 / (1 + step)})
+    return tracker, time.monotonic() - began
+
+
+def test_offline_lines_lie_in_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracker, took = tracked(tmp_path, monkeypatch, "offline")
+    tracker.close()
+    assert took < 0.5
+    (written,) = (tmp_path / "checkpoints/wandb").glob("offline-run-*/run-*.wandb")
+    assert b"train/loss" in written.read_bytes()
+
+
+def test_a_server_that_does_not_answer_holds_nothing_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_API_KEY", 40 * "0")
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "2")
+    monkeypatch.setattr("rdt.training.tracking.CLOSE_S", 1.0)
+    tracker, took = tracked(tmp_path, monkeypatch, "online")
+    assert took < 0.5
+    began = time.monotonic()
+    tracker.close()
+    assert time.monotonic() - began < 3
+    said = capfd.readouterr().err
+    assert "RDTL-W006" in said
+    assert 40 * "0" not in said

@@ -83,24 +83,16 @@ def warm_up(policy: RdtPolicy, instruction: str) -> None:
     """Compute what the first clients will ask for: one row, and a whole batch.
 
     Kernels are chosen, compiled and recorded now, in the thread that will use them.
-    Raises UsageError RDTL-E056 for a sentence that the policy cannot read, and what
-    :meth:`RdtPolicy.chunks` raises.
+    Raises what :meth:`RdtPolicy.chunks` raises: RefusedError RDTL-D020 for a sentence that the
+    policy cannot read.
     """
     size = policy.card.camera_size or openpi.SIZE
     picture = np.zeros((size, size, 3), np.uint8)
     seen = dict.fromkeys(openpi.PICTURES, picture)
     still = [np.zeros(3), np.array([0.0, 0.0, 0.0, 1.0]), np.zeros(2), np.zeros(7)]
     asked = Asked(exact.Observation(seen, *still, instruction, seen), "warm-up", 1)
-    try:
-        for rows in sorted({1, policy.rows}):
-            chunks(policy, [asked] * rows)
-    except ValueError as error:
-        raise UsageError(
-            "RDTL-E056",
-            "the policy cannot read the sentence to warm up with",
-            where=f"--instruction: {error}",
-            fix="give an instruction that it will be asked",
-        ) from error
+    for rows in sorted({1, policy.rows}):
+        chunks(policy, [asked] * rows)
 
 
 async def run(policy: RdtPolicy, door: Door, instruction: str) -> None:

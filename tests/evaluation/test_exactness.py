@@ -100,7 +100,6 @@ def test_the_expert_under_1_3_and_7_tasks_killed_and_cut_anew(tmp_path: Path) ->
 @contextlib.contextmanager
 def served(folder: Path) -> Iterator[str]:
     """`rdtl serve` for two clients, in fixed batches."""
-    pytest.importorskip("websockets")
     from tests.rdt import small_policy
     from tests.serve import servers
 

@@ -132,7 +132,7 @@ def test_the_harness_counts_it_as_a_failure_of_the_policy() -> None:
     with servers.foreign(lambda asked: {"actions": np.full((2, 7), np.nan)}) as (uri, _):
         policy = open_policy(uri, patience_s=5)
         asked = _Asked(policy, None, KEY)  # type: ignore[arg-type]
-        with pytest.raises(PolicyError, match="query 0: error RDTL-E055"):
+        with pytest.raises(PolicyError, match="query 0: RDTL-E055"):
             asked.chunk(servers.observation(1))
         policy.close()
 

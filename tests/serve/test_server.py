@@ -21,7 +21,7 @@ from websockets.sync.client import connect
 
 from jobs.serve import Options, token
 from launcher.cli.serve import require_packages
-from launcher.core.errors import RdtlError, UsageError
+from launcher.core.errors import RdtlError, RefusedError, UsageError
 from rdt.policy import loading
 from rdt.policy.rdt import RdtPolicy, Request
 from rdt.policy.remote import open_policy
@@ -337,5 +337,5 @@ def test_warm_up_leaves_answers_as_they_are() -> None:
 
 def test_a_sentence_without_words_is_no_warm_up(tmp_path: Path) -> None:
     policy = loading.load(small_policy.trained_folder(tmp_path), 0)
-    with pytest.raises(UsageError, match="RDTL-E056"):
+    with pytest.raises(RefusedError, match="RDTL-D020"):
         server.warm_up(policy, "")

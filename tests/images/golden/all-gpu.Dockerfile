@@ -40,8 +40,8 @@ RUN \
     --mount=type=bind,source=code,target=/opt/rdtl/build/code \
     sh /opt/rdtl/build/test.sh import:torch import:deepspeed import:transformers import:peft \
     import:h5py import:safetensors import:wandb import:pyarrow import:simplejpeg import:libero \
-    import:robosuite import:mujoco import:imageio import:imageio_ffmpeg import:cv2 op:fused_adam \
-    op:cpu_adam gloo frame
+    import:robosuite import:mujoco import:imageio import:imageio_ffmpeg import:cv2 \
+    import:websockets import:msgpack op:fused_adam op:cpu_adam gloo frame
 RUN rm -rf /opt/rdtl/build
 ARG ARCHITECTURE KEY
 LABEL org.opencontainers.image.title="RDT Launcher training and simulator on NVIDIA GPUs" \

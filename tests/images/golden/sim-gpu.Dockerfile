@@ -27,7 +27,7 @@ RUN \
     --mount=type=bind,source=steps/test.sh,target=/opt/rdtl/build/test.sh \
     --mount=type=bind,source=code,target=/opt/rdtl/build/code \
     sh /opt/rdtl/build/test.sh import:libero import:robosuite import:mujoco import:h5py \
-    import:imageio import:imageio_ffmpeg import:cv2 frame
+    import:imageio import:imageio_ffmpeg import:cv2 import:websockets import:msgpack frame
 RUN rm -rf /opt/rdtl/build
 ARG ARCHITECTURE KEY
 LABEL org.opencontainers.image.title="RDT Launcher simulator on NVIDIA GPUs" \

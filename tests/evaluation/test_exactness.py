@@ -100,10 +100,12 @@ def test_the_expert_under_1_3_and_7_tasks_killed_and_cut_anew(tmp_path: Path) ->
 @contextlib.contextmanager
 def served(folder: Path) -> Iterator[str]:
     """`rdtl serve` for two clients, in fixed batches."""
+    from rdt.policy import loading
     from tests.rdt import small_policy
     from tests.serve import servers
 
-    with servers.ours(small_policy.policy(rows=2)) as uri:
+    policy = loading.load(small_policy.trained_folder(folder), 0, loading.Settings(rows=2))
+    with servers.ours(policy) as uri:
         yield uri
 
 

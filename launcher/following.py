@@ -22,7 +22,8 @@ POLL_S = 20.0
 
 
 def checkpoints(root: Path, poll_s: float = POLL_S) -> Iterator[Path]:
-    """The policy directory of each complete checkpoint, oldest first, until the training ends.
+    """The policy directory of each complete checkpoint, oldest first, and at the end of the
+    training that of its last step, which is no checkpoint.
 
     Raises UsageError RDTL-U014 when ``root`` is no run, RDTL-E072 when its training has ended
     and left nothing to follow.
@@ -40,7 +41,9 @@ def checkpoints(root: Path, poll_s: float = POLL_S) -> Iterator[Path]:
             break
         if not new:
             time.sleep(poll_s)
-    if not seen:
+    if (run.policy / cards.FILE).is_file():
+        yield run.policy
+    elif not seen:
         raise UsageError(
             "RDTL-E072",
             "there is no checkpoint to follow",

@@ -189,6 +189,9 @@ def test_following_keeps_what_the_training_removes(tmp_path: Path) -> None:
     assert (first / "model.safetensors").read_text() == "500"
     assert list(found) == []  # nothing lives any more
     assert [p.name for p in following.checkpoints(run.root)] == ["step_000500", "step_001000"]
+    run.policy.mkdir()
+    (run.policy / "card.json").touch()
+    assert list(following.checkpoints(run.root))[2:] == [run.policy]
 
 
 def test_nothing_to_follow(tmp_path: Path) -> None:

@@ -29,10 +29,8 @@ from tests.training import ranks
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module")
-def public(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def public_folders(root: Path) -> dict[str, str]:
     """A checkpoint of public shape, its SigLIP and the instruction's embedding."""
-    root = tmp_path_factory.mktemp("public")
     checkpoints.reference(root / "rdt", small_policy.network(small_policy.config()))
     small_policy.vision().model.save_pretrained(root / "siglip")
     (root / "words").mkdir()
@@ -41,6 +39,11 @@ def public(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     torch.save(tokens.to(torch.bfloat16), root / "words" / f"{name}.pt")
     places = {"checkpoint": "rdt", "vision": "siglip", "language": "words"}
     return {key: str(root / name) for key, name in places.items()}
+
+
+@pytest.fixture(scope="module")
+def public(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return public_folders(tmp_path_factory.mktemp("public"))
 
 
 def prepared(run: Path, **train: object) -> dict[str, Any]:

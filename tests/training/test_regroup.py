@@ -16,8 +16,9 @@ from launcher.core.runs import RunDir
 from launcher.core.runtimes import Container
 from launcher.create import create
 from launcher.drive import Driver
+from launcher.extend import recut
 from launcher.regroup import adopt, regrouped
-from launcher.schema import Collect, RunConfig
+from launcher.schema import Collect, Evaluate, RunConfig
 from launcher.schema_train import Train
 from launcher.sites import Site
 from launcher.submit.local_backend import LocalBackend
@@ -26,9 +27,9 @@ IMAGE = Container("apptainer", "/store/old/image.sif", "all-cpu", "aaaa", "1", "
 SLEEPS = Stage("train", ("/bin/sleep", "60"), own_code=False)
 
 
-def made(image: Container | None = IMAGE, **train: Any) -> Plan:
+def made(image: Container | None = IMAGE, evaluate: Evaluate | None = None, **train: Any) -> Plan:
     settings = {"effective_batch": 32, "steps": 200, "warmup_steps": 10, **train}
-    config = RunConfig(name="p", collect=Collect(), train=Train(**settings))
+    config = RunConfig(name="p", collect=Collect(), train=Train(**settings), evaluate=evaluate)
     site = Site(kind="slurm", nodes=8, max_memory_per_node_mb=100_000)
     return presets.pipeline(config, "s", site, RunDir(Path("/runs/p")), image)
 
@@ -69,6 +70,17 @@ def test_where_a_training_runs_may_change(change: dict[str, Any]) -> None:
 )
 def test_what_is_learned_may_not(change: dict[str, Any]) -> None:
     assert regrouped(made(), made(**change)) is None
+
+
+def test_a_run_whose_episodes_were_cut_anew_moves_too() -> None:
+    two, three = Evaluate(shards=2), Evaluate(shards=3)
+    cut = recut(made(evaluate=two), made(evaluate=three))
+    assert cut is not None
+    moved = regrouped(cut, made(evaluate=three, nodes=4))
+    assert moved is not None
+    assert [s.name for s in moved.stages][2:] == ["train", "evaluate-2", "videos-2", "report-2"]
+    assert moved.stage("train").nodes == 4 and moved.stages[3:] == cut.stages[3:]
+    assert regrouped(cut, made(evaluate=two, nodes=4)) is None, "one change at a time"
 
 
 def test_a_batch_that_is_not_given_changes_with_the_ranks() -> None:

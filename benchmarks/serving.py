@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from benchmarks import harness
-from launcher.schema import Model
+from launcher.schema_train import Model
 from rdt.checkpoint import save
 from rdt.model.policy_network import build, config_from_run
 from rdt.serve import exact

@@ -139,11 +139,13 @@ class Engine:
         self.device = device
         self.stage: int = train["zero_stage"]
         self.accumulation: int = train["accumulation"]
-        self.bf16: bool = train["dtype"] == "bf16"
         self._norm = 0.0
         # Messages of every start-up detail would bury the loss lines.
         deepspeed.logger.setLevel("WARNING")
         warnings.filterwarnings("ignore", "`torch.distributed.*deprecated", FutureWarning)
+        # Inside the engine: around it, DeepSpeed switches it off where there is a GPU.
+        precision = torch.autocast(device.type, torch.bfloat16, enabled=train["dtype"] == "bf16")
+        module.forward = precision(module.forward)  # type: ignore[method-assign]
         constants = [(buffer, buffer.clone()) for buffer in module.buffers()]
         self.deepspeed, *_ = deepspeed.initialize(
             model=module,
@@ -164,8 +166,7 @@ class Engine:
             group["lr"] = learning_rate
         share = 0.0
         for batch in micro_batches:
-            with self._precision():
-                loss = self.deepspeed(batch)
+            loss = self.deepspeed(batch)
             share += float(loss.detach())
             self.deepspeed.backward(loss * factor)
             if self.stage == 0 and self.deepspeed.is_gradient_accumulation_boundary():
@@ -173,15 +174,12 @@ class Engine:
             self.deepspeed.step()
         return share
 
-    def _precision(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
-
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Inside, the network computes as in training, but keeps no gradients and drops nothing."""
         self.deepspeed.eval()
         try:
-            with torch.no_grad(), self._precision():
+            with torch.no_grad():
                 yield
         finally:
             self.deepspeed.train()

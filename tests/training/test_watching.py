@@ -77,6 +77,23 @@ def test_waiting_for_data_is_told_from_computing() -> None:
     assert meter.read()["train/samples_per_second"] == 0
 
 
+def test_a_gpu_that_does_not_count_its_use_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Here torch's question to NVML fails for want of a driver, there for that of a counter."""
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 2_000_000_000)
+    monkeypatch.setattr("rdt.training.meter.find_spec", lambda name: object())
+    meter = Meter(torch.device("cuda"), samples=8)
+    for _ in range(2):
+        meter.step()
+        found = meter.read()
+        assert found["system/memory_gb"] == 2
+        assert "system/utilisation" not in found
+    assert capfd.readouterr().err.count("the use of the GPU is not recorded") == 1
+
+
 def tracked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str) -> tuple[Tracker, float]:
     """Hundred lines for Weights & Biases, and how long handing them over took."""
     for name, value in {"WANDB_DIR": tmp_path, "WANDB_CACHE_DIR": tmp_path / "cache"}.items():

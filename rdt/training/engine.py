@@ -21,7 +21,7 @@ import torch.distributed as dist
 from deepspeed.accelerator import get_accelerator
 from torch import nn
 
-from launcher.core.errors import RdtlError
+from launcher.core.errors import RdtlError, file_system
 from rdt.spec import deepspeed as settings
 from rdt.training import extensions, fragments
 
@@ -96,13 +96,18 @@ def gather(value: Any, group: Any = None) -> list[Any]:
 
 
 def by_first(work: Callable[[], Result], group: Any = None) -> Result:
-    """Let rank 0 do ``work``; every rank returns its result or raises its RdtlError."""
+    """Let rank 0 do ``work``; every rank returns its result or raises its RdtlError.
+
+    What the file system refuses becomes one, too.
+    """
     result, error = None, None
     if dist.get_rank() == 0:
         try:
             result = work()
         except RdtlError as caught:
             error = caught
+        except OSError as caught:  # the others wait for an answer
+            error = file_system(caught, "rank 0 was at work for all ranks")
     result, error = agree((result, error), group)
     if error is not None:
         raise error

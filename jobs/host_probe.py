@@ -40,7 +40,10 @@ print(json.dumps(found))
 
 
 def gpus() -> list[dict[str, int]] | None:
-    """Index, memory in use and total memory (MiB) of each GPU; None without nvidia-smi."""
+    """Index, memory in use and total memory (MiB) of each GPU; None without nvidia-smi.
+
+    0 where it says [N/A], as of a GPU that shares the memory of the machine.
+    """
     if shutil.which("nvidia-smi") is None:
         return None
     query = ["--query-gpu=index,memory.used,memory.total", "--format=csv,noheader,nounits"]
@@ -49,7 +52,8 @@ def gpus() -> list[dict[str, int]] | None:
     )
     names = ("index", "used_mb", "total_mb")
     rows = [line.split(",") for line in done.stdout.splitlines() if line.count(",") == 2]
-    return [dict(zip(names, map(int, row), strict=True)) for row in rows]
+    numbers = [[int(word) if word.strip().isdigit() else 0 for word in row] for row in rows]
+    return [dict(zip(names, row, strict=True)) for row in numbers]
 
 
 def versions(activate: str) -> dict[str, str]:

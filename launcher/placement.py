@@ -37,8 +37,9 @@ def place(
 
     In the container it sees the run directory (writable), the run's code snapshot
     (read-only), what ``visible`` names, what ``written`` names (writable), and what the
-    site binds.
+    site binds. With GPUs it gets that share of the node's cores.
     """
+    stage = replace(stage, cpus=max(stage.cpus, _share_of_cores(stage, site)))
     if container is None or stage.name in OUTSIDE:
         activate = site.activate.get(stage.name, site.activate.get("default", ""))
         activate = "" if stage.name in OUTSIDE else activate
@@ -65,6 +66,14 @@ def place(
         # Compiled once a run, not once a process: the image itself cannot be written.
         environment={**stage.environment, **cache},
     )
+
+
+def _share_of_cores(stage: Stage, site: Site) -> int:
+    """As much of a node's cores as the stage takes of its GPUs.
+
+    Beside each rank work the threads that read ahead, write checkpoints and exchange gradients.
+    """
+    return (site.cpus_per_node or 0) * stage.gpus_per_node // max(site.gpus_per_node, 1)
 
 
 def _with_python(argv: tuple[str, ...], python: str) -> tuple[str, ...]:

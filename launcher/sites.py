@@ -52,7 +52,7 @@ class Site(Section):
     max_memory_per_node_mb: int | None = None
     """Memory of one node in MB; unset: read from this machine (local) or not checked."""
     cpus_per_node: int | None = None
-    """CPU cores of one node; unset: as above."""
+    """CPU cores of one node; unset: as above. A stage gets the share that it takes of the GPUs."""
     nodes: int = 1
     """Nodes that one job may use; of a site of kind hosts, unset: all."""
     gpus_per_node: int = 0

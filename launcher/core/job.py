@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from launcher.core import files
-from launcher.core.errors import EXIT_OK, EXIT_REQUEUE, EXIT_SAVED, RdtlError, full_disk
+from launcher.core.errors import EXIT_OK, EXIT_REQUEUE, EXIT_SAVED, LostError, RdtlError, full_disk
 from launcher.core.runs import RunDir
 
 PR_SET_PDEATHSIG = 1
@@ -174,10 +174,13 @@ def _end(status: int) -> NoReturn:
 
 
 def leave(error: RdtlError) -> NoReturn:
-    """End this process with an error, from any thread: said, and left behind for the launcher."""
+    """End this process with an error, from any thread: said, and left behind for the launcher.
+
+    The ranks of a node share one place for it: that others were lost replaces no cause.
+    """
     print(error, file=sys.stderr, flush=True)
     path = os.environ.get("RDTL_ERROR_FILE")
-    if path:
+    if path and not (isinstance(error, LostError) and Path(path).exists()):
         try:
             files.write_json(Path(path), error.to_dict())
         except OSError as second:  # the disk may be full: the log still holds the message

@@ -37,7 +37,8 @@ class _Normalise(torch.autograd.Function):
         out, mean, spread = torch.native_layer_norm(x, (n,), narrow, None, epsilon * unbiased)
         mean, spread = mean.to(x.dtype), spread.to(x.dtype)
         ctx.save_for_backward(x, weight, mean, spread * unbiased**0.5)
-        return out.addcmul_(mean * spread, narrow)
+        # The autocast of a GPU lets the kernel say float32, and the way back needs one type.
+        return out.addcmul_(mean * spread, narrow).to(x.dtype)
 
     @staticmethod
     @once_differentiable

@@ -43,12 +43,13 @@ def sizes(micro: int | None, accumulation: int | None, effective: int | None, ra
     so: another number of ranks gives another accumulation. Raises UsageError RDTL-T060
     when no whole numbers fit.
     """
+    given = effective is not None
     if effective is None:
         both = micro is not None and accumulation is not None
         effective = micro * accumulation * ranks if both else EFFECTIVE_BATCH  # type: ignore
     made = _divided(micro, accumulation, effective, ranks)
     if made is None or made.micro * made.accumulation * ranks != effective:
-        raise _contradiction(micro, accumulation, effective, ranks)
+        raise _contradiction(micro, accumulation, effective, ranks, given)
     return made
 
 
@@ -65,7 +66,7 @@ def _divided(
 
 
 def _contradiction(
-    micro: int | None, accumulation: int | None, effective: int, ranks: int
+    micro: int | None, accumulation: int | None, effective: int, ranks: int, given: bool
 ) -> UsageError:
     known = f"{micro or 'any'} x {accumulation or 'any'} x {ranks}"
     said = f" = {micro * accumulation * ranks}" if micro and accumulation else ""
@@ -73,7 +74,8 @@ def _contradiction(
         "RDTL-T060",
         f"the batch numbers contradict each other: {known}{said} is not {effective}",
         where=f"train.micro_batch {micro or 'unset'}, train.accumulation "
-        f"{accumulation or 'unset'}, {ranks} ranks, train.effective_batch {effective}",
+        f"{accumulation or 'unset'}, {ranks} ranks, train.effective_batch "
+        f"{effective if given else f'unset, which means {effective}'}",
         why="learning rate and number of steps are chosen for one effective batch, "
         "micro batch x accumulation x ranks",
         fix="give two of the three and leave the third out, or another number of ranks",

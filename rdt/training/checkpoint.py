@@ -50,7 +50,9 @@ class Checkpoints:
         self._identity, self._fill = identity, fill
         self._train: dict[str, Any] = job.config["train"]
         self._layout = {"ranks": dist.get_world_size(), "zero_stage": engine.stage}
-        self._group = distributed.second_group()  # the thread must not mix with the loop's
+        self._group = (
+            distributed.second_group()
+        )  # files take longer, and a thread must not mix with the loop
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._pending: Future[None] | None = None
 
@@ -121,7 +123,9 @@ class Checkpoints:
 
     def _damage(self, path: Path) -> list[str]:
         mine = folders.damage(path, dist.get_rank(), dist.get_world_size())
-        return sorted({problem for part in distributed.gather(mine) for problem in part})
+        return sorted(
+            {problem for part in distributed.gather(mine, self._group) for problem in part}
+        )
 
     def _pass_over(self, damaged: dict[Path, list[str]], step: int) -> None:
         """Continuing from the one before costs steps, stopping may cost a night: so it is said."""
@@ -148,7 +152,7 @@ class Checkpoints:
             if same:
                 loaded, _ = engine.load_checkpoint(str(path), tag=TAG)
             else:
-                loaded = checkpoint_universal.load(engine, path)
+                loaded = checkpoint_universal.load(engine, path, self._group)
             if self._train["lora"] is None:
                 self._ema.load(path / POLICY / WEIGHTS, state["ema"])
             else:  # the policy's weights hold the sum of base and factors

@@ -138,4 +138,5 @@ def prune(folder: Path, train: dict[str, Any]) -> None:
         doomed = folder / f".tmp-old-step_{step:06d}"  # renamed first: never half a checkpoint
         shutil.rmtree(doomed, ignore_errors=True)
         place(folder, step).rename(doomed)
-        shutil.rmtree(doomed)
+        # What a network file system still holds open is no reason to end a training.
+        shutil.rmtree(doomed, ignore_errors=True)

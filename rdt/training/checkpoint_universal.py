@@ -22,13 +22,14 @@ TRIES = 2
 """A conversion was once seen to fail and to succeed when it was repeated."""
 
 
-def load(engine: Any, path: Path) -> object:
+def load(engine: Any, path: Path, group: Any) -> object:
     """Load the checkpoint in ``path`` into DeepSpeed's engine, as `load_checkpoint` answers.
 
-    Every rank calls this. Raises RdtlError RDTL-T053 when it cannot be converted.
+    Every rank calls this; in ``group`` they wait for the conversion, which may take longer
+    than any other exchange. Raises RdtlError RDTL-T053 when it cannot be converted.
     """
     made = path.with_name(f".tmp-universal-{path.name}")
-    distributed.by_first(lambda: _convert(path / TAG, made / TAG))
+    distributed.by_first(lambda: _convert(path / TAG, made / TAG), group)
     engine._config.load_universal_checkpoint = True
     try:
         loaded, _ = engine.load_checkpoint(str(made), tag=TAG)

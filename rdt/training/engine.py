@@ -21,7 +21,7 @@ import torch.distributed as dist
 from deepspeed.accelerator import get_accelerator
 from torch import nn
 
-from launcher.core.errors import RdtlError
+from launcher.core.errors import RdtlError, file_system
 from rdt.spec import deepspeed as settings
 from rdt.training import extensions, fragments
 
@@ -96,13 +96,18 @@ def gather(value: Any, group: Any = None) -> list[Any]:
 
 
 def by_first(work: Callable[[], Result], group: Any = None) -> Result:
-    """Let rank 0 do ``work``; every rank returns its result or raises its RdtlError."""
+    """Let rank 0 do ``work``; every rank returns its result or raises its RdtlError.
+
+    What the file system refuses becomes one, too.
+    """
     result, error = None, None
     if dist.get_rank() == 0:
         try:
             result = work()
         except RdtlError as caught:
             error = caught
+        except OSError as caught:  # the others wait for an answer
+            error = file_system(caught, "rank 0 was at work for all ranks")
     result, error = agree((result, error), group)
     if error is not None:
         raise error
@@ -139,11 +144,13 @@ class Engine:
         self.device = device
         self.stage: int = train["zero_stage"]
         self.accumulation: int = train["accumulation"]
-        self.bf16: bool = train["dtype"] == "bf16"
         self._norm = 0.0
         # Messages of every start-up detail would bury the loss lines.
         deepspeed.logger.setLevel("WARNING")
         warnings.filterwarnings("ignore", "`torch.distributed.*deprecated", FutureWarning)
+        # Inside the engine: around it, DeepSpeed switches it off where there is a GPU.
+        precision = torch.autocast(device.type, torch.bfloat16, enabled=train["dtype"] == "bf16")
+        module.forward = precision(module.forward)  # type: ignore[method-assign]
         constants = [(buffer, buffer.clone()) for buffer in module.buffers()]
         self.deepspeed, *_ = deepspeed.initialize(
             model=module,
@@ -164,8 +171,7 @@ class Engine:
             group["lr"] = learning_rate
         share = 0.0
         for batch in micro_batches:
-            with self._precision():
-                loss = self.deepspeed(batch)
+            loss = self.deepspeed(batch)
             share += float(loss.detach())
             self.deepspeed.backward(loss * factor)
             if self.stage == 0 and self.deepspeed.is_gradient_accumulation_boundary():
@@ -173,15 +179,12 @@ class Engine:
             self.deepspeed.step()
         return share
 
-    def _precision(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
-
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Inside, the network computes as in training, but keeps no gradients and drops nothing."""
         self.deepspeed.eval()
         try:
-            with torch.no_grad(), self._precision():
+            with torch.no_grad():
                 yield
         finally:
             self.deepspeed.train()

@@ -13,7 +13,6 @@ from typing import NamedTuple
 import deepspeed
 import torch
 import torch.distributed as dist
-from deepspeed.utils import safe_get_local_fp32_param
 from torch import Tensor, nn
 
 
@@ -50,7 +49,10 @@ def _of_stages_1_and_2(name: str, parameter: nn.Parameter) -> Fragment | None:
 
 
 def _of_stage_3(name: str, parameter: nn.Parameter) -> Fragment:
-    part = safe_get_local_fp32_param(parameter)
+    # Not safe_get_local_fp32_param: of weights that are offloaded it gives a copy on the GPU,
+    # which no step changes any more.
+    optimizer = parameter._z3_optimizer  # type: ignore[attr-defined]
+    part, _ = optimizer._get_fp32_opt_state_partition(parameter, release_swap_buffers=True)
     start = dist.get_rank() * len(part)  # equal parts, the last ones filled up
     real = max(0, min(len(part), parameter.ds_numel - start))  # type: ignore[attr-defined]
     return Fragment(name, start, part[:real])

@@ -39,7 +39,7 @@ from rdt.training.watchdog import Watchdog
 
 LENGTH_EVENT = "train.length"
 NOT_FINITE = "not_finite.json"
-"""Which samples a step with a loss that is no number was computed from."""
+"""Which samples a step was computed from whose loss or gradient is no number."""
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 """In the order of their weight: USR2 on any rank means that the job may go on later."""
 PROGRESS_EVERY_S = 1.0
@@ -132,10 +132,11 @@ class Loop:
         # What LoRA drops is a function of the step, as everything else that is drawn.
         torch.manual_seed(derived_key(self.job.config["seed"], step, distributed.rank()) >> 1)
         share = self.engine.step(self.meter.batches(self.batches.step(step)), lr)
-        loss = distributed.total(share)
-        if not math.isfinite(loss):
+        loss, norm = distributed.total(share), self.engine.gradient_norm()
+        if not (math.isfinite(loss) and math.isfinite(norm)):
             self._keep_batch(step, share)
-        require_finite(loss, step + 1)
+        require_finite("loss", loss, step + 1)
+        require_finite("gradient norm", norm, step + 1)  # ZeRO leaves such a step out, unsaid
         if step == self.start:
             self._pass_gate(step, loss)
         self.ema.update()
@@ -144,7 +145,6 @@ class Loop:
             return
         done = step + 1
         if done % self.train["log_every"] == 0 or done in (1, self.total):
-            norm = self.engine.gradient_norm()
             numbers = {"train/loss": loss, "train/lr": lr, "train/gradient_norm": norm}
             self.record.write(done, self._seconds(), numbers | self.meter.read())
             print(f"step {done} loss {loss:.6f} lr {lr:.2e} norm {norm:.4f}", flush=True)
@@ -225,16 +225,16 @@ class Loop:
         self.total = self._known_length()  # rank 0's file, or that of whoever was first
 
 
-def require_finite(loss: float, step: int) -> None:
-    """Raise RdtlError RDTL-T018 for a loss that is NaN or infinite."""
-    if math.isfinite(loss):
+def require_finite(name: str, number: float, step: int) -> None:
+    """Raise RdtlError RDTL-T018 for a number of a step that is NaN or infinite."""
+    if math.isfinite(number):
         return
     raise RdtlError(
         "RDTL-T018",
-        f"the loss is {loss} at step {step}",
+        f"the {name} is {number} at step {step}",
         where=f"optimizer step {step}; its samples and each rank's part of the loss are in "
         f"checkpoints/{NOT_FINITE}",
-        why="every weight is lost after the next update",
+        why="every weight is lost with that update, or after the next",
         fix="where the loss rose before, lower train.learning_rate; otherwise look at the samples "
         "(python -m jobs.dataset RUN_DIR). The newest checkpoint is from before this step",
     )

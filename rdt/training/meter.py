@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
@@ -17,6 +18,7 @@ class Meter:
 
     def __init__(self, device: torch.device, samples: int) -> None:
         self._device, self._samples = device, samples
+        self._counted = find_spec("pynvml") is not None  # what torch asks NVML with
         self._waited, self._steps = 0.0, 0
         self._wall, self._cpu = time.monotonic(), time.process_time()
 
@@ -50,10 +52,21 @@ class Meter:
         }
         if self._device.type == "cuda":
             found["system/memory_gb"] = torch.cuda.max_memory_allocated(self._device) / 1e9
-            if find_spec("pynvml"):  # what torch asks NVML with
-                found["system/utilisation"] = torch.cuda.utilization(self._device) / 100
+            found |= self._use_of_gpu()
         else:
             found["system/utilisation"] = (cpu - self._cpu) / seconds
         self._waited, self._steps = 0.0, 0
         self._wall, self._cpu = wall, cpu
         return {name: round(value, 4) for name, value in found.items()}
+
+    def _use_of_gpu(self) -> dict[str, float]:
+        """Share of the last moments; nothing where NVML does not tell, as of a slice of a GPU."""
+        if not self._counted:
+            return {}
+        try:
+            return {"system/utilisation": torch.cuda.utilization(self._device) / 100}
+        except Exception as error:  # NVML has a type of its own for each refusal
+            self._counted = False
+            said = f"{type(error).__name__}: {error}"
+            print(f"the use of the GPU is not recorded: {said}", file=sys.stderr, flush=True)
+            return {}

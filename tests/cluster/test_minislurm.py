@@ -127,7 +127,8 @@ def test_up_answers_quickly_and_leaves_a_running_cluster_alone(private: Cluster)
     assert took < 5
     before = private.status()
     assert before["state"] == "up"
-    assert before["nodes"] == {"n1": "idle", "n2": "idle", "n3": "idle"}
+    assert before["nodes"].keys() == {"n1", "n2", "n3"}
+    assert set(before["nodes"].values()) <= {"idle", "completing"}  # its first job may be ending
     again = private.call("up")
     assert again.returncode == 0 and again.stdout.startswith("already up")
     assert private.status()["daemons"].keys() == before["daemons"].keys()

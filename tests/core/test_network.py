@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
-from jobs import network
+from jobs import host_probe, network
 
 
 def test_interfaces_are_those_that_the_kernel_lists() -> None:
@@ -41,3 +43,17 @@ def test_what_somebody_chose_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     assert network.variables(own, {network.GLOO: "ib0"}) == {}
     monkeypatch.setenv(network.GLOO, "ib0")
     assert network.variables(own, {}) == {}
+
+
+def test_a_gpu_without_memory_of_its_own_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """nvidia-smi has no number for the memory of a GPU that shares it with the machine."""
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho '0, [N/A], [N/A]'\necho '1, 4, 81559'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert host_probe.gpus() == [
+        {"index": 0, "used_mb": 0, "total_mb": 0},
+        {"index": 1, "used_mb": 4, "total_mb": 81559},
+    ]

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from launcher.core.errors import RefusedError
 from rdt import diffusion
@@ -68,6 +69,23 @@ def test_the_norm_is_differentiated_once_only() -> None:
     (gradient,) = torch.autograd.grad(RmsNorm(8)(x).square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()
+
+
+def test_the_norm_keeps_the_type_that_a_gpu_would_widen() -> None:
+    """Tensors without numbers say which types a GPU's autocast gives; the way back needs one."""
+    with FakeTensorMode(), torch.no_grad():
+        norm = RmsNorm(8)
+        norm.weight = nn.Parameter(torch.empty(8, device="cuda", dtype=torch.bfloat16))
+        x = torch.empty(2, 3, 8, device="cuda", dtype=torch.bfloat16)
+        torch.set_autocast_enabled("cuda", True)
+        try:
+            plain = torch.native_layer_norm(x, (8,), norm.weight, None, 1e-6)[0]
+            found = norm(x)
+        finally:
+            torch.set_autocast_enabled("cuda", False)
+            torch.clear_autocast_cache()
+    assert plain.dtype == torch.float32, "this autocast widens nothing"
+    assert found.dtype == torch.bfloat16
 
 
 def test_a_fresh_network_predicts_zero(inputs: small_rdt.Inputs) -> None:

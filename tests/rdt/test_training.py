@@ -197,9 +197,9 @@ def test_shifts_move_pictures_as_a_whole(pixels: int, seed: int) -> None:
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_stops(loss: float) -> None:
     with pytest.raises(RdtlError, match="step 12") as caught:
-        require_finite(loss, 12)
+        require_finite("loss", loss, 12)
     assert caught.value.problem.code == "RDTL-T018"
-    require_finite(0.5, 12)
+    require_finite("loss", 0.5, 12)
 
 
 def test_lines_of_steps_to_be_repeated_are_dropped(tmp_path: Path) -> None:

@@ -81,7 +81,9 @@ def test_a_truncated_demonstration_file_is_named_and_left_alone(
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
     before = small_demo.digest(cut)
     config = tmp_path / "cut.yaml"
-    config.write_text(f"name: cut\ndataset: {{sets: [{{path: {cut}}}]}}\ntrain: {{steps: 4}}\n")
+    config.write_text(
+        f"name: cut\ndataset: {{sets: [{{path: {cut}}}]}}\ntrain: {{steps: 4, warmup_steps: 1}}\n"
+    )
     done = rdtl("train", str(config), cwd=tmp_path)
     assert done.returncode == 1
     assert "RDTL-D013" in done.stderr

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from deepspeed.accelerator import get_accelerator
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -58,6 +59,30 @@ def engines(folder: Path) -> dict[str, Any]:
             "numbers_again": numbers(again),
         }
     return seen
+
+
+def as_on_a_gpu(folder: Path) -> dict[str, Any]:
+    """DeepSpeed asks for the autocast of a GPU and for its name: it is told of another device.
+
+    Without a GPU the first is never on, and the masters that are offloaded are not copied.
+    """
+    asked = torch.is_autocast_enabled
+    torch.is_autocast_enabled = lambda device="cpu": asked(device)  # type: ignore[assignment]
+    try:
+        losses = Training(folder / "bf16", zero_stage=2, dtype="bf16").to(3).losses
+    finally:
+        torch.is_autocast_enabled = asked
+    training = Training(folder / "offloaded", zero_stage=3, offload=True)
+    accelerator = get_accelerator()
+    accelerator.current_device_name = lambda: "meta"
+    try:
+        owned = training.engine.owned()
+    finally:
+        del accelerator.current_device_name
+    before = [fragment.values.clone() for fragment in owned]
+    training.to(1)
+    moved = [not torch.equal(*pair) for pair in zip(before, (f.values for f in owned), strict=True)]
+    return {"losses": losses, "follows": bool(owned) and all(moved)}
 
 
 def another_stage(folder: Path) -> dict[str, Any]:
@@ -187,7 +212,7 @@ def sizes(folder: Path) -> dict[str, Any]:
 def main(folder: Path) -> None:
     """Run all cases; rank 0 writes what they saw."""
     distributed.start()
-    for case in (engines, another_stage, damaged, behind, fenced, overtaken, sizes):
+    for case in (engines, as_on_a_gpu, another_stage, damaged, behind, fenced, overtaken, sizes):
         seen = distributed.gather(case(folder / case.__name__))
         if dist.get_rank() == 0:
             files.write_json(folder / f"{case.__name__}.json", seen)

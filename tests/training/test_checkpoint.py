@@ -90,6 +90,15 @@ def test_bf16_keeps_exact_masters_and_constants(seen: dict[str, Any]) -> None:
         assert (numbers != rounded).float().mean() > 0.9, f"{kind} are bf16 numbers"
 
 
+def test_bf16_computes_in_bf16_where_deepspeed_looks_for_a_gpu(seen: dict[str, Any]) -> None:
+    """It switches off what is on around its engine, and bf16 weights then meet fp32 samples."""
+    assert seen["as_on_a_gpu"]["losses"] == seen["engines"]["2-bf16-False"]["losses"][:3]
+
+
+def test_offloaded_masters_are_followed_and_not_copied(seen: dict[str, Any]) -> None:
+    assert seen["as_on_a_gpu"]["follows"]
+
+
 def test_another_stage_goes_on_with_the_same_losses(seen: dict[str, Any]) -> None:
     case = seen["another_stage"]
     whole = seen["engines"]["2-fp32-False"]["losses"]

@@ -48,6 +48,12 @@ def test_more_nodes_change_the_accumulation_and_not_the_batch() -> None:
     assert {train.effective_batch for train in seen} == {256}
 
 
+def test_an_effective_batch_that_nobody_named_is_not_put_into_their_mouth() -> None:
+    with pytest.raises(UsageError) as caught:
+        Train(micro_batch=32)
+    assert "train.effective_batch unset, which means 16" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("settings", "code"),
     [

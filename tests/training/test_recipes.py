@@ -57,6 +57,8 @@ def test_every_recipe_renders_on_every_site(
     if site != "one-gpu":
         assert f"--nodes={nodes}" in answer["scripts"]["train"]
         assert f"--gpus-per-node=a100:{ranks}" in answer["scripts"]["train"]
+        cores = {1: 8, 8: 64}[ranks]  # of 64 that a node of 8 GPUs has
+        assert f"--cpus-per-task={cores}" in answer["scripts"]["train"]
     assert "GPU-hours" in answer["forecast"][-1]
     assert "assumed" in answer["forecast"][1]
     assert not list(tmp_path.iterdir()), "a dry run writes nothing"

@@ -76,3 +76,11 @@ def test_divided_weights_on_four_ranks_then_two_then_four(tmp_path: Path) -> Non
         for folder in (run, whole)
     )
     assert max(float((one[name] - other[name]).abs().max()) for name in one) < 1e-5
+
+
+@pytest.mark.slow
+def test_a_conversion_may_take_longer_than_an_exchange(tmp_path: Path) -> None:
+    run = tiny.plan(tmp_path / "run")
+    ranks.run(1, "tests.training.tiny", run, "4")
+    ranks.run(2, "tests.training.converting", run, "6")
+    assert sorted(losses(run)) == list(range(6))

@@ -57,6 +57,19 @@ def test_the_batch_of_a_loss_that_is_no_number_is_kept(tmp_path: Path) -> None:
     assert kept["samples"][0]["set"].endswith("_demo.hdf5")
 
 
+@pytest.mark.parametrize("zero_stage", [0, 1])
+def test_a_gradient_that_is_no_number_ends_it_before_a_checkpoint(
+    tmp_path: Path, zero_stage: int
+) -> None:
+    prepared(tmp_path, steps=12, checkpoint_every=2, zero_stage=zero_stage, **ALONE)
+    assert ranks.start(1, "tests.training.overflowing", tmp_path).wait(timeout=120) == 1
+    error = json.loads((tmp_path / "error.json").read_text())
+    assert error["code"] == "RDTL-T018" and "gradient norm" in error["what"]
+    assert "step 4" in error["what"]
+    assert json.loads((tmp_path / "checkpoints/not_finite.json").read_text())["step"] == 4
+    assert [path.name for path in (tmp_path / "checkpoints").glob("step_*")] == ["step_000002"]
+
+
 def test_waiting_for_data_is_told_from_computing() -> None:
     import torch
 
@@ -75,6 +88,23 @@ def test_waiting_for_data_is_told_from_computing() -> None:
     assert found["train/samples_per_second"] == pytest.approx(8 / 0.6, rel=0.2)
     assert found["system/utilisation"] < 0.5, "it slept"
     assert meter.read()["train/samples_per_second"] == 0
+
+
+def test_a_gpu_that_does_not_count_its_use_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Here torch's question to NVML fails for want of a driver, there for that of a counter."""
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 2_000_000_000)
+    monkeypatch.setattr("rdt.training.meter.find_spec", lambda name: object())
+    meter = Meter(torch.device("cuda"), samples=8)
+    for _ in range(2):
+        meter.step()
+        found = meter.read()
+        assert found["system/memory_gb"] == 2
+        assert "system/utilisation" not in found
+    assert capfd.readouterr().err.count("the use of the GPU is not recorded") == 1
 
 
 def tracked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str) -> tuple[Tracker, float]:

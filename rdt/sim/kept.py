@@ -36,6 +36,10 @@ class KeptScene:
         if context is not None:  # it must not hold the old model beside the new one
             context.sim = context.model = context.data = context.scn = None
 
+    def release(self) -> None:
+        """Forget what is kept: half a gigabyte that would wait for a collection of garbage."""
+        self._model = self._compiled = self._context = None
+
     def _wanted(self) -> str:
         environment = self._environment
         xml, process = environment.model.get_xml(), environment._xml_processor

@@ -259,3 +259,4 @@ class Simulator:
     def close(self) -> None:
         """Free the renderer and the scene; the simulator is unusable afterwards."""
         self.env.close()
+        self._scene.release()

@@ -12,6 +12,8 @@ import pytest
 
 from jobs import evaluate, evaluated
 from rdt.policy.references import STILL
+from rdt.sim.sequential import Simulators
+from rdt.spec.record import EpisodeKey
 
 pytestmark = [pytest.mark.sim, pytest.mark.slow]
 
@@ -50,3 +52,16 @@ def test_memory_and_descriptors_stay_flat_over_200_episodes(
     memory, descriptors = zip(*policy.noted[20:], strict=True)
     assert set(descriptors) == {descriptors[0]}
     assert max(memory) - memory[0] < 20, f"{memory[0]:.0f} MB grew to {max(memory):.0f}"
+
+
+def test_the_next_task_takes_the_memory_of_the_last(config: Callable[..., dict[str, Any]]) -> None:
+    """A kept model is a quarter of a gigabyte, twice; a worker sees up to 130 tasks."""
+    simulators = Simulators(config(suites={"libero_object": [0, 1]}, init_states=(0, 2)))
+    memory = []
+    for task_id in (0, 1):
+        for state in (0, 1):
+            key = EpisodeKey("zero", "libero_object", task_id, state, 0)
+            simulators.of(key, blind=False).reset(state)
+        memory.append(resident_mb())
+    simulators.discard()
+    assert memory[1] - memory[0] < 300, memory

@@ -259,7 +259,8 @@ def test_a_disk_that_others_fill(training: Training, undisturbed: RunDir) -> Non
         training.go_on()
         said = ends_badly(launcher, PATIENCE_S)
         assert "RDTL-G009" in said and f"step {EVERY}" in said
-        assert whole(training.run) == [EVERY]
+        kept = whole(training.run)  # how many depends on how soon the ranks were held
+        assert kept in ([EVERY], [EVERY, 2 * EVERY])
         full.unlink()
         ends_well(training.start(), PATIENCE_S)
         ended_as(training, undisturbed)

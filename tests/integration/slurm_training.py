@@ -224,6 +224,9 @@ class Training:
         state = ["squeue", "--states=all", "-h", "-j", self.id, "-o", "%T"]
         self.wait(lambda: self.machine.slurm(*state) == "PENDING" or self.begun(restart))
         if at_once and not self.begun(restart):
+            # Not within the second in which Slurm took the old round's right to run: it takes the
+            # new one's for the same ("Job credential revoked"), and the job has failed.
+            time.sleep(1.1)
             # Once: a job whose start is moved again and again is never considered.
             self.machine.slurm("scontrol", "update", f"jobid={self.id}", "StartTime=now")
         self.wait(lambda: self.begun(restart))

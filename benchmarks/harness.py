@@ -17,7 +17,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+import venv
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,17 @@ def alternate(
         b.append(baseline())
         print(f"round {number + 1}: ours {a[-1]:.3f}, baseline {b[-1]:.3f}", file=sys.stderr)
     return a, b
+
+
+def environment(folder: Path, packages: Sequence[str]) -> None:
+    """A virtual environment in ``folder`` with a baseline's packages, unless it is there."""
+    done = folder / "made"
+    if done.exists():
+        return
+    venv.create(folder, with_pip=True, clear=True)
+    pip = [str(folder / "bin/pip"), "install", "--quiet", *packages]
+    subprocess.run(pip, check=True, stdout=subprocess.DEVNULL)
+    done.write_text(" ".join(packages) + "\n")
 
 
 def interpreter_start(rounds: int = 9) -> float:

@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import venv
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -93,17 +92,6 @@ def tensorflow(way: str, folder: Path) -> list[str]:
     return [str(VENV / "bin/python"), "benchmarks/tensorflow_statistics.py", way, str(folder)]
 
 
-def make_environment() -> None:
-    """`.venv-bench/tensorflow` with the baseline's packages, unless it is there."""
-    done = VENV / "made"
-    if done.exists():
-        return
-    venv.create(VENV, with_pip=True, clear=True)
-    pip = [str(VENV / "bin/pip"), "install", "--quiet", *PACKAGES]
-    subprocess.run(pip, check=True, stdout=subprocess.DEVNULL)
-    done.write_text(" ".join(PACKAGES) + "\n")
-
-
 def quarter(folder: Path) -> Path:
     """The first eight shards as a set of their own, by links."""
     part = folder.parent / "quarter"
@@ -138,7 +126,7 @@ def main() -> None:
     """Alternate the three ways over one set."""
     started = time.monotonic()
     os.chdir(ROOT)
-    make_environment()
+    harness.environment(VENV, PACKAGES)
     sides: dict[str, list[Side]] = {"ours": [], "decode": [], "skip": []}
     with tempfile.TemporaryDirectory(prefix="rdtl-bench-") as temporary:
         folder = Path(temporary) / "set"

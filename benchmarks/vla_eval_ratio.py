@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import venv
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +34,6 @@ ENVIRONMENT = {
     "LP_NUM_THREADS": "0",
     "OMP_NUM_THREADS": "1",
 }
-
-
-def make_environment() -> None:
-    """`.venv-bench/vla-eval` with the baseline's packages, unless it is there."""
-    done = VENV / "made"
-    if done.exists():
-        return
-    venv.create(VENV, with_pip=True, clear=True)
-    pip = [str(VENV / "bin/pip"), "install", "--quiet", *PACKAGES]
-    subprocess.run(pip, check=True, stdout=subprocess.DEVNULL)
-    done.write_text(" ".join(PACKAGES) + "\n")
 
 
 def ends(argv: list[str], **environment: str) -> list[dict[str, Any]]:
@@ -87,7 +75,7 @@ def measure(root: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 def main() -> None:
     """Measure and compare."""
     started = time.monotonic()
-    make_environment()
+    harness.environment(VENV, PACKAGES)
     with tempfile.TemporaryDirectory() as root:
         ours, theirs = measure(Path(root))
     costs, base = each(ours, "cpu_s"), each(theirs, "cpu_s")

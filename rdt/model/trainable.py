@@ -57,7 +57,7 @@ class Trainable(Rdt):
 
     def see(self, pictures: Tensor) -> Tensor:
         """Pictures (n, S, S, 3) uint8 to tokens (n, tokens, width)."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: PolicyNetwork and FineTuned each see in their way
 
     def condition(self, pictures: Tensor, words: Tensor, word_valid: Tensor) -> list[Attended]:
         """Attention keys of (B, p, S, S, 3) uint8 pictures and (B or 1, L, ·) words."""

@@ -16,7 +16,7 @@ def test_interfaces_are_those_that_the_kernel_lists() -> None:
     try:
         printed = subprocess.run(["ip", "-j", "-4", "addr"], capture_output=True, check=True)
     except FileNotFoundError:
-        pytest.skip("iproute2 is not installed")
+        pytest.skip("iproute2 is not installed")  # a laptop; the cluster's tests need it anyway
     found = {name: one["address"] for name, one in network.interfaces().items()}
     listed = {
         device["ifname"]: address["local"]
@@ -37,7 +37,7 @@ def test_an_own_address_lies_on_its_interface() -> None:
 def test_what_somebody_chose_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     own = next((one["address"] for one in network.interfaces().values()), None)
     if own is None:
-        pytest.skip("this machine has no network")
+        pytest.skip("this machine has no network")  # then there is no interface to choose
     monkeypatch.delenv(network.GLOO, raising=False)
     assert list(network.variables(own, {})) == [network.GLOO]
     assert network.variables(own, {network.GLOO: "ib0"}) == {}

@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 LIBRARIES := libglib2.0-0 libosmesa6 libegl1 libegl-mesa0 libgles2 libgl1 libgl1-mesa-dri libglx-mesa0 libglu1-mesa
 TEST_MINUTES := 40
 .DEFAULT_GOAL := help
-.PHONY: help venv libraries images images-down locks demo test test-all check fix bench cluster-up cluster-down docs clean
+.PHONY: help venv libraries images images-down locks demo test test-all check fix coverage fuzz licences bench cluster-up cluster-down docs clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  \1\t/' | expand -t 18
@@ -19,7 +19,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@# torch first and alone: a looser requirement of another package would take a CUDA build
 	$(BIN)/pip install -q -c constraints.txt torch
-	$(BIN)/pip install -q -c constraints.txt -e '.[all,dev]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[all,dev,docs]'
 	$(BIN)/python -c 'import torch; assert torch.version.cuda is None, "a CUDA build of torch was installed"'
 	touch $@
 
@@ -32,13 +32,14 @@ libraries: $(VENV)/.installed
 	  echo "  sudo apt-get install -y $(LIBRARIES)"; exit 1; \
 	fi
 
-demo: venv libraries ## the whole road on this machine (about 10 minutes)
+demo: venv libraries ## the whole road on this machine (10 to 15 minutes)
 	$(BIN)/rdtl demo
 
 images: venv ## a private Docker engine (root) and the image that tests and demo run in
 	$(BIN)/python -m tests.images.engine up
 	$(BIN)/rdtl image build all-cpu --with docker
 	$(BIN)/rdtl image build all-cpu --with apptainer --from docker
+	$(BIN)/rdtl image clean --days 3
 
 images-down: ## stop that engine; built images stay
 	$(BIN)/python -m tests.images.engine down
@@ -62,6 +63,23 @@ fix: venv ## apply what lint and format can repair
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+coverage: venv libraries ## lines and branches that the tests of `make test` reach (slower than they are)
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -m 'not slow'
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report --include='launcher/*,jobs/*' --fail-under=90
+	$(BIN)/coverage report --include='rdt/*' --fail-under=85
+
+FUZZ_SECONDS := 120
+fuzz: venv ## FUZZ_SECONDS of coverage-guided fuzzing for each target of tests/fuzz
+	$(BIN)/pip install -q -c constraints.txt '.[fuzz]'
+	for target in $$($(BIN)/python -c 'from tests.fuzz.targets import TARGETS; print(*TARGETS)'); do \
+	  $(BIN)/python -m tests.fuzz $$target $(FUZZ_SECONDS); \
+	done
+
+licences: venv ## docs/licences.md from the metadata of what is installed
+	$(BIN)/python -m containers.licences
+
 bench: venv libraries ## all benchmarks; writes benchmarks/results and docs/benchmarks.md
 	$(BIN)/python -m benchmarks
 
@@ -71,8 +89,9 @@ cluster-up: venv ## start a real Slurm on this machine (root); site minislurm
 cluster-down: ## stop it and leave nothing behind
 	$(BIN)/python -m tests.cluster.minislurm down
 
-docs: venv ## regenerate the generated pages of docs/
+docs: venv ## regenerate the generated pages of docs/ and build the site (site/)
 	$(BIN)/python -m docs.generate
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean: ## remove caches (runs/ and .venv stay)
-	rm -rf .ruff_cache .mypy_cache .pytest_cache build dist
+	rm -rf .ruff_cache .mypy_cache .pytest_cache .coverage .coverage.* build dist site

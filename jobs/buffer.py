@@ -178,7 +178,7 @@ def _ended(how: str) -> RdtlError:
         "a process that fills the buffer has ended",
         where=how,
         why="when it was killed, memory may have run out: each holds a chunk more than twice",
-        fix="run the same command again, with fewer --processes; chunks that are there are kept",
+        fix="run the same command again, with fewer --jobs; chunks that are there are kept",
     )
 
 

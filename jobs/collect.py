@@ -15,7 +15,7 @@ from launcher.core.files import whole_file
 from launcher.core.job import Job, run_job
 from rdt.sim import demo_file
 from rdt.sim.collecting import Collector, settings
-from rdt.sim.libero import find_task
+from rdt.sim.tasks import find_task
 
 
 def body(job: Job) -> None:

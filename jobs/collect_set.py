@@ -24,7 +24,7 @@ from typing import Any
 from jobs.answer import answer, say
 from launcher.core import files
 from launcher.core.errors import RdtlError
-from launcher.core.job import die_with_parent
+from launcher.core.job import begin_worker, die_with_parent
 from rdt.sim.collecting import Collector
 from rdt.sim.collection import Target, alone, demo_name, folder_of, require_same, targets_of
 
@@ -95,7 +95,7 @@ def _died(processes: int) -> RdtlError:
 
 def _start_worker() -> None:
     """A process that makes demonstrations: it ends with its parent and leaves stdout to it."""
-    die_with_parent()
+    begin_worker()
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from launcher.core import runtime_errors, runtimes
+from launcher.core.errors import RdtlError
 from launcher.core.node_facts import architecture, mount_facts
 from launcher.core.plan import Stage
 from launcher.core.runs import RunDir
@@ -74,11 +75,9 @@ def _remove_left_over(container: Container, tag: str) -> None:
         )
 
 
-def raise_own_failure(container: Container, code: int, log: Path, begin: int) -> None:
-    """Raise the error of a container that could not start; return when the program failed."""
+def own_failure(container: Container, code: int, log: Path, begin: int) -> RdtlError | None:
+    """The error of a container that could not start; None when the program failed."""
     with log.open("rb") as handle:
         handle.seek(max(begin, log.stat().st_size - TAIL_BYTES))
         tail = handle.read().decode(errors="replace")
-    error = runtime_errors.explain(container, code, tail)
-    if error:
-        raise error
+    return runtime_errors.explain(container, code, tail)

@@ -117,10 +117,10 @@ def _merge(job: Job, parts: list[Path]) -> Path:
 def _camera_size(job: Job, store: EpisodeStore) -> list[Finding]:
     wanted = job.config["task"]["camera_size"]
     if store.picture_size == wanted:
-        return [Finding("RDTL-D014", "ok", f"pictures have {wanted} x {wanted} pixels")]
+        return [Finding("RDTL-D047", "ok", f"pictures have {wanted} x {wanted} pixels")]
     return [
         Finding(
-            "RDTL-D014",
+            "RDTL-D047",
             "error",
             f"pictures have {store.picture_size} pixels, the evaluation would render {wanted}",
             where=f"{store.path}; task.camera_size = {wanted}",

@@ -15,7 +15,7 @@ from launcher.core.errors import UsageError
 from rdt.data.store import stream
 from rdt.spec import suites
 
-SUITES = tuple(suites.KNOWN)
+SUITES = (*suites.KNOWN, *suites.PLUS)
 
 
 def make(request: dict[str, Any]) -> dict[str, Any]:
@@ -39,15 +39,16 @@ def instructions(source: str) -> list[str]:
     if path.exists():
         return list(dict.fromkeys(found.episode.instruction for found in stream(path)))
     if source in SUITES:
-        from rdt.sim import libero
+        from rdt.sim import tasks
 
-        return libero.instructions(source)
+        return tasks.instructions(source)
     raise UsageError(
         "RDTL-D079",
         f"there are no instructions to be found under {source!r}",
         where=str(path.resolve()),
         why="it is no file or folder, and no suite",
-        fix=f"name a data set, a .txt file, or one of {', '.join(SUITES)}",
+        fix=f"name a data set, a .txt file, or one of {', '.join(suites.KNOWN)}, or a suite of "
+        f"LIBERO-plus, e.g. {next(iter(suites.PLUS))}",
     )
 
 

@@ -8,6 +8,7 @@ and the same work may be cut into more or fewer tasks at any time.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import socket
 import sys
@@ -19,7 +20,7 @@ from collections.abc import Callable
 import numpy as np
 
 from jobs import evaluated
-from jobs.evaluated import Tested
+from jobs.evaluated import Shared, Tested
 from jobs.fence import require_current
 from launcher.core import files
 from launcher.core.errors import RdtlError, RefusedError
@@ -27,8 +28,8 @@ from launcher.core.job import Job, run_job
 from rdt.policy.policy import Policy
 from rdt.sim import backend, probe
 from rdt.sim.episode import Outcome, OverdueError, PolicyError, run_episode
-from rdt.sim.libero import find_task
 from rdt.sim.sequential import Simulators
+from rdt.sim.tasks import find_task
 from rdt.spec import planned
 from rdt.spec import protocol as protocols
 from rdt.spec import record as records
@@ -39,6 +40,10 @@ TRIES = 2
 """How often one process tries an episode that does not end in a result."""
 MOST_TRIES = 6
 """How often all processes together do."""
+STDERR = 2
+SILENT = 2
+"""After so many times the limit of an episode its process ends itself: between two queries it
+would have noticed, so a renderer or a library does not come back."""
 
 
 def program(job: Job) -> None:
@@ -49,10 +54,14 @@ def program(job: Job) -> None:
 
 def prove(job: Job) -> None:
     """Let the first task of a run look at the simulator, once; raises what the probe finds."""
-    stack = job.run.records / STACK
-    if job.index == 0 and not stack.exists():
+    if is_to_prove(job):
         found = probe.require_published_stack()
-        files.publish_once(stack, [finding.to_dict() for finding in found])
+        files.publish_once(job.run.records / STACK, [finding.to_dict() for finding in found])
+
+
+def is_to_prove(job: Job) -> bool:
+    """Whether this task is the one that looks at the simulator, and has not yet."""
+    return job.index == 0 and not (job.run.records / STACK).exists()
 
 
 def body(job: Job) -> None:
@@ -67,13 +76,19 @@ def body(job: Job) -> None:
         raise _no_result(job, without)
 
 
-def run(job: Job, mine: list[EpisodeKey], told: Callable[[int, str], None]) -> dict[str, str]:
+def run(
+    job: Job,
+    mine: list[EpisodeKey],
+    told: Callable[[int, str], None],
+    shared: Shared | None = None,
+) -> dict[str, str]:
     """Run what has no result of the episodes ``mine``; ``told`` hears how many are done.
 
+    The network is that of ``shared``, or is loaded here.
     Returns the policies that have no result at all now, each with its last error.
     """
     backend.prepare()
-    tested = evaluated.tested(job)
+    tested = shared.tested if shared else evaluated.tested(job)
     versions, gl = backend.versions(), os.environ["MUJOCO_GL"]
     protocol = protocols.from_config(job.config, versions, gl, tested.sight)
     protocols.publish(protocol, job.run.records)
@@ -82,7 +97,7 @@ def run(job: Job, mine: list[EpisodeKey], told: Callable[[int, str], None]) -> d
     done, without = len(mine) - len(missing), dict[str, str]()
     told(done, "")
     for name in dict.fromkeys(key.policy for key in missing):
-        policy_of = evaluated.load(job, name)
+        policy_of = evaluated.load(job, name, shared)
         left = [key for key in missing if key.policy == name]
         results = sum(key.policy == name for key in mine) - len(left)
         for last in (False,) * (TRIES - 1) + (True,):
@@ -98,6 +113,17 @@ def run(job: Job, mine: list[EpisodeKey], told: Callable[[int, str], None]) -> d
         without |= {} if results else {name: f"{key.text()}: {result[2]}"}
     bench.close()
     return without
+
+
+def require_results(job: Job) -> None:
+    """Raise RDTL-E066 for a policy of which no episode of this task has a result."""
+    mine = set(planned.from_config(job.config).share(job.index, job.count))
+    lines = [line for line in records.read_lines(job.run.records) if line.key in mine]
+    with_one = {line.policy for line in lines if line.status not in records.ERRORS}
+    said = {line.policy: f"{line.key.text()}: {line.error}" for line in lines}
+    without = {name: text for name, text in said.items() if name not in with_one}
+    if without:
+        raise _no_result(job, without)
 
 
 def _no_result(job: Job, without: dict[str, str]) -> RdtlError:
@@ -150,6 +176,8 @@ class Bench:
 
     def run(self, policy: Policy, key: EpisodeKey) -> Result:
         """Status, outcome (None unless the episode has a result) and error text."""
+        # Also a thread that holds Python's lock for ever is ended so, after all stacks are told.
+        faulthandler.dump_traceback_later(SILENT * self._seconds, exit=True, file=STDERR)
         try:
             simulator = self._simulators.of(key, blind=not policy.sees)
             outcome = run_episode(simulator, policy, key, self._horizon, self._seconds)
@@ -164,6 +192,8 @@ class Bench:
             traceback.print_exc(file=sys.stderr)
             self._simulators.discard()  # its state is unknown now
             return "env_error", None, f"{type(error).__name__}: {error}"
+        finally:
+            faulthandler.cancel_dump_traceback_later()
         return "success" if outcome.success else "fail", outcome, ""
 
 

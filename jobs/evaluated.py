@@ -9,16 +9,17 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from launcher.core import files
-from launcher.core.errors import RdtlError, UsageError
+from launcher.core.errors import RdtlError
 from launcher.core.job import Job
 from rdt.policy.policy import Policy
 from rdt.policy.references import Expert, Replay, Zero, first_demonstration
-from rdt.sim.libero import TaskInfo, find_task
+from rdt.sim.tasks import TaskInfo, find_task
 from rdt.spec import card as cards
-from rdt.spec.protocol import WEIGHTS, Sight
+from rdt.spec import chunks
+from rdt.spec.protocol import WEIGHTS, Sight, seed_rule
 
 if TYPE_CHECKING:
     from rdt.policy.remote import RemotePolicy
@@ -34,11 +35,19 @@ class Tested(NamedTuple):
     sight: Sight = Sight()
 
 
+class Shared(NamedTuple):
+    """The network under test behind a server of this task."""
+
+    uri: str
+    tested: Tested
+
+
 def tested(job: Job) -> Tested:
     """What is under test, read from the card of the weights or told by the server.
 
     Loading the policy refuses a card whose weights are others. Raises RdtlError RDTL-T012 without
-    a card, and UsageError RDTL-E022 when more actions shall be executed than a chunk has.
+    a card or for pictures of another size than in training, and UsageError RDTL-E074 when more
+    actions shall be executed than a chunk has.
     """
     policies = job.config["evaluate"]["policies"]
     if SERVER in policies:
@@ -46,19 +55,24 @@ def tested(job: Job) -> Tested:
     if NETWORK not in policies:
         return Tested()
     from rdt import checkpoint  # torch: an evaluation of references runs without it
+    from rdt.policy import slots
     from rdt.policy.loading import contract_of
 
     copy, card, notes = checkpoint.chosen(source(job), job.config["evaluate"]["weights"])
     where = str(copy.path.parent / cards.FILE)
     contract = contract_of(card, job.config["evaluate"]["contract"], where)
-    _require_chunk(job, card.horizon, where)
+    executed = job.config["evaluate"]["execution_horizon"]
+    chunks.require(executed, card.horizon, where)
+    if (size := job.config["task"]["camera_size"]) != (card.camera_size or size):
+        raise slots.other_size(f"{where}: task.camera_size = {size}", card.camera_size)
     views = tuple(name or "background" for name in contract.cameras)
-    sight = Sight(f"{contract.name} {contract.digest()}", views)
-    told = {"path": str(copy.path), "weights": card.weights, "dtype": card.dtype}
+    sight = Sight(f"{contract.name} {contract.digest()}", views, _seed_rule(job.config["evaluate"]))
+    told: dict[str, Any] = {"path": str(copy.path), "weights": card.weights, "dtype": card.dtype}
+    notes += chunks.replanning(executed, card.horizon, where)
     found = [asdict(note) for note in notes if note.severity == "warning"]
-    files.publish_once(
-        job.run.records / WEIGHTS, {**told, "origin": card.origin, "findings": found}
-    )
+    learned = card.training.task.split(", ") if card.training else []
+    told |= {"origin": card.origin, "findings": found, "tasks": learned}
+    files.publish_once(job.run.records / WEIGHTS, told)
     return Tested(NETWORK, card.weights_sha256[:12], sight)
 
 
@@ -68,22 +82,23 @@ def _served(job: Job) -> Tested:
     told = remote.metadata
     remote.close()
     if isinstance(told.get("action_horizon"), int):
-        _require_chunk(job, told["action_horizon"], job.config["evaluate"]["server"])
+        evaluate = job.config["evaluate"]
+        chunks.require(evaluate["execution_horizon"], told["action_horizon"], evaluate["server"])
     digest = hashlib.sha256(repr(sorted(told.items(), key=str)).encode()).hexdigest()[:12]
     sight = " ".join(f"{key} {value}" for key, value in sorted(remote.sent.items()))
-    return Tested(SERVER, str(told.get("checkpoint", digest)), Sight(sight))
+    rule = _seed_rule_of(told) if remote.ours else "the server's own"
+    return Tested(SERVER, str(told.get("checkpoint", digest)), Sight(sight, (), rule))
 
 
-def _require_chunk(job: Job, horizon: int, where: str) -> None:
-    asked = job.config["evaluate"]["execution_horizon"]
-    if asked > horizon:
-        raise UsageError(
-            "RDTL-E022",
-            f"{asked} actions of each chunk shall be executed, but a chunk has {horizon}",
-            where=f"evaluate.execution_horizon, {where}",
-            why="the protocol would name a horizon that was never executed",
-            fix=f"--set evaluate.execution_horizon={max(1, horizon // 4)}",
-        )
+def _seed_rule(evaluate: dict[str, Any]) -> str:
+    device = "cuda" if evaluate["gpus"] else "cpu"
+    return seed_rule(evaluate["batching"], evaluate["rows"], device)
+
+
+def _seed_rule_of(server: dict[Any, Any]) -> str:
+    """As our own server tells it."""
+    seed = f"the server's seed {server['seed']}, episode, query"
+    return seed_rule(server["batching"], server["rows"], server["device"], server["dtype"], seed)
 
 
 def source(job: Job) -> str:
@@ -91,7 +106,7 @@ def source(job: Job) -> str:
     return str(job.config["evaluate"]["checkpoint"] or job.run.policy)
 
 
-def load(job: Job, name: str) -> Callable[[str, int], Policy]:
+def load(job: Job, name: str, shared: Shared | None = None) -> Callable[[str, int], Policy]:
     """The policy of that name for a task (suite, number).
 
     Raises RdtlError when its files are missing or foreign, and what
@@ -99,7 +114,7 @@ def load(job: Job, name: str) -> Callable[[str, int], Policy]:
     """
     if name == "replay":
         return functools.cache(lambda suite, number: _replay(job, find_task(suite, number)))
-    policy = _same_for_all_tasks(job, name)
+    policy = _behind(shared.uri) if shared and name == NETWORK else _same_for_all_tasks(job, name)
     return lambda suite, number: policy
 
 
@@ -113,27 +128,41 @@ def _same_for_all_tasks(job: Job, name: str) -> Policy:
 
         torch.set_num_threads(1)  # one process per core; sums then do not depend on their number
         evaluate = job.config["evaluate"]
-        named = {key: evaluate[key] for key in ("vision", "language", "weights", "contract")}
+        named = {
+            key: evaluate[key] for key in ("vision", "language", "weights", "contract", "rows")
+        }
         return load(source(job), evaluate["policy_seed"], Settings(**named))
     return Expert() if name == "expert" else Zero()
 
 
 def _connect(job: Job) -> RemotePolicy:
+    evaluate = job.config["evaluate"]
+    place = evaluate["server_token"]
+    token = Path(place).read_text().strip() if place else None
+    return _behind(evaluate["server"], token, evaluate["execution_horizon"])
+
+
+def _behind(uri: str, token: str | None = None, executed: int = 1) -> RemotePolicy:
+    require_protocol()
+    from rdt.policy.remote import open_policy
+
+    return open_policy(uri, token, executed=executed)
+
+
+def require_protocol() -> None:
+    """Refuse with RdtlError RDTL-U098 where packages for openpi's protocol are missing."""
     try:
-        from rdt.policy.remote import open_policy
+        import rdt.serve.codec
+        import rdt.serve.connection  # noqa: F401
     except ModuleNotFoundError as error:
         raise RdtlError(
             "RDTL-U098",
-            f"a policy server cannot be asked without {error.name}",
+            f"no policy server can be asked without {error.name}",
             where=f"{sys.prefix} on {socket.gethostname()}",
             why="openpi's protocol is messages of msgpack over a websocket",
             fix="pip install 'rdt-launcher[serve]' into this environment, or choose an image that "
             "has it",
         ) from error
-
-    evaluate = job.config["evaluate"]
-    place = evaluate["server_token"]
-    return open_policy(evaluate["server"], Path(place).read_text().strip() if place else None)
 
 
 def _replay(job: Job, task: TaskInfo) -> Replay:

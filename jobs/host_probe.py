@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import platform
-import shutil
 import socket
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from typing import Any
 
 from jobs.network import active_ib, interfaces
 from launcher.core import files
+from launcher.core.node_facts import gpus
 from launcher.core.runtimes import activated
 
 MARK = "RDTL "
@@ -37,23 +37,6 @@ for name in sys.argv[1:]:
         found[name] = "missing"
 print(json.dumps(found))
 """
-
-
-def gpus() -> list[dict[str, int]] | None:
-    """Index, memory in use and total memory (MiB) of each GPU; None without nvidia-smi.
-
-    0 where it says [N/A], as of a GPU that shares the memory of the machine.
-    """
-    if shutil.which("nvidia-smi") is None:
-        return None
-    query = ["--query-gpu=index,memory.used,memory.total", "--format=csv,noheader,nounits"]
-    done = subprocess.run(
-        ["nvidia-smi", *query], capture_output=True, text=True, check=False, timeout=60
-    )
-    names = ("index", "used_mb", "total_mb")
-    rows = [line.split(",") for line in done.stdout.splitlines() if line.count(",") == 2]
-    numbers = [[int(word) if word.strip().isdigit() else 0 for word in row] for row in rows]
-    return [dict(zip(names, row, strict=True)) for row in numbers]
 
 
 def versions(activate: str) -> dict[str, str]:
@@ -74,7 +57,7 @@ def facts(root: Path, nonce: str, index: int, port: int, activate: str) -> dict[
         "host": platform.node(),
         "sees": (root / f"{nonce}.json").exists(),
         "versions": versions(activate),
-        "gpus": gpus(),
+        "gpus": gpus(60.0),  # a driver that nothing holds open takes its time
         "interfaces": interfaces(),
         "ib": active_ib(),
         "port": port,

@@ -1,4 +1,7 @@
-"""Network interfaces of this machine, and the one that leads to another. Standard library only."""
+"""How processes on several machines find each other: interfaces, and the rendezvous of ranks.
+
+Standard library only.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,12 @@ import socket
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from launcher.core import plan
+
+if TYPE_CHECKING:
+    from jobs.node import Place
 
 SIOCGIFADDR = 0x8915
 GLOO = "GLOO_SOCKET_IFNAME"
@@ -66,3 +74,29 @@ def variables(address: str, given: Mapping[str, str]) -> dict[str, str]:
     """
     name = None if GLOO in given or GLOO in os.environ else towards(address)
     return {GLOO: name} if name else {}
+
+
+def rendezvous(stage: plan.Stage, place: Place, local_rank: int) -> dict[str, str]:
+    """Variables by which ranks find each other: the usual ones, and torchrun's (PET_*).
+
+    With ``per="node"`` RANK is not set: torch.distributed.run or the user's own
+    launcher starts the ranks of a node.
+    """
+    variables = {
+        "MASTER_ADDR": place.address,
+        "MASTER_PORT": str(place.port),
+        "NODE_RANK": str(place.node),
+        "NNODES": str(place.nodes),
+        "PET_NNODES": str(place.nodes),
+        "PET_NODE_RANK": str(place.node),
+        "PET_NPROC_PER_NODE": str(stage.ranks_per_node),
+        "PET_MASTER_ADDR": place.address,
+        "PET_MASTER_PORT": str(place.port),
+    }
+    if stage.per == "gpu":
+        variables |= {
+            "RANK": str(place.node * stage.ranks_per_node + local_rank),
+            "LOCAL_RANK": str(local_rank),
+            "WORLD_SIZE": str(place.nodes * stage.ranks_per_node),
+        }
+    return variables

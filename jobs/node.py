@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from jobs import contain, network, requeue
-from launcher.core import children, files, plan
-from launcher.core.errors import EXIT_LOST, EXIT_REQUEUE, EXIT_SAVED, RdtlError
-from launcher.core.job import die_with_parent
+from jobs import beside, contain, network, requeue
+from launcher.core import children, dag_processes, files, node_local, plan
+from launcher.core.errors import EXIT_LOST, EXIT_REQUEUE, EXIT_SAVED, EXIT_TERMINATED, RdtlError
+from launcher.core.job import Stopped, die_with_parent
 from launcher.core.runs import RunDir
 from launcher.core.runtimes import Launch
 
@@ -107,13 +107,14 @@ class NodeTask:
         ``place`` comes from a launcher that starts the nodes itself; Slurm is asked otherwise.
         """
         run = RunDir(Path(self.run_dir))
-        stage = plan.read(run.plan).stage(self.stage)
+        the_plan = plan.read(run.plan)
+        stage = the_plan.stage(self.stage)
         node = place.node if place else int(os.environ.get("SLURM_NODEID", "0"))
         try:
             place = checked(place) if place else find_place(stage)
             if place.node == 0:
                 requeue.begin(run, self.stage, self.index, self.attempt, requeue.restart_count())
-            code = self._run(run, stage, place)
+            code = self._run(run, stage, place, the_plan.config)
         except RdtlError as error:
             self._finish(run, node, 1, error.to_dict())
             raise
@@ -127,22 +128,54 @@ class NodeTask:
             )
         return code
 
-    def _run(self, run: RunDir, stage: plan.Stage, place: Place) -> int:
+    def _run(self, run: RunDir, stage: plan.Stage, place: Place, config: dict[str, Any]) -> int:
         log_path = run.log(self.stage, self.attempt, self.index, place.node)
         log_path.parent.mkdir(parents=True, exist_ok=True)
         begin = log_path.stat().st_size if log_path.exists() else 0
         processes: list[subprocess.Popen[bytes]] = []
         with contextlib.ExitStack() as stack:
-            log = stack.enter_context(log_path.open("ab"))
+            log = stack.enter_context(log_path.open("ab", buffering=0))
             seen = children.forward_signals(processes)
+            stack.enter_context(beside.running(run, stage, place.node))
+            try:
+                stage = node_local.placed(
+                    stage, config, lambda text: log.write(f"{text}\n".encode()), seen
+                )
+            except Stopped as stopped:
+                return stopped.exit_status
             for launch in self._launches(run, stage, place):
                 where = stage.working_directory or str(run.root)
                 processes.append(start(stack.enter_context(launch), log, where))
             code = children.wait_for(processes, RESUMABLE, seen)
+            if seen or code not in (0, *RESUMABLE):  # a shell that ends leaves what it started
+                dag_processes.tell_children(self._token(place), seen, children.GRACE_S)
         if signal.SIGUSR2 in seen and code == 128 + signal.SIGUSR2:
             return EXIT_REQUEUE  # it came while the program was starting: nothing to save yet
-        if stage.container and code not in (0, *RESUMABLE):
-            contain.raise_own_failure(stage.container, code, log_path, begin)
+        if code in RESUMABLE and not stage.own_code and place.node == 0:
+            requeue.note_saved(run, self.stage, self.index, self.attempt)
+        if code in (0, *RESUMABLE):
+            return code
+        if signal.SIGTERM in seen:
+            return self._terminated(run, stage, place, code, (log_path, begin))
+        if stage.container:
+            failure = contain.own_failure(stage.container, code, log_path, begin)
+            if failure:
+                raise failure
+        return code
+
+    def _terminated(
+        self, run: RunDir, stage: plan.Stage, place: Place, code: int, log: tuple[Path, int]
+    ) -> int:
+        """What the end of a program counts as that was told to end and could not save.
+
+        A preempted one has not failed: Slurm starts it again, if nobody here returns before it
+        ends the job. A container that TERM met in mid-start is not broken.
+        """
+        told = self._error(run, place.node, code)
+        if told is None and "SLURM_JOB_ID" in os.environ and requeue.is_preempted():
+            return EXIT_SAVED
+        if stage.container and contain.own_failure(stage.container, code, *log):
+            return EXIT_TERMINATED
         return code
 
     def _launches(
@@ -163,6 +196,7 @@ class NodeTask:
             **stage.environment,
             "RDTL_RUN_DIR": str(run.root),
             "RDTL_STAGE": stage.name,
+            dag_processes.TASK: self._token(place),
             "RDTL_INDEX": str(self.index),
             "RDTL_COUNT": str(stage.array),
             "RDTL_ATTEMPT": str(self.attempt),
@@ -171,13 +205,17 @@ class NodeTask:
             "RDTL_NODE": str(place.node),
             "RDTL_NODES": str(place.nodes),
             "RDTL_ERROR_FILE": str(self._error_file(run, place.node)),
-            **rendezvous(stage, place, local_rank),
+            **network.rendezvous(stage, place, local_rank),
         }
         if place.nodes > 1:
             variables |= network.variables(place.address, stage.environment)
         if stage.own_code:  # the snapshot is the only source; a ./jobs of the user must not win
             variables |= {"PYTHONPATH": str(run.code), "PYTHONSAFEPATH": "1"}
         return variables
+
+    def _token(self, place: Place) -> str:
+        round_ = f"a{self.attempt}.r{requeue.restart_count()}"
+        return f"{self.run_dir}:{self.stage}.i{self.index}.n{place.node}.{round_}"
 
     def _finish(self, run: RunDir, node: int, code: int, error: dict[str, Any] | None) -> None:
         round_ = f"a{self.attempt}.r{requeue.restart_count()}"
@@ -210,32 +248,6 @@ def start(launch: Launch, log: IO[bytes], working_directory: str) -> subprocess.
 def run_task(task: NodeTask) -> int:
     """What submitit pickles beside the task: a function importable by name."""
     return task()
-
-
-def rendezvous(stage: plan.Stage, place: Place, local_rank: int) -> dict[str, str]:
-    """Variables by which ranks find each other: the usual ones, and torchrun's (PET_*).
-
-    With ``per="node"`` RANK is not set: torch.distributed.run or the user's own
-    launcher starts the ranks of a node.
-    """
-    variables = {
-        "MASTER_ADDR": place.address,
-        "MASTER_PORT": str(place.port),
-        "NODE_RANK": str(place.node),
-        "NNODES": str(place.nodes),
-        "PET_NNODES": str(place.nodes),
-        "PET_NODE_RANK": str(place.node),
-        "PET_NPROC_PER_NODE": str(stage.ranks_per_node),
-        "PET_MASTER_ADDR": place.address,
-        "PET_MASTER_PORT": str(place.port),
-    }
-    if stage.per == "gpu":
-        variables |= {
-            "RANK": str(place.node * stage.ranks_per_node + local_rank),
-            "LOCAL_RANK": str(local_rank),
-            "WORLD_SIZE": str(place.nodes * stage.ranks_per_node),
-        }
-    return variables
 
 
 def main(argv: list[str]) -> int:

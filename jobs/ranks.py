@@ -4,7 +4,7 @@ What torch.distributed.run does for a fixed number of nodes, and one thing that 
 does not: a signal reaches every rank, and the exit code of the ranks comes back.
 (torch.distributed.run dies of SIGUSR2, and turns the codes 85 and 86 into 1.)
 Where the node stands among the others arrives in the variables of
-:func:`jobs.node.rendezvous`.
+:func:`jobs.network.rendezvous`.
 """
 
 from __future__ import annotations

@@ -20,6 +20,8 @@ IDLE_ROUNDS = 3
 """Rounds in a row that may end without progress: one may be preempted while it starts."""
 CAP_S = 14 * 24 * 3600.0
 """From the first start of an attempt on; later rounds are refused."""
+WORKED_S = 600.0
+"""How long a program not of ours ran at least that saved its state and not only started."""
 SETTLE_S = 10.0
 """How long a node that failed by itself may take to say so after others have lost it."""
 KILL_WAIT_S = 15 * 60.0
@@ -28,10 +30,14 @@ KILL_WAIT_S = 15 * 60.0
 
 @dataclass(frozen=True)
 class Round:
-    """One start of a task: when, and how far the task was then."""
+    """One start of a task: when, how far the task was then, and whether it got further for sure.
+
+    ``saved``: a program whose progress nobody sees worked a while and said that it had saved.
+    """
 
     at: float
     progress: float
+    saved: bool = False
 
 
 def restart_count() -> int:
@@ -58,14 +64,25 @@ def rounds(run: RunDir, stage: str, index: int, attempt: int) -> list[Round]:
     """Earlier rounds of this attempt, oldest first."""
     names = run.ledger.names(f"started.{stage}.i{index}.a{attempt}.r")
     names.sort(key=lambda name: int(name.rsplit(".r", 1)[1]))
-    events = [event for name in names if (event := run.ledger.read(name))]
-    return [Round(event["at"], event["progress"]) for event in events]
+    found = []
+    for name in names:
+        if event := run.ledger.read(name):
+            end = run.ledger.read(name.replace("started", "saved", 1))
+            saved = end is not None and end["at"] - event["at"] >= WORKED_S
+            found.append(Round(event["at"], event["progress"], saved))
+    return found
+
+
+def note_saved(run: RunDir, stage: str, index: int, attempt: int) -> None:
+    """Record that a program not of ours ended this round by saying that it has saved."""
+    run.ledger.publish(f"saved.{stage}.i{index}.a{attempt}.r{restart_count()}")
 
 
 def judge(found: list[Round], stage: str) -> RdtlError | None:
     """The reason to stop after these rounds (the last one begins now), or None. Pure."""
     last = found[-IDLE_ROUNDS - 1 :]
-    if len(last) > IDLE_ROUNDS and last[-1].progress <= last[0].progress:
+    idle = last[-1].progress <= last[0].progress and not any(one.saved for one in last)
+    if len(last) > IDLE_ROUNDS and idle:
         return RdtlError(
             "RDTL-S011",
             f"stage {stage} was started {len(found)} times and gets nowhere",
@@ -137,6 +154,23 @@ def who_asks(run: RunDir, stage: str, index: int, attempt: int, nodes: int) -> i
 def requeue() -> None:
     """Ask Slurm to start this job again."""
     subprocess.run(["scontrol", "requeue", job_id(dict(os.environ))], check=True, timeout=60)
+
+
+def is_preempted() -> bool:
+    """Whether Slurm says that it has announced the end of this job, to make room for another one.
+
+    Until it ends it, after a grace time, the job counts as running: if its tasks returned now, it
+    would have failed and not be started again. A job that was cancelled or requeued is ended
+    at once; what its tasks return makes no difference.
+    """
+    command = ["scontrol", "show", "job", job_id(dict(os.environ))]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return False  # nobody knows; what the program's end says stands
+    said = dict(word.partition("=")[::2] for word in done.stdout.split())
+    announced = said.get("PreemptTime", "None") not in ("None", "N/A")
+    return announced and said.get("JobState") == "RUNNING"
 
 
 def job_id(environment: dict[str, str]) -> str:

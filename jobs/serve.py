@@ -8,23 +8,23 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+from launcher.core.errors import EXIT_INTERRUPTED, EXIT_OK, RdtlError, UsageError
+from launcher.core.job import leave
 
-from launcher.core.errors import RdtlError, UsageError
-from rdt.policy import loading
-from rdt.policy.rdt import Batching
-from rdt.serve import server
-
-TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+if TYPE_CHECKING:
+    from rdt.checkpoint.opening import Wanted
+    from rdt.policy.rdt import Batching
 
 
 @dataclass(frozen=True)
 class Options:
-    """What `rdtl serve` was told; tokens come as the name of where they are."""
+    """What `rdtl serve` or an evaluation said; tokens come as the name of where they are."""
 
     checkpoint: str
     host: str
@@ -42,6 +42,9 @@ class Options:
     vision: str | None
     language: str | None
     instruction: str
+    weights: Wanted = "auto"
+    contract: str | None = None
+    agreement: str | None = None
 
 
 def token(options: Options) -> str | None:
@@ -67,25 +70,35 @@ def token(options: Options) -> str | None:
     )
 
 
-def serve(options: Options) -> None:
-    """Load, warm up, listen; returns after SIGTERM or SIGINT."""
+def serve(options: Options) -> int:
+    """Load, warm up, listen; returns the signal that ended it, SIGTERM or SIGINT."""
+    import torch  # seconds, in which Ctrl-C must end it with a word, too
+
+    from rdt.policy import loading
+    from rdt.serve import server
+
     door = server.Door(options.host, options.port, token(options), options.wait_ms / 1000)
     _require_device(options.device)
     torch.set_num_threads(options.threads)
     settings = loading.Settings(
-        dtype=TYPES[options.dtype],
+        dtype=getattr(torch, options.dtype),
         device=options.device,
         batching=options.batching,
         rows=options.rows,
         compiled=options.compiled,
         vision=options.vision,
         language=options.language,
+        weights=options.weights,
+        contract=options.contract,
     )
     policy = loading.load(options.checkpoint, options.seed, settings)
-    asyncio.run(server.run(policy, door, options.instruction))
+    kept = Path(options.agreement) if options.agreement else None
+    return asyncio.run(server.run(policy, door, options.instruction, kept))
 
 
 def _require_device(name: str) -> None:
+    import torch
+
     try:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
@@ -101,11 +114,15 @@ def _require_device(name: str) -> None:
 def main(argv: list[str]) -> int:
     """Run one server."""
     try:
-        serve(Options(**json.loads(argv[0])))
+        by = serve(Options(**json.loads(argv[0])))
     except RdtlError as error:
-        print(error, file=sys.stderr)
-        return error.exit_status
-    return 0
+        leave(error)
+    except KeyboardInterrupt:  # while the network was loaded or warmed up
+        by = signal.SIGINT
+    if by != signal.SIGINT:
+        return EXIT_OK
+    print("interrupted; the same command serves again, clients wait for it", file=sys.stderr)
+    return EXIT_INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from jobs import contain
 from jobs.node import NodeTask, Place
-from launcher.core import plan
+from launcher.core import dag_processes, plan
 from launcher.core.errors import RdtlError
 from launcher.core.runs import RunDir
 
@@ -29,6 +29,8 @@ def main(argv: list[str]) -> int:
     stage = replace(stage, argv=tuple(argv[2:]) or SHELL, per="node")
     task = NodeTask(str(run.root), stage.name, 0, run.ledger.current_attempt(stage.name))
     variables = task.variables(run, stage, Place(0, 1, "127.0.0.1", 0), 0)
+    for place in (variables, os.environ):  # a person's shell does not end with the task
+        place.pop(dag_processes.TASK, None)
     where = stage.working_directory or str(run.root)
     terminal = sys.stdin.isatty()
     tag = f"shell-{os.getpid()}"

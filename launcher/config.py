@@ -13,11 +13,17 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from launcher.core.errors import UsageError
+from launcher.core.redaction import Redaction
 from launcher.schema import RunConfig
+from launcher.staging.uri import is_uri
 
 Model = TypeVar("Model", bound=BaseModel)
 SHIPPED = Path(__file__).parent / "_configs"
 CHECKOUT = Path(__file__).parent.parent / "configs"
+SHOWN = 200
+"""Characters of a wrong value that an error repeats."""
+MOST_VALUES = 100_000
+"""Keys and values of one file, with what aliases stand for."""
 
 
 def config_roots() -> list[Path]:
@@ -53,14 +59,37 @@ def names(kind: str) -> list[str]:
 def read_yaml(path: Path) -> dict[str, Any]:
     """Parse a YAML mapping; UsageError with line and column otherwise."""
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(
-            "RDTL-U003", "the file is not YAML", where=f"{path}: {' '.join(str(error).split())}"
-        ) from error
+        data = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    except UnicodeDecodeError as error:
+        raise _no_yaml(str(path), error) from error
     if not isinstance(data, dict):
         raise UsageError("RDTL-U003", "the file holds no mapping of keys", where=str(path))
     return data
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """The value that ``text`` is; UsageError RDTL-U003 for anything else.
+
+    PyYAML lets some errors of Python through (a month 13, endless nesting), and aliases of
+    aliases are small in memory but endless once they are written out.
+    """
+    try:
+        data = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
+        raise _no_yaml(where, error) from error
+    below, seen = [data], 0
+    while below and seen < MOST_VALUES:
+        value, seen = below.pop(), seen + 1
+        below += [*value, *value.values()] if isinstance(value, dict) else []
+        below += value if isinstance(value, list | set | tuple) else []
+    if below:
+        raise _no_yaml(where, f"its aliases stand for more than {MOST_VALUES} values")
+    return data
+
+
+def _no_yaml(where: str, error: object) -> UsageError:
+    said = " ".join(str(error).split())[:500]
+    return UsageError("RDTL-U003", "this is not YAML", where=f"{where}: {said}")
 
 
 def apply_settings(data: dict[str, Any], settings: list[str]) -> dict[str, Any]:
@@ -71,7 +100,7 @@ def apply_settings(data: dict[str, Any], settings: list[str]) -> dict[str, Any]:
             raise UsageError(
                 "RDTL-U004", f"--set needs KEY=VALUE, not {setting!r}", fix="--set train.steps=800"
             )
-        data = _with_value(data, key.split("."), yaml.safe_load(text), key)
+        data = _with_value(data, key.split("."), parse_yaml(text, f"--set {setting}"), key)
     return data
 
 
@@ -97,7 +126,7 @@ def validate(model: type[Model], data: dict[str, Any], source: str) -> Model:
             problems[0]
             if len(problems) == 1
             else f"{len(problems)} mistakes: " + "; ".join(problems),
-            where=source,
+            where=Redaction()(source),
             why="an unknown key would be a setting that silently does nothing" if unknown else "",
             fix="correct the file or the --set option; docs/configuration.md lists every key",
         ) from error
@@ -112,7 +141,8 @@ def _explain(model: type[BaseModel], error: ValidationError) -> Iterator[str]:
             hint = f"; the nearest valid key is {'.'.join([*parents, near[0]])}" if near else ""
             yield f"unknown key {key}{hint}"
         else:
-            value = f" (got {item['input']!r})" if not isinstance(item["input"], dict) else ""
+            shown = Redaction()(repr(item["input"]))[:SHOWN]
+            value = f" (got {shown})" if not isinstance(item["input"], dict) else ""
             yield f"{key or 'the configuration'}: {item['msg']}{value}"
 
 
@@ -151,7 +181,7 @@ def _absolute(config: RunConfig) -> RunConfig:
     evaluate = config.evaluate
     sets = [
         entry
-        if "://" in entry.path
+        if is_uri(entry.path)
         else entry.model_copy(update={"path": str(Path(entry.path).absolute())})
         for entry in config.dataset.sets
     ]
@@ -181,7 +211,7 @@ def _places(section: Model, keys: tuple[str, ...], ids: tuple[str, ...]) -> Mode
 def _place(value: str, *, may_be_id: bool) -> str:
     """A path made absolute; a URI, or the id of a hub (owner/name, no such path here), as it is."""
     is_id = may_be_id and not Path(value).exists() and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", value)
-    return value if "://" in value or is_id else str(Path(value).resolve())
+    return value if is_uri(value) or is_id else str(Path(value).resolve())
 
 
 def to_yaml(config: BaseModel) -> str:

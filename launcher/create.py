@@ -51,14 +51,22 @@ def create(run: RunDir, new: plan.Plan, config_yaml: str) -> plan.Plan:
                 _same(run, old, new)
             return old
         files.write_text(run.config, config_yaml)
+        _make_cache(more)
         files.write_json(run.plan, more.to_dict())
         return more
     run.root.mkdir(parents=True, exist_ok=True)
     digest = snapshot.copy_product(run.code)
     files.write_json(run.lock, lock(digest, new))
     files.write_text(run.config, config_yaml)
+    _make_cache(new)
     files.write_json(run.plan, new.to_dict())
     return new
+
+
+def _make_cache(the_plan: plan.Plan) -> None:
+    """Containers are started with the cache of assets before it holds anything."""
+    if "asset_cache" in the_plan.config:
+        Path(the_plan.config["asset_cache"], "assets").mkdir(parents=True, exist_ok=True)
 
 
 def _require_still(run: RunDir) -> None:
@@ -83,7 +91,7 @@ def lock(code_digest: str, the_plan: plan.Plan) -> dict[str, Any]:
     return {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "code_sha256": code_digest,
-        "git": snapshot.git_state(Path(__file__).parent),
+        "git": snapshot.git_state(Path(__file__).parent.parent),
         "rdt_launcher": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -111,16 +111,13 @@ class Driver:
             self._gone[stage.name] = 0
         elif parts and alive is None:
             state = "unknown"
-        elif parts:
+        elif parts and not all(self._markers.overtaken(stage, index) for index in missing):
             self._gone[stage.name] = self._gone.get(stage.name, 0) + 1
             state = "failed" if self._gone[stage.name] >= GONE_LOOKS else "active"
         return StageView(stage, state, missing, ids, still_open)
 
     def _missing(self, stage: Stage) -> list[int]:
-        def done(index: int) -> bool:
-            return any(m.done(stage.nodes) for m in self._markers.marks(stage.name, index).values())
-
-        return [index for index in range(stage.array) if not done(index)]
+        return [index for index in range(stage.array) if not self._markers.done(stage, index)]
 
     def again(self, stage: Stage, indices: list[int]) -> int:
         """Open an attempt of these tasks beside what is alive of their stage; its number.
@@ -223,13 +220,18 @@ def submit_all(run: RunDir, plan: Plan, backend: Backend) -> dict[str, list[str]
     driver.adopt()
     while True:
         views = driver.look()
-        driver.submit_ready(views)
-        if not any(view.open or view.state in ("waiting", "unknown") for view in views):
+        if not any(map(_is_unsent, views)):
             return {stage.name: driver.ids(stage.name) for stage in plan.stages}
-        failure = driver.failure(views)
-        if failure:
-            raise failure
-        time.sleep(backend.poll_s)
+        driver.submit_ready(views)
+        if any(map(_is_unsent, views)):
+            failure = driver.failure(views)
+            if failure:
+                raise failure
+            time.sleep(backend.poll_s)
+
+
+def _is_unsent(view: StageView) -> bool:
+    return bool(view.open) or view.state in ("waiting", "unknown")
 
 
 def drive(

@@ -17,6 +17,10 @@ from launcher.core.runtimes import Container
 SECTIONS = ("train", "evaluate")
 CUT = ("evaluate", "videos", "report")
 """Stages whose tasks depend on how the episodes are cut."""
+FETCH = "stage"
+"""The stage that brings what is named by URI; what a section adds is brought by another one."""
+STAGED = ("assets", "asset_cache", "node_local")
+"""Keys of a plan's configuration that are there when anything is named by URI."""
 
 
 def extended(old: Plan, new: Plan) -> Plan | None:
@@ -24,17 +28,19 @@ def extended(old: Plan, new: Plan) -> Plan | None:
     if not _only_adds(old.config, new.config):
         return None
     known = {stage.name: stage for stage in old.stages}
-    if not known.keys() <= {stage.name for stage in new.stages}:
-        return None
+    offered = {stage.name: stage for stage in new.stages}
+    lasting = [name for name in known if base(name) != FETCH]
     if any(
-        _without_place(known[s.name]) != _without_place(s) for s in new.stages if s.name in known
+        name not in offered or _without_place(known[name]) != _without_place(offered[name])
+        for name in lasting
     ):
         return None
-    image = _image(old)
-    stages = tuple(known.get(stage.name) or in_image(stage, image) for stage in new.stages)
-    if len(stages) == len(old.stages):
+    image, fetching = _image(old), _fetching(old, new)
+    added = [in_image(s, image) for s in new.stages if s.name not in known and s.name != FETCH]
+    if not added:
         return None
-    return Plan(old.name, old.site, stages, new.config)
+    waiting = tuple(_waiting(stage, fetching) for stage in added)
+    return Plan(old.name, old.site, (*old.stages, *fetching, *waiting), new.config)
 
 
 def recut(old: Plan, new: Plan) -> Plan | None:
@@ -45,6 +51,8 @@ def recut(old: Plan, new: Plan) -> Plan | None:
     names = {name: f"{name}-{number}" for name in CUT}
     kept = {stage.name: stage for stage in old.stages if base(stage.name) not in CUT}
     image = _image(old)
+    offered = {stage.name for stage in new.stages}
+    fetching = tuple(stage for name, stage in kept.items() if name not in offered)
     stages = tuple(
         kept.get(stage.name)
         or replace(
@@ -54,7 +62,8 @@ def recut(old: Plan, new: Plan) -> Plan | None:
         )
         for stage in new.stages
     )
-    return Plan(old.name, old.site, stages, new.config)
+    stages = tuple(s if s.name in kept else _waiting(s, fetching) for s in stages)
+    return Plan(old.name, old.site, (*fetching, *stages), new.config)
 
 
 def base(name: str) -> str:
@@ -75,12 +84,37 @@ def _only_cut(old: dict[str, Any], new: dict[str, Any]) -> bool:
 
 def _only_adds(old: dict[str, Any], new: dict[str, Any]) -> bool:
     added = {key for key in SECTIONS if old.get(key) is None and new.get(key) is not None}
-    same = {key: value for key, value in old.items() if key not in added}
-    return bool(added) and same == {key: value for key, value in new.items() if key not in added}
+    assets = new.get("assets", [])
+    if any(asset not in assets for asset in old.get("assets", [])):
+        return False
+    # The first asset of a run brings these keys with it; later ones find them as they are.
+    free = {*added, *(STAGED if "assets" not in old else ("assets",))}
+    same = {key: value for key, value in old.items() if key not in free}
+    return bool(added) and same == {key: value for key, value in new.items() if key not in free}
+
+
+def _fetching(old: Plan, new: Plan) -> tuple[Stage, ...]:
+    """The stage for what ``new`` names by URI, if there is any; it skips what is still there.
+
+    What was brought for a run that is done may have been cleaned away since.
+    """
+    if not new.config.get("assets"):
+        return ()
+    numbers = [_number(stage.name) for stage in old.stages if base(stage.name) == FETCH]
+    name = f"{FETCH}-{1 + max(numbers)}" if numbers else FETCH
+    return (replace(new.stage(FETCH), name=name),)
+
+
+def _waiting(stage: Stage, others: tuple[Stage, ...]) -> Stage:
+    """``stage``, begun when the others have ended well, too."""
+    needs = [name for name in stage.needs if not others or name != FETCH]
+    return replace(stage, needs=(*needs, *(one.name for one in others)))
 
 
 def _without_place(stage: Stage) -> Stage:
-    return replace(stage, container=None, argv=stage.argv[1:])
+    """What must not change; what it waits for may be fetched by another stage."""
+    needs = tuple(name for name in stage.needs if base(name) != FETCH)
+    return replace(stage, container=None, argv=stage.argv[1:], needs=needs)
 
 
 def _image(plan: Plan) -> Container | None:

@@ -23,6 +23,7 @@ SAME = (
     *("checkpoint", "model", "lora", "dtype", "device", "gradient_checkpointing", "noise_draws"),
 )
 """Settings that must agree for one run's speed to foretell another's."""
+HUB = "hf://models/"
 SPEED = "train/samples_per_second"
 WARMED_UP = 2
 """So many first lines of a record hold the start."""
@@ -42,7 +43,7 @@ def lines(run: RunDir, plan: Plan, site: Site) -> list[str]:
     ``run`` is where it would live: its data tell the length of an epoch, and runs beside it
     the speed.
     """
-    train = plan.config.get("train")
+    train = _as_named(plan.config)
     if not train:
         return []
     ranks = train["nodes"] * train["ranks_per_node"]
@@ -111,8 +112,16 @@ def _trained(run: RunDir, site: str) -> dict[str, Any] | None:
         plan = files.read_json(run.plan)
     except (OSError, ValueError):
         return None
-    found: dict[str, Any] | None = plan["config"].get("train") if plan["site"] == site else None
-    return found
+    return _as_named(plan["config"]) if plan["site"] == site else None
+
+
+def _as_named(config: dict[str, Any]) -> dict[str, Any] | None:
+    """The section `train`; a staged checkpoint is named by its URI, not by its place in a run."""
+    train: dict[str, Any] | None = config.get("train")
+    staged = {asset["target"]: asset["uri"] for asset in config.get("assets", [])}
+    if train and train["checkpoint"] in staged:
+        return {**train, "checkpoint": staged[train["checkpoint"]]}
+    return train
 
 
 def _assumed(train: dict[str, Any], site: Site) -> Speed | None:
@@ -133,8 +142,10 @@ def _assumed(train: dict[str, Any], site: Site) -> Speed | None:
 
 def _network(checkpoint: str | None) -> cost.Network | None:
     """Sizes of a published checkpoint, or of one that lies here with its config.json."""
-    if checkpoint is None or checkpoint in cost.PUBLISHED:
-        return cost.PUBLISHED.get(checkpoint or "")
+    if checkpoint is None:
+        return None
+    if published := cost.PUBLISHED.get(checkpoint.removeprefix(HUB).partition("@")[0]):
+        return published
     try:
         sizes = files.read_json(Path(checkpoint) / "config.json")
         return cost.Network(sizes["rdt"]["hidden_size"], sizes["rdt"]["depth"])

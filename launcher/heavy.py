@@ -7,11 +7,13 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from launcher.core.checks import Finding
 from launcher.core.errors import EXIT_REFUSED, RdtlError, from_dict
+from launcher.core.job import die_with_parent
 from launcher.output import Output
 from launcher.presets import JOB_ENVIRONMENT
 
@@ -33,6 +35,7 @@ def call(module: str, *arguments: str, environment: Mapping[str, str]) -> dict[s
         capture_output=True,
         text=True,
         env={**os.environ, **environment},
+        preexec_fn=die_with_parent,  # nobody would read what an orphan finds
         check=False,
     )
     try:
@@ -45,18 +48,32 @@ def call(module: str, *arguments: str, environment: Mapping[str, str]) -> dict[s
 
 
 def stream(
-    module: str, *arguments: str, environment: Mapping[str, str]
+    module: str, *arguments: str, environment: Mapping[str, str], limit_s: float | None = None
 ) -> Iterator[dict[str, Any]]:
     """The answers of a program that gives one a line, as they come; raises as :func:`call`.
 
-    Whoever stops asking ends the program.
+    Whoever stops asking ends the program, and so do ``limit_s`` seconds, with TimeoutError.
     """
     with tempfile.TemporaryFile("w+", errors="replace") as log:
         argv = [sys.executable, "-P", "-m", module, *arguments]
         settings = {**os.environ, **environment}
         process = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=settings
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=settings,
+            preexec_fn=die_with_parent,
         )
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            process.kill()
+
+        limit = threading.Timer(limit_s or threading.TIMEOUT_MAX, end)
+        limit.daemon = True
+        limit.start()
         try:
             assert process.stdout is not None
             for line in process.stdout:
@@ -65,9 +82,12 @@ def stream(
                     raise from_dict(answer["error"])
                 yield answer
             if process.wait():
+                if late.is_set():
+                    raise TimeoutError(f"not done within {limit_s:g} s")
                 log.seek(0)
                 raise _no_answer(module, process.returncode, log.read())
         finally:
+            limit.cancel()
             process.kill()
             process.communicate()
 

@@ -155,7 +155,7 @@ def write_hostfile(path: Path, hosts: Sequence[Host]) -> None:
             "there is another file already",
             where=str(path),
             why="it may be a list that somebody wrote by hand",
-            fix="--output another file, or remove this one",
+            fix="--out another file, or remove this one",
         )
     files.write_text(path, text)
 

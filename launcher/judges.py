@@ -7,13 +7,13 @@ a Slurm queue. :mod:`launcher.status` chooses one for each run.
 from __future__ import annotations
 
 import fcntl
-import signal
 import time
 from dataclasses import dataclass
 from typing import Literal
 
 from launcher import reasons
 from launcher.controller import Row, Snapshot, indices
+from launcher.core.errors import EXIT_TERMINATED
 from launcher.core.plan import Plan, Stage
 from launcher.core.runs import RunDir
 from launcher.markers import Attempt, Markers, Marks
@@ -22,8 +22,6 @@ State = Literal["done", "running", "waiting", "failed", "gone", "unknown", "unsu
 LIVE: tuple[State, ...] = ("running", "waiting", "unknown")
 """States of tasks that may still do something; nobody may start such a task again."""
 ALIVE_WORDS = ("RUNNING", "COMPLETING", "CONFIGURING", "STAGE_OUT", "SIGNALING", "SUSPENDED")
-TERMINATED = 128 + signal.SIGTERM
-"""Exit code of a program that SIGTERM ended: somebody cancelled it, it did not fail."""
 SUBMITTING_S = 120.0
 """A claim without submission this old was made by a launcher that is no more."""
 
@@ -80,7 +78,7 @@ class Judge:
 def _failed(mark: Marks) -> bool:
     """Whether a node says that its program failed; one that was told to end did not."""
     failure = mark.failure()
-    return failure is not None and failure["exit_code"] != TERMINATED
+    return failure is not None and failure["exit_code"] != EXIT_TERMINATED
 
 
 class Silent(Judge):
@@ -156,7 +154,8 @@ class Queue(Judge):
             for index, attempt in newest.items():
                 mark = markers.marks(stage.name, index).get(attempt.number) or Marks()
                 job, place = places[attempt.number].get(index, ("", None))
-                if not job or _failed(mark) or markers.done(stage.name, index, stage.nodes):
+                over = _failed(mark) or mark.done(stage.nodes)
+                if not job or over or markers.done(stage, index):
                     continue
                 if self._row(job, place) is None and self._ended(job, place) is None:
                     found[job] = attempt.claimed_at

@@ -9,12 +9,14 @@ reads the directory once, each event at most once (events never change), and
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from launcher.core.plan import Stage
 from launcher.core.runs import RunDir, told
 
 NAME = re.compile(
@@ -64,12 +66,20 @@ class Marks:
     started: dict[int, dict[str, Any]] = field(default_factory=dict)
     finished: dict[int, dict[int, dict[str, Any]]] = field(default_factory=dict)
 
-    def done(self, nodes: int) -> bool:
-        """Whether all nodes ended with exit code 0 in one and the same start."""
+    def done(self, nodes: int, since: float = 0.0) -> bool:
+        """Whether all nodes ended with exit code 0 in one and the same start, at ``since`` (in
+        seconds since 1970) or later."""
         return any(
-            len(by_node) == nodes and all(event["exit_code"] == 0 for event in by_node.values())
-            for by_node in self.finished.values()
+            len(by_node) == nodes
+            and all(event["exit_code"] == 0 for event in by_node.values())
+            and self._began(restart) >= since
+            for restart, by_node in self.finished.items()
         )
+
+    def _began(self, restart: int) -> float:
+        """Never early: a listing may show an end and have missed the beginning just before it."""
+        start = self.started.get(restart)
+        return start["at"] if start else math.inf
 
     @property
     def restart(self) -> int:
@@ -138,9 +148,25 @@ class Markers:
         """For each index that was ever claimed, the newest attempt that claimed it."""
         return {index: attempt for attempt in self.attempts(stage) for index in attempt.indices}
 
-    def done(self, stage: str, index: int, nodes: int) -> bool:
-        """Whether some attempt of this task succeeded on all its nodes."""
-        return any(mark.done(nodes) for mark in self.marks(stage, index).values())
+    def done(self, stage: Stage, index: int) -> bool:
+        """Whether some attempt of this task succeeded on all its nodes.
+
+        A stage that reads whatever an earlier one left (``needs_ended``) must have begun after
+        the newest attempt of that one was opened: else it knows nothing of what that made.
+        """
+        since = max(map(self._opened, stage.needs), default=0.0) if stage.needs_ended else 0.0
+        marks = self.marks(stage.name, index).values()
+        return any(mark.done(stage.nodes, since) for mark in marks)
+
+    def overtaken(self, stage: Stage, index: int) -> bool:
+        """Whether its newest attempt succeeded, and what it reads was opened again after that."""
+        newest = self.newest(stage.name).get(index)
+        mark = self.marks(stage.name, index).get(newest.number) if newest else None
+        return bool(mark and mark.done(stage.nodes)) and not self.done(stage, index)
+
+    def _opened(self, stage: str) -> float:
+        """When the newest attempt of a stage was claimed, 0 before the first."""
+        return max((a.claimed_at for a in self.attempts(stage)), default=0.0)
 
     def marks(self, stage: str, index: int) -> dict[int, Marks]:
         """Marks of one task by attempt; empty before it first started."""

@@ -12,7 +12,8 @@ from launcher.core.plan import Stage
 from launcher.core.runs import RunDir
 from launcher.core.runtimes import IMAGE_PYTHON, Bind, Container
 from launcher.schema import RunConfig
-from launcher.sites import Site
+from launcher.sites import Site, memory_mb
+from rdt.spec import planned
 
 PYTHON = "<python>"
 """Stands for the interpreter until :func:`place` knows where a stage runs."""
@@ -41,8 +42,7 @@ def place(
     """
     stage = replace(stage, cpus=max(stage.cpus, _share_of_cores(stage, site)))
     if container is None or stage.name in OUTSIDE:
-        activate = site.activate.get(stage.name, site.activate.get("default", ""))
-        activate = "" if stage.name in OUTSIDE else activate
+        activate = "" if stage.name in OUTSIDE else activation(site, stage.name)
         python = "python" if activate else sys.executable
         return replace(stage, argv=_with_python(stage.argv, python), activate=activate)
     root, code = str(run.root), str(run.code)
@@ -68,6 +68,11 @@ def place(
     )
 
 
+def activation(site: Site, stage: str) -> str:
+    """Shell lines of the site before this stage's command where it runs in no container."""
+    return site.activate.get(stage, site.activate.get("default", ""))
+
+
 def _share_of_cores(stage: Stage, site: Site) -> int:
     """As much of a node's cores as the stage takes of its GPUs.
 
@@ -81,8 +86,9 @@ def _with_python(argv: tuple[str, ...], python: str) -> tuple[str, ...]:
 
 
 def named_files(config: RunConfig) -> list[Path]:
-    """What a configuration names by path (absolute)."""
-    named = [Path(entry.path) for entry in config.dataset.sets]
+    """What jobs of a configuration read by its path (absolute); a container binds no other."""
+    reads = planned.reads_demonstrations(config.model_dump(mode="json"))
+    named = [Path(entry.path) for entry in config.dataset.sets if reads]
     weights: list[str | None] = []
     for section in (config.train, config.evaluate):
         if section:
@@ -123,3 +129,24 @@ def parse_bind(text: str) -> Bind:
             fix="binds: [/scratch/me:rw, /data/libero:/data]",
         )
     return Bind(source, target or source, read_only=mode == "ro")
+
+
+def require_fit(stage: Stage, site_name: str, site: Site) -> None:
+    """UsageError RDTL-U007 when a site can never run the stage: it would pend for ever, or die."""
+    offers = {
+        "nodes": (stage.nodes, site.nodes),
+        "GPUs per node": (stage.gpus_per_node, site.gpus_per_node),
+        "MB of memory per node": (stage.memory_mb, memory_mb(site) or stage.memory_mb),
+    }
+    if site.hosts:
+        slots = min(len(host.devices()) for host in site.hosts)
+        offers["slots per host"] = (max(stage.ranks_per_node, stage.gpus_per_node), slots)
+    for what, (wanted, offered) in offers.items():
+        if wanted > offered:
+            raise UsageError(
+                "RDTL-U007",
+                f"stage {stage.name} wants {wanted} {what}, site {site_name} offers {offered}",
+                where=f"configs/sites/{site_name}.yaml",
+                why="the scheduler would let it wait for ever" if site.kind == "slurm" else "",
+                fix="ask for less, choose another --site, or correct the site file",
+            )

@@ -7,6 +7,7 @@ Memory and time are what the stages were measured to need, with room to spare.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,16 @@ from launcher.core.errors import UsageError
 from launcher.core.plan import Plan, Stage
 from launcher.core.runs import RunDir
 from launcher.core.runtimes import Container
-from launcher.placement import PYTHON, named_files, place, written_folders
+from launcher.placement import PYTHON, named_files, place, require_fit, written_folders
 from launcher.schema import RunConfig
-from launcher.sites import Site, memory_mb
+from launcher.sites import Site, assets_root
+from launcher.staging import uri
 from rdt.spec import planned, suites
 
-SIMULATOR_MB = 3200  # libero_10 at 256 pixels: 3.0 GB; libero_object: 2.5, blind 2.0
 COLLECT_MB = 3400  # a blind and a seeing simulator of one task: 3.0
+
+UPLOADING = ("train", "evaluate", "videos", "report")
+UPLOADER_MB = 700  # rclone's own bound is 512; four large files at once: 0.2 GB with Python
 
 JOB_ENVIRONMENT = {
     # OSMesa works on every node; robosuite would silently take EGL if this were unset.
@@ -51,35 +55,45 @@ def pipeline(
     """The stages that the sections of ``config`` ask for, in the order of the road."""
     config, staged = assets.split(config, run)
     stages = [_asset_stage(run, staged)] if staged else []
-    if config.train or _needs_demonstrations(config):
+    if planned.reads_demonstrations(config.model_dump(mode="json")):
         stages += _data_stages(config, run, [stage.name for stage in stages])
     if config.train:
         stages.append(_train_stage(config, run))
     if config.evaluate:
         stages += _evaluate_stages(config, site, run, [stage.name for stage in stages])
+    if config.upload:
+        uri.parse(config.upload.uri, "upload.uri")
+        stages = [_uploading(stage, run) for stage in stages]
+    cache = assets_root(site)
     seen, written = named_files(config), written_folders(config)
+    seen += [cache / "assets"] if staged else []
     stages = [place(stage, site, run, container, seen, written) for stage in stages]
     for stage in stages:
-        _fits(stage, site_name, site)
+        require_fit(stage, site_name, site)
     data = config.model_dump(mode="json")
     if staged:
         data["assets"] = assets.to_config(staged)
+        data["asset_cache"] = str(cache)
+        data["node_local"] = site.node_local
     return Plan(config.name, site_name, tuple(stages), data)
 
 
 def _asset_stage(run: RunDir, staged: list[assets.Asset]) -> Stage:
     return Stage(
         name="stage",
-        argv=job_argv("jobs.stage", run),
+        argv=job_argv("launcher.staging.job", run),
         memory_mb=500,
         minutes=4 * 60,
-        about=f"copy and prove {', '.join(asset.key for asset in staged)}",
+        about=f"fetch and prove {', '.join(asset.key for asset in staged)}",
     )
 
 
-def _needs_demonstrations(config: RunConfig) -> bool:
-    evaluate = config.evaluate
-    return bool(evaluate and "replay" in evaluate.policies and not evaluate.demonstrations)
+def _uploading(stage: Stage, run: RunDir) -> Stage:
+    """Stages that make results bring them out while they run, within the memory of their job."""
+    if stage.name not in UPLOADING:
+        return stage
+    beside = ("launcher.staging.outgoing", str(run.root))
+    return replace(stage, beside=beside, memory_mb=stage.memory_mb + UPLOADER_MB)
 
 
 def _data_stages(config: RunConfig, run: RunDir, earlier: list[str]) -> list[Stage]:
@@ -93,7 +107,7 @@ def _data_stages(config: RunConfig, run: RunDir, earlier: list[str]) -> list[Sta
     dataset = Stage(
         name="dataset",
         argv=job_argv("jobs.dataset", run),
-        needs=tuple(earlier) if config.dataset.sets else ("collect",),
+        needs=tuple(earlier) if config.dataset.sets else ("collect", *earlier),
         memory_mb=2000,
         minutes=30,
         environment=JOB_ENVIRONMENT,
@@ -150,10 +164,12 @@ def _evaluate_stages(config: RunConfig, site: Site, run: RunDir, earlier: list[s
     count = sizing.tasks(data, site)
     array = Stage(
         name="evaluate",
-        argv=job_argv("jobs.sweep" if config.sweep else "jobs.evaluate", run),
+        argv=job_argv(sizing.program(data), run),
         needs=tuple(earlier[-1:]),
         array=count,
-        memory_mb=SIMULATOR_MB + (evaluate.policy_memory_mb if has_network else 0),
+        gpus_per_node=evaluate.gpus,
+        cpus=sizing.cpus(data),
+        memory_mb=sizing.memory_mb(data),
         minutes=4 * 60,
         environment=JOB_ENVIRONMENT,
         about=sizing.words(data),
@@ -164,7 +180,7 @@ def _evaluate_stages(config: RunConfig, site: Site, run: RunDir, earlier: list[s
         needs=("evaluate",),
         needs_ended=True,
         array=max(1, min(count, evaluate.videos * len(evaluate.video_outcomes))),
-        memory_mb=SIMULATOR_MB,
+        memory_mb=sizing.SIMULATOR_MB,
         minutes=60,
         environment=JOB_ENVIRONMENT,
         about=f"replay {evaluate.videos} episodes of {planned.main_policy(evaluate.policies)}: "
@@ -216,27 +232,6 @@ def command(
         about=" ".join(argv),
     )
     stage = place(stage, site, run, container, [working_directory])
-    _fits(stage, site_name, site)
+    require_fit(stage, site_name, site)
     config: dict[str, Any] = {"command": argv}
     return Plan("run", site_name, (stage,), config)
-
-
-def _fits(stage: Stage, site_name: str, site: Site) -> None:
-    """UsageError when a site can never run the stage: it would pend for ever, or die."""
-    offers = {
-        "nodes": (stage.nodes, site.nodes),
-        "GPUs per node": (stage.gpus_per_node, site.gpus_per_node),
-        "MB of memory per node": (stage.memory_mb, memory_mb(site)),
-    }
-    if site.hosts:
-        slots = min(len(host.devices()) for host in site.hosts)
-        offers["slots per host"] = (max(stage.ranks_per_node, stage.gpus_per_node), slots)
-    for what, (wanted, offered) in offers.items():
-        if wanted > offered:
-            raise UsageError(
-                "RDTL-U007",
-                f"stage {stage.name} wants {wanted} {what}, site {site_name} offers {offered}",
-                where=f"configs/sites/{site_name}.yaml",
-                why="the scheduler would let it wait for ever" if site.kind == "slurm" else "",
-                fix="ask for less, choose another --site, or correct the site file",
-            )

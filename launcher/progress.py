@@ -7,6 +7,7 @@ import time
 from launcher.core.runs import RunDir, read_progress
 from launcher.drive import StageView
 from launcher.output import Output
+from launcher.staging.progress import spoken
 
 
 class Watcher:
@@ -17,6 +18,7 @@ class Watcher:
         self._output = output
         self._said: dict[str, str] = {}
         self._since: dict[str, float] = {}
+        self._begun: dict[str, tuple[float, float]] = {}
 
     def __call__(self, views: list[StageView]) -> None:
         """Say what changed, then rewrite the line of what is going on."""
@@ -58,7 +60,20 @@ class Watcher:
     def _line(self, view: StageView) -> str:
         took = clock(time.monotonic() - self._since[view.stage.name])
         state = summary(self._run, view.stage.name, view.stage.array)
-        return f"{view.stage.name}: {state} [{took}]"
+        left = self._left(view)
+        return f"{view.stage.name}: {state} [{took}{f', about {left} left' if left else ''}]"
+
+    def _left(self, view: StageView) -> str:
+        """How long the stage still takes at the speed since the first look; "" while unknown."""
+        parts = read_progress(self._run, view.stage.name)
+        if not parts or not all(part["total"] for part in parts):
+            return ""  # one has not measured its length yet
+        now, done = time.monotonic(), float(sum(part["done"] for part in parts))
+        total = sum(part["total"] for part in parts) / len(parts) * view.stage.array
+        at, first = self._begun.setdefault(view.stage.name, (now, done))
+        if done <= first or now <= at or done >= total:
+            return ""
+        return spoken((total - done) * (now - at) / (done - first))
 
 
 def summary(run: RunDir, stage: str, tasks: int = 1) -> str:

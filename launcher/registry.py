@@ -2,69 +2,96 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from launcher import heavy
-from launcher.core.checks import CheckSpec, Finding
-from launcher.core.errors import RdtlError
-from launcher.sites import Site
+from launcher.core.checks import CheckSpec
 
 CHECKS = (
     CheckSpec(
         "versions",
         "launcher.checks.versions",
-        ("RDTL-E003", "RDTL-C011"),
+        ("RDTL-E003", "RDTL-E028"),
         "installed packages against the versions that were tested",
+        "machine",
+        needs="simulator",
+        quick=True,
     ),
     CheckSpec(
         "rendering",
         "launcher.checks.rendering",
         ("RDTL-E011",),
         "headless rendering libraries (OSMesa)",
+        "machine",
+        needs="simulator",
+    ),
+    CheckSpec(
+        "simulator",
+        "launcher.doctor.asked.simulator",
+        ("RDTL-E001", "RDTL-E002"),
+        "a golden frame and a settled scene of the real simulator",
+        "machine",
+        needs="simulator",
+        heavy=True,
+    ),
+    CheckSpec(
+        "memory",
+        "launcher.checks.memory",
+        ("RDTL-E025",),
+        "memory for one simulator",
+        "machine",
+        needs="episodes",
+        quick=True,
     ),
     CheckSpec(
         "disk",
         "launcher.checks.disk",
         ("RDTL-G005", "RDTL-G009"),
         "the runs directory: writable, and room for a run",
+        "machine",
+        quick=True,
+    ),
+    CheckSpec(
+        "gpus",
+        "launcher.checks.gpus",
+        ("RDTL-S055", "RDTL-T029"),
+        "the GPUs of this machine: as many as the site says, and nobody uses those that runs take",
+        "machine",
+        needs="gpus",
+        quick=True,
     ),
     CheckSpec(
         "locks",
         "launcher.checks.extension_locks",
         ("RDTL-T026",),
-        "stale locks of torch extensions, for which every later process waits for ever",
+        "locks of torch's builder whose process is dead, for which every later one waits for ever",
+        "machine",
     ),
     CheckSpec(
         "environment",
         "launcher.checks.inherited_environment",
         ("RDTL-S001",),
         "scheduler variables inherited from an enclosing job",
-    ),
-    CheckSpec(
-        "memory",
-        "launcher.checks.memory",
-        ("RDTL-E025",),
-        "memory for one simulator (3.2 GB)",
+        "machine",
     ),
     CheckSpec(
         "scheduler",
         "launcher.checks.scheduler",
         ("RDTL-S032",),
         "the site's scheduler answers",
+        "site",
     ),
     CheckSpec(
         "cluster",
         "launcher.submit.checks.cluster",
-        ("RDTL-S002", "RDTL-S021"),
+        ("RDTL-S002", "RDTL-S021", "RDTL-S032"),
         "what the cluster tells: version, limits, sizes of nodes, against the site file",
+        "site",
     ),
     CheckSpec(
         "hosts",
         "launcher.submit.host_checks.hosts",
         (
+            "RDTL-S051",
             "RDTL-B013",
             "RDTL-S050",
-            "RDTL-S051",
             "RDTL-S052",
             "RDTL-S053",
             "RDTL-S054",
@@ -73,43 +100,112 @@ CHECKS = (
             "RDTL-T029",
         ),
         "hosts of a list: ssh without a question, shared directory, versions, GPUs, network",
+        "site",
     ),
     CheckSpec(
         "containers",
         "launcher.runtime_checks.containers",
         ("RDTL-C001", "RDTL-C016", "RDTL-C017", "RDTL-C018"),
         "what containers can do on a node of the site, and how to get Apptainer",
+        "site",
     ),
     CheckSpec(
-        "images",
-        "launcher.images.lock_checks.images",
-        ("RDTL-C005", "RDTL-C006", "RDTL-C011", "RDTL-C012", "RDTL-C013", "RDTL-C014"),
-        "versions in the locks of the images",
+        "staging",
+        "launcher.staging.checks.staging",
+        ("RDTL-G005", "RDTL-G012"),
+        "rclone, which moves all bytes, and the cache of assets",
+        "site",
     ),
     CheckSpec(
-        "simulator",
-        "jobs.check.simulator",
-        ("RDTL-E001", "RDTL-E002"),
-        "a golden frame and a settled scene of the real simulator",
+        "training",
+        "launcher.doctor.configuration.training",
+        ("RDTL-T005", "RDTL-T006", "RDTL-T023", "RDTL-D009"),
+        "what is unusual in a recipe: warm-up, batch, periods, order of samples",
+        "config",
+        needs="config",
+        quick=True,
+    ),
+    CheckSpec(
+        "limits",
+        "launcher.doctor.configuration.limits",
+        ("RDTL-E032",),
+        "episodes as long as demonstrations are",
+        "config",
+        needs="config",
+        quick=True,
+    ),
+    CheckSpec(
+        "horizon",
+        "launcher.doctor.configuration.horizon",
+        ("RDTL-E022",),
+        "how much of a chunk is executed before the policy looks again",
+        "config",
+        needs="config",
+        quick=True,
+    ),
+    CheckSpec(
+        "policy-memory",
+        "launcher.doctor.configuration.policy_memory",
+        ("RDTL-E025",),
+        "memory for a policy whose weights are not here yet",
+        "config",
+        needs="config",
+        quick=True,
+    ),
+    CheckSpec(
+        "places",
+        "launcher.doctor.configuration.places",
+        ("RDTL-D014", "RDTL-T034", "RDTL-T036", "RDTL-T020"),
+        "files and folders that it names, and public weights that jobs look for here",
+        "config",
+        needs="config",
+        quick=True,
+    ),
+    CheckSpec(
+        "data",
+        "launcher.doctor.asked.data",
+        ("RDTL-D014", "RDTL-D001", "RDTL-D006", "RDTL-D013", "RDTL-D015", "RDTL-D016", "RDTL-D027"),
+        "the first demonstrations of each task, as `rdtl data verify` reads all of them",
+        "data",
+        needs="config",
         heavy=True,
     ),
+    CheckSpec(
+        "checkpoint",
+        "launcher.doctor.asked.checkpoint",
+        ("RDTL-T012", "RDTL-E022", "RDTL-T002", "RDTL-T020", "RDTL-T021"),
+        "card, contract, which copy, shapes, and how much of a chunk is executed",
+        "checkpoint",
+        heavy=True,
+    ),
+    CheckSpec(
+        "image",
+        "launcher.doctor.image.image",
+        ("RDTL-C024", "RDTL-C001", "RDTL-C025", "RDTL-C026", "RDTL-C027"),
+        "the site's image: there, unchanged, of its lock and of this architecture",
+        "image",
+    ),
+    CheckSpec(
+        "locked",
+        "launcher.images.lock_checks.images",
+        ("RDTL-C014", "RDTL-C005", "RDTL-C006", "RDTL-C011", "RDTL-C012", "RDTL-C013"),
+        "versions in the locks of the images",
+        "image",
+    ),
+    CheckSpec(
+        "secrets",
+        "launcher.doctor.secrets.secrets",
+        ("RDTL-W002", "RDTL-W001", "RDTL-W006", "RDTL-U136", "RDTL-E057"),
+        "secrets that lie open, stand in configurations, or are missing",
+        "secrets",
+        quick=True,
+    ),
+    CheckSpec(
+        "network",
+        "launcher.doctor.network.network",
+        ("RDTL-G011", "RDTL-G002", "RDTL-G014", "RDTL-G019", "RDTL-E051", "RDTL-W006"),
+        "stores and servers that it names: does anybody answer",
+        "network",
+        needs="config",
+    ),
 )
-
-
-def run_all(site: Site, runs_dir: Path) -> list[Finding]:
-    """All checks for one site; a check that cannot run is a finding, too."""
-    findings: list[Finding] = []
-    for check in CHECKS:
-        try:
-            if check.heavy:
-                findings += heavy.run_check(check.name)
-            else:
-                findings += check.load()(site, runs_dir)
-        except RdtlError as error:
-            problem = error.problem
-            findings.append(
-                Finding(
-                    problem.code, "error", problem.what, problem.where, problem.why, problem.fix
-                )
-            )
-    return findings

@@ -74,7 +74,7 @@ def remote_directory(site: Site) -> str:
     """Directory of this tool on the login node; must be absolute there."""
     if site.remote_directory is None:
         raise UsageError(
-            "RDTL-U020",
+            "RDTL-U032",
             "a site with ssh needs remote_directory",
             where="the site file",
             why="runs and code lie there, where the nodes see them",
@@ -106,7 +106,7 @@ def require(argv: list[str]) -> int | None:
     if found is None:
         if "--reuse-only" in argv:
             raise UsageError(
-                "RDTL-U021",
+                "RDTL-U033",
                 "--reuse-only is for sites that are reached over ssh",
                 fix="leave it out, or set `ssh` in the site file",
             )

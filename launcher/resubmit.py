@@ -1,7 +1,7 @@
 """Submitting again what is missing or failed, and nothing else.
 
-What is done stays done, and what waits or runs is left alone: a task that may still
-be alive is never started a second time.
+What is done stays done, unless it has read what is now made again (videos, a report). What
+waits or runs is left alone: a task that may still be alive is never started a second time.
 """
 
 from __future__ import annotations
@@ -72,14 +72,19 @@ def chosen(one: RunStatus, which: Which, *, ahead: bool) -> list[tuple[Stage, li
     """Stages with the tasks to submit. Without ``ahead`` only such whose parents are done."""
     found = []
     ready: dict[str, bool] = {}
+    opened: set[str] = set()
     for status_ in one.stages:
         stage = status_.stage
-        wanted = [task.index for task in status_.tasks if task.state in STATES[which]]
-        fine = sum(task.state in ("done", *LIVE) for task in status_.tasks)
+        reads_more = stage.needs_ended and not opened.isdisjoint(stage.needs)
+        states = (*STATES[which], "done") if reads_more else STATES[which]
+        wanted = [task.index for task in status_.tasks if task.state in states]
+        kept = [task for task in status_.tasks if task.index not in wanted]
+        fine = sum(task.state in ("done", *LIVE) for task in kept)
         may = stage.needs_ended or all(ready[parent] for parent in stage.needs)
         may = may and (ahead or _done(one, stage.needs))
         if wanted and may:
             found.append((stage, wanted))
+            opened.add(stage.name)
             fine += len(wanted)
         ready[stage.name] = fine == stage.array
     return found
@@ -111,14 +116,13 @@ def _let_wait(driver: Driver, one: RunStatus, opened: set[str], backend: Backend
     alive = {view.stage.name: view.ids for view in driver.look()}
     early = []
     for stage in one.stages:
-        name, needs = stage.stage.name, stage.stage.needs
-        if name in opened or not stage.stage.needs_ended or not opened.intersection(needs):
+        needs = stage.stage.needs
+        if not stage.stage.needs_ended or not opened.intersection(needs):
             continue
         parents = [id_ for parent in needs for id_ in alive[parent]]
-        begun = stage.counts.get("done") or stage.counts.get("running")
         waits = stage.jobs() and parents and backend.wait_for(stage.jobs(), parents)
-        if begun or (stage.jobs() and not waits):
-            early.append(name)
+        if stage.counts.get("running") or (stage.jobs() and not waits):
+            early.append(stage.stage.name)
     return early
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 
 from launcher import snapshot
+from launcher.core.errors import file_system
 from launcher.core.plan import Stage
 from launcher.core.runs import RunDir
 from launcher.drive import StageView
@@ -21,11 +22,17 @@ def directory(runs_dir: Path, name: str | None, site: str) -> RunDir:
 
 
 def working_directory(run: RunDir, start: Path, *, copy: bool) -> Path:
-    """Where the command runs: in the copy of the git tree, or in ``start`` outside git."""
+    """Where the command runs: in the copy of the git tree, or in ``start`` outside git.
+
+    Raises RdtlError RDTL-G018 or RDTL-G009 where the run directory cannot be made.
+    """
     if not copy:
         return start
-    run.root.mkdir(parents=True, exist_ok=True)
-    copied = snapshot.copy_work(run.root / "work", start)
+    try:
+        run.root.mkdir(parents=True, exist_ok=True)
+        copied = snapshot.copy_work(run.root / "work", start)
+    except OSError as error:
+        raise file_system(error, "the run directory was made") from error
     return copied[0] if copied else start
 
 

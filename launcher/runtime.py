@@ -54,7 +54,7 @@ def _preferred(site: Site) -> str:
 def _no_image(image: str | None) -> None:
     if image:
         raise UsageError(
-            "RDTL-U015",
+            "RDTL-U034",
             f"--image {image} has no effect with --runtime none",
             fix="leave one of them out",
         )

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from launcher.core.checks import Finding
+from launcher.core.checks import Finding, NothingToLookAtError
 from launcher.core.node_facts import NodeFacts, probe
 from launcher.images import builder as builders
 from launcher.sites import Site, require_scheduler
@@ -23,7 +23,7 @@ HOW_TO_GET = (
 def containers(site: Site, runs_dir: Path) -> list[Finding]:
     """Ask a node of the site (a compute node on a cluster) and judge its answer."""
     if site.kind == "hosts":
-        return []  # no container is started there
+        raise NothingToLookAtError("no container is started on a list of hosts")
     facts = node_facts(site)
     if facts is None:
         return [

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from launcher.schema_base import Positive, Section
 from launcher.schema_train import Train
@@ -78,8 +78,9 @@ class Evaluate(Section):
     hub's cache."""
     language: str | None = None
     """T5 of such a policy, or a folder of embeddings (`rdtl data embed`); unset: as with vision."""
-    policy_memory_mb: Positive = 400
-    """Memory for the policy in each task: 4 bytes a weight, and the encoders."""
+    policy_memory_mb: Positive | None = None
+    """Memory for the policy in each task; unset: 400, and for a checkpoint that lies here 4 bytes a
+    weight and SigLIP."""
     server: str | None = None
     """Address of a policy server, ws://HOST:PORT: one of openpi's, or `rdtl serve`."""
     server_token: str | None = None
@@ -100,6 +101,16 @@ class Evaluate(Section):
     """Seed of the sampling noise; an episode's noise depends on this, its key and the query."""
     episode_minutes: Annotated[float, Field(gt=0)] = 30
     """An episode that takes longer by the clock ends as `timeout` and is tried again."""
+    workers: Positive = 1
+    """Processes of each task that run episodes. Several share one policy: a task starts a policy
+    server on each of its GPUs, or one on the CPU."""
+    gpus: Annotated[int, Field(ge=0)] = 0
+    """GPUs of each task, a policy server on each; 0: the policy computes on the CPU."""
+    batching: Literal["fixed", "free"] = "fixed"
+    """What such a server computes together. fixed: `rows` requests, and an answer depends on its
+    request alone. free: what is there; the report says how often answers are the same."""
+    rows: Positive = 1
+    """Rows of a fixed batch; the last bits of an answer depend on it, in every process alike."""
     shards: Positive | Literal["auto"] = 4
     """Array tasks. auto: as many as the episodes' seconds and the site ask for. It may be changed
     when the evaluation was interrupted: what has a result is kept."""
@@ -110,10 +121,26 @@ class Evaluate(Section):
     video_outcomes: list[Literal["success", "fail"]] = ["fail"]
     """Which episodes of the policy under test get a video."""
 
+    @property
+    def shares_policy(self) -> bool:
+        """Whether the policy of a task is computed in servers of its own."""
+        return self.workers > 1 or self.gpus > 0
+
+    @field_validator("server")
+    @classmethod
+    def _server_without_password(cls, value: str | None) -> str | None:
+        if value and "@" in value:
+            raise ValueError("plans and records repeat it, so no name or password: server_token")
+        return value
+
     @model_validator(mode="after")
     def _one_policy_under_test(self) -> Evaluate:
         if {"rdt", "server"} <= set(self.policies):
             raise ValueError("rdt and server are two policies under test; evaluate them one by one")
+        if "rdt" not in self.policies and (self.gpus or self.batching == "free"):
+            raise ValueError("gpus and batching are for the policy rdt, which is not evaluated")
+        if self.workers < self.gpus or (self.batching == "free" and not self.shares_policy):
+            raise ValueError("batches need several workers: set workers, at least one for each GPU")
         if ("server" in self.policies) != (self.server is not None):
             raise ValueError(
                 "the policy `server` and the address in `server` belong together; "
@@ -170,6 +197,19 @@ class Dataset(Section):
     reads the sets themselves."""
 
 
+class Upload(Section):
+    """Results that leave while the run goes on: checkpoints, policy, records, logs."""
+
+    uri: str
+    """Where they go: gs://, s3://, rclone:REMOTE:PATH, hf://, ssh:// or file://; a folder of the
+    run's name is made there."""
+    every_seconds: Annotated[float, Field(gt=0)] = 60
+    """How often what grows is uploaded; checkpoints go as soon as they are whole."""
+    delete: bool = False
+    """Delete checkpoints here once they are proven to be there; the newest stays, and what
+    train.keep_every and keep_best keep."""
+
+
 class RunConfig(Section):
     """The whole configuration; a command refuses one that lacks the sections it needs."""
 
@@ -183,6 +223,7 @@ class RunConfig(Section):
     train: Train | None = None
     evaluate: Evaluate | None = None
     sweep: Sweep | None = None
+    upload: Upload | None = None
 
     @model_validator(mode="after")
     def _training_fits_its_data(self) -> RunConfig:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from launcher import config
-from launcher.core.errors import UsageError
+from launcher.core.errors import RefusedError, UsageError
 from launcher.core.runs import RunDir
 from launcher.hosts import Host, Network
 from launcher.schema_base import Section
@@ -76,8 +76,15 @@ class Site(Section):
     activate: dict[str, str] = Field(default={})
     """Shell lines before a stage's command where runtime is none, by stage name, or `default`:
     `source ~/venv/bin/activate`, `module load …`, `conda activate …`."""
+    assets: str | None = None
+    """Directory for staged data and checkpoints, shared by runs; all nodes must see it. Unset:
+    $XDG_CACHE_HOME/rdtl/assets or ~/.cache/rdtl/assets."""
+    node_local: str | None = None
+    """Directory on each node's own disk, e.g. /tmp: containers read staged assets from a copy
+    there, made once per node where there is room. Unset: from the shared cache."""
     shared_directory: str | None = None
-    """A directory that all nodes see under the same path; runs must lie below it. Unset: any."""
+    """A directory that all nodes see under the same path; new runs that would not lie below it are
+    refused (RDTL-S023), except on a local site. Unset: any."""
 
     @property
     def ends_with_launcher(self) -> bool:
@@ -138,10 +145,19 @@ def of_run(run: RunDir, name: str) -> Site:
         return config.validate(Site, config.read_yaml(run.site), str(run.site))
 
 
+def assets_root(site: Site) -> Path:
+    """Where the cache of staged assets lies."""
+    user = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(site.assets or f"{user}/rdtl/assets").expanduser().absolute()
+
+
 def memory_mb(site: Site) -> int:
-    """Memory of one node in MB; this machine's available memory when the site does not say."""
-    if site.max_memory_per_node_mb:
-        return site.max_memory_per_node_mb
+    """Memory of one node in MB: as the site says, else what is available on this machine.
+
+    0 where nodes are other machines and the site does not say.
+    """
+    if site.max_memory_per_node_mb or site.kind != "local":
+        return site.max_memory_per_node_mb or 0
     with Path("/proc/meminfo").open(encoding="ascii") as handle:
         values = dict(line.split(":", 1) for line in handle)
     return int(values["MemAvailable"].split()[0]) // 1024
@@ -151,6 +167,26 @@ def local_jobs(site: Site, memory_per_task_mb: int, wanted: int | None) -> int:
     """How many tasks run at once here: asked for, else as many as cores and memory carry."""
     cores = wanted or site.cpus_per_node or os.cpu_count() or 1
     return max(1, min(cores, memory_mb(site) // max(1, memory_per_task_mb)))
+
+
+def require_shared(site: Site, root: Path) -> None:
+    """RefusedError RDTL-S023 when a run at ``root`` would lie where other nodes do not see it.
+
+    A link or another mount of the same directory is the same place.
+    """
+    if site.kind == "local" or site.shared_directory is None:
+        return
+    shared, above = Path(site.shared_directory), (root, *root.parents)
+    found = shared.is_dir() and any(one.is_dir() and one.samefile(shared) for one in above)
+    if found or shared in above:
+        return
+    raise RefusedError(
+        "RDTL-S023",
+        "the run would not lie below the site's shared directory",
+        where=f"{root}; shared_directory: {shared}",
+        why="code, ledger and checkpoints lie there: a node that does not see them runs nothing",
+        fix=f"--runs-dir {shared}/runs (or RDTL_RUNS), or correct shared_directory of the site",
+    )
 
 
 def require_scheduler(name: str) -> None:

@@ -90,12 +90,17 @@ def _copy(source: Path, paths: list[Path], target: Path) -> str:
     return digest(target, paths)
 
 
-def git_state(start: Path) -> dict[str, str | bool] | None:
-    """Commit and whether the tree is dirty, or None outside git."""
-    commit = _git(start, "rev-parse", "HEAD")
+def git_state(root: Path) -> dict[str, str | bool] | None:
+    """Commit and whether the tree is dirty, or None where ``root`` is no clone of its own.
+
+    Our packages may be installed below somebody's repository, whose commit says nothing of them.
+    """
+    if not (root / ".git").exists():
+        return None
+    commit = _git(root, "rev-parse", "HEAD")
     if commit is None:
         return None
-    return {"commit": commit.strip(), "dirty": bool(_git(start, "status", "--porcelain"))}
+    return {"commit": commit.strip(), "dirty": bool(_git(root, "status", "--porcelain"))}
 
 
 def _git(start: Path, *arguments: str) -> str | None:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.core.errors import RemoteError
+from launcher.core.errors import RemoteError, UsageError
 
 LOST = 255
 CHANGED = "HOST IDENTIFICATION HAS CHANGED"
@@ -27,12 +27,22 @@ class Connection:
 
     ``alone``: a connection for one program, which never asks and notices a dead host in
     30 s; sshd allows only ten programs on a shared one.
+    Raises UsageError RDTL-U133 for a host that ssh would take for an option.
     """
 
     host: str
     options: tuple[str, ...] = ()
     reuse_only: bool = False
     alone: bool = False
+
+    def __post_init__(self) -> None:
+        if self.host.startswith("-"):
+            raise UsageError(
+                "RDTL-U133",
+                f"{self.host} is no machine for ssh",
+                why="ssh would take it for an option, and some options run a program here",
+                fix="name a host, user@host or an alias of ~/.ssh/config",
+            )
 
     def words(self) -> list[str]:
         """``ssh`` with its options, without host and command."""

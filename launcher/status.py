@@ -21,6 +21,8 @@ from launcher.core.runs import RunDir
 from launcher.judges import LIVE, Here, Judge, Queue, Silent, State, Task, launcher_of
 from launcher.markers import Markers, Marks
 
+OVERTAKEN = "what it reads was run again after it had ended"
+
 
 @dataclass(frozen=True)
 class StageStatus:
@@ -168,9 +170,7 @@ class _Look:
     def _all_done(self) -> bool:
         markers = self._markers()
         return all(
-            markers.done(stage.name, index, stage.nodes)
-            for stage in self.plan.stages
-            for index in range(stage.array)
+            markers.done(stage, index) for stage in self.plan.stages for index in range(stage.array)
         )
 
     def _find_judge(self, clusters: dict[str, _Cluster], fresh: bool) -> None:
@@ -224,10 +224,12 @@ def _stage(markers: Markers, stage: Stage, judge: Judge) -> StageStatus:
     for index in range(stage.array):
         attempt = newest.get(index)
         number = attempt.number if attempt else 0
-        if markers.done(stage.name, index, stage.nodes):
+        if markers.done(stage, index):
             tasks.append(Task(index, "done", attempt=number))
         elif attempt is None:
             tasks.append(Task(index, "unsubmitted"))
+        elif markers.overtaken(stage, index):
+            tasks.append(Task(index, "unsubmitted", OVERTAKEN, number))
         else:
             mark = markers.marks(stage.name, index).get(number) or Marks()
             job, place = places[number].get(index, ("", None))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 
 from launcher import config
@@ -38,13 +37,13 @@ class LengthRecorder:
 
 def show(output: Output, run: RunDir) -> None:
     """Print the summary table of a run, or of a sweep, and where its report lies."""
-    from launcher.report import build, load, sweep, tables
+    from launcher.report import load, sweep, tables
 
     if sweep.is_sweep(run.root):
         swept = sweep.load(run)
         table, document, page = sweep.table(swept), sweep.document(swept), run.report
     else:
-        report = build(run.root) if _outdated(run) else load(run)
+        report = load(run)
         table, document = tables.summary(report), tables.document(report)
         page = run.report / "index.html"
     output.table(table.title, table.columns, table.rows)
@@ -53,13 +52,3 @@ def show(output: Output, run: RunDir) -> None:
         output.text(textwrap.fill(sentence, 78, initial_indent="  ", subsequent_indent="  "))
     output.say(f"\nreport: {page}")
     output.result(document)
-
-
-def _outdated(run: RunDir) -> bool:
-    """Whether there are episodes that the page was written without.
-
-    It was written after an array of which a task had failed; the same command then ran the rest.
-    """
-    page = run.report / "index.html"
-    written = page.stat().st_mtime if page.exists() else math.inf
-    return any(part.stat().st_mtime > written for part in run.records.glob("part-*"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from launcher.images.store import BuiltImage
 from tests import inside
@@ -18,22 +20,33 @@ from tests.road import small_demo
 
 ROOT = Path(__file__).parent.parent
 
+# By the clock of a machine that does other things too, or under coverage, a deadline says nothing.
+settings.register_profile("rdtl", deadline=None)
+settings.load_profile("rdtl")
+
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A working directory whose site `minislurm` is a cluster of its own."""
     folder = tmp_path_factory.mktemp("slurm")
+    with slurm_in(folder):
+        yield folder
+
+
+@contextlib.contextmanager
+def slurm_in(folder: Path, *options_of_up: str) -> Iterator[None]:
+    """A cluster of its own, which is the site `minislurm` of ``folder``."""
     root = tempfile.mkdtemp(prefix="rdtl-road-")  # socket paths must be short
     verb = [sys.executable, "-m", "tests.cluster.minislurm"]
     options = ["--root", root]
     try:
-        subprocess.run([*verb, "up", *options], cwd=ROOT, check=True, timeout=120)
+        subprocess.run([*verb, "up", *options, *options_of_up], cwd=ROOT, check=True, timeout=120)
         status = [*verb, "status", *options, "--json"]
         printed = subprocess.run(status, cwd=ROOT, check=True, capture_output=True, timeout=60)
         (folder / "configs" / "sites").mkdir(parents=True)
         site = json.loads(printed.stdout)["site"]
         shutil.copy(site, folder / "configs" / "sites" / "minislurm.yaml")
-        yield folder
+        yield
     finally:
         subprocess.run([*verb, "down", *options], cwd=ROOT, check=True, timeout=120)
         shutil.rmtree(root, ignore_errors=True)

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 
 from launcher.cli import (
     checkpoint,
+    cloud,
+    cloud_boxes,
     common,
     data,
     data_buffer,
@@ -21,17 +24,25 @@ from launcher.cli import (
     data_embed,
     data_inspect,
     demo,
+    diagnose,
     doctor,
     evaluate,
+    examples,
     hostfile,
     image,
     pipeline,
+    recipe,
+    recipe_look,
+    recipe_run,
     report,
     run,
     runs,
     runs_change,
     serve,
     shell,
+    stage,
+    stage_cache,
+    stage_login,
     sweep,
     train,
 )
@@ -48,9 +59,7 @@ app = typer.Typer(
 )
 
 app.command("demo")(demo.demo)
-app.command("run", context_settings={"allow_extra_args": False, "ignore_unknown_options": False})(
-    run.run
-)
+app.command("run")(run.run)
 app.command("pipeline")(pipeline.pipeline)
 app.command("shell")(shell.shell)
 app.command("train")(train.train)
@@ -60,26 +69,47 @@ app.command("serve")(serve.serve)
 app.command("hostfile")(hostfile.hostfile)
 app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
+app.command("diagnose")(diagnose.diagnose)
 app.add_typer(checkpoint.app, name="checkpoint")
+cloud_boxes.add_to(cloud.app)
+app.add_typer(cloud.app, name="cloud")
 data_buffer.add_to(data.app)
 data_collect.add_to(data.app)
 data_inspect.add_to(data.app)
 data_embed.add_to(data.app)
 app.add_typer(data.app, name="data")
 app.add_typer(image.app, name="image")
+recipe_run.add_to(recipe.app)
+recipe_look.add_to(recipe.app)
+app.add_typer(recipe.app, name="recipe")
+stage_cache.add_to(stage.app)
+stage_login.add_to(stage.app)
+app.add_typer(stage.app, name="stage")
 runs_change.add_to(runs.app)
 app.add_typer(runs.app, name="runs")
+examples.add_to(app)
 
 
 @app.callback(invoke_without_command=True)
 def _root(
-    version: bool = typer.Option(False, "--version", help="Show the version and exit."),
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show version, packages and sites of this installation."),
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="With --version: one JSON document on stdout.")
+    ] = False,
 ) -> None:
     if version:
-        from launcher import __version__
+        from launcher.cli import version as versions
 
-        typer.echo(f"rdtl {__version__}")
+        versions.show(as_json)
         raise typer.Exit
+    if as_json:
+        raise typer.BadParameter(
+            f"say it after the command: rdtl {context.invoked_subcommand or 'COMMAND'} … --json"
+        )
 
 
 def main() -> None:
@@ -91,14 +121,17 @@ def main() -> None:
             status = remote.require(sys.argv[1:])
             if status is not None:
                 sys.exit(status)
-        app()
+        app(prog_name="rdtl")  # completion looks for this name, however the program was started
     except RdtlError as error:
         common.current.error(error)
         sys.exit(error.exit_status)
     except SystemExit as end:  # Typer turns Ctrl-C into this without a word
         if end.code == EXIT_INTERRUPTED:
-            common.current.say("interrupted; what is finished is kept, the same command continues")
+            common.current.interrupted()
         raise
+    except KeyboardInterrupt:  # before Typer has begun, or on its way to a login node
+        common.current.interrupted()
+        sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(EXIT_FAILED)

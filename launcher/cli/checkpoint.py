@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from launcher.cli import common
+from launcher.cli import common, complete
 
 if TYPE_CHECKING:
     from launcher.output import Output
@@ -57,7 +57,12 @@ def inspect(
 @app.command("adopt")
 def adopt(
     path: SourceArgument,
-    contract: Annotated[str, typer.Option(help="The contract under which it was trained.")],
+    contract: Annotated[
+        str,
+        typer.Option(
+            help="The contract under which it was trained.", autocompletion=complete.contracts
+        ),
+    ],
     weights: WeightsOption = "auto",
     as_json: common.JsonOption = False,
 ) -> None:
@@ -102,9 +107,10 @@ def _job(verb: str, *arguments: str) -> dict[str, Any]:
 
     # A job may not reach the hub; a person who names a hub id here means just that.
     environment = {k: v for k, v in JOB_ENVIRONMENT.items() if not k.startswith("HF_")}
-    result: dict[str, Any] = heavy.call(
-        "jobs.checkpoint", verb, *arguments, environment=environment
-    )
+    with common.current.working(f"{verb} {arguments[0]}"):
+        result: dict[str, Any] = heavy.call(
+            "jobs.checkpoint", verb, *arguments, environment=environment
+        )
     return dict(result["result"])
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from launcher.cli import complete
 from launcher.output import Output
 
 if TYPE_CHECKING:
@@ -22,7 +23,12 @@ current = Output()
 """The output of the command that runs now; ``main`` prints errors through it."""
 
 SiteOption = Annotated[
-    str, typer.Option("--site", help="Where to run: a file of configs/sites, without .yaml.")
+    str,
+    typer.Option(
+        "--site",
+        help="Where to run: a file of configs/sites, without .yaml.",
+        autocompletion=complete.configurations("sites"),
+    ),
 ]
 SetOption = Annotated[
     list[str], typer.Option("--set", help="Change a configuration key, e.g. train.steps=800.")
@@ -43,7 +49,11 @@ RuntimeOption = Annotated[
 ]
 ImageOption = Annotated[
     str | None,
-    typer.Option("--image", help="An image of configs/images, a .sif file, a Docker reference."),
+    typer.Option(
+        "--image",
+        help="An image of configs/images, a .sif file, a Docker reference.",
+        autocompletion=complete.configurations("images"),
+    ),
 ]
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Print the plan and the exact scripts, submit nothing.")
@@ -119,18 +129,37 @@ def backend_for(run: RunDir, site: Site, jobs: int | None) -> Backend:
     return LocalBackend(run, site, jobs)
 
 
-def say_findings(output: Output, plan: Plan) -> None:
-    """Say what is unusual about the recipe of a plan that trains."""
-    from rdt.spec import recipe
+def say_findings(output: Output, run: RunDir, plan: Plan, site: Site) -> None:
+    """Say what the quick checks find of a plan, and refuse nothing."""
+    from launcher.doctor import before, subject
 
-    train = plan.config.get("train")
-    for finding in recipe.findings(train, train["steps"]) if train else []:
-        output.finding(finding)
+    for finding in before.findings(subject.of_plan(plan, site, run.root.parent)):
+        if finding.severity != "ok":
+            output.hint(finding)
+
+
+def check(output: Output, run: RunDir, plan: Plan, site: Site) -> None:
+    """Refuse a plan that would surely be lost time, or that its cluster can never run.
+
+    A run that exists is continued or shown: what is found is said, and nothing is refused.
+    """
+    from launcher.doctor import before, subject
+
+    if run.plan.exists():
+        say_findings(output, run, plan, site)
+        return
+    before.require(output, subject.of_plan(plan, site, run.root.parent))
+    check_cluster(output, run, plan, site)
 
 
 def check_cluster(output: Output, run: RunDir, plan: Plan, site: Site) -> None:
     """Refuse a new plan that the cluster can never run, before anything is written."""
-    if site.kind == "slurm" and not run.plan.exists():
+    from launcher.sites import require_shared
+
+    if run.plan.exists():
+        return
+    require_shared(site, run.root)
+    if site.kind == "slurm":
         from launcher.submit.slurm import SlurmBackend
 
         SlurmBackend(run, site, output.say).check(plan)
@@ -150,7 +179,7 @@ def submit_all(output: Output, run: RunDir, plan: Plan, site: Site, config_yaml:
             where=f"site {plan.site} is {site.kind}: its tasks end with this command",
             fix="leave --detach out, or choose a cluster with --site",
         )
-    check_cluster(output, run, plan, site)
+    check(output, run, plan, site)
     known = create(run, plan, config_yaml)
     backend = backend_for(run, site, None)
     submitted = send(run, adopt(run, known, plan, config_yaml, backend), backend)
@@ -173,8 +202,7 @@ def execute(
     from launcher.create import create
     from launcher.regroup import adopt
 
-    check_cluster(output, run, plan, site)
-    say_findings(output, plan)
+    check(output, run, plan, site)
     known = create(run, plan, config_yaml)
     backend = backend_for(run, site, jobs)
     plan = adopt(run, known, plan, config_yaml, backend)
@@ -192,6 +220,7 @@ def drive_on(
     """Drive a run that exists to its end and say what happens."""
     from launcher.drive import drive
     from launcher.progress import Watcher
+    from launcher.staging import results
 
     watcher = Watcher(run, output)
 
@@ -201,5 +230,21 @@ def drive_on(
             also(views)
 
     output.say(f"run {run.root} on site {plan.site}")
+    output.if_interrupted = if_interrupted(run, goes_on=backend.submits_ahead)
     drive(run, plan, backend, watch)
     output.clear_status()
+    for line in results.behind(run.root):
+        output.say(line)
+
+
+def if_interrupted(run: RunDir, *, goes_on: bool) -> str:
+    """What Ctrl-C leaves of a run that this process drives, and the command that goes on."""
+    import shlex
+
+    where = shlex.quote(str(run.root))
+    if goes_on:
+        return (
+            f"its jobs go on without you; to look again: rdtl runs watch {where}; "
+            f"to end them: rdtl runs cancel {where}"
+        )
+    return f"its tasks have ended, what they finished is kept; to go on: rdtl runs resume {where}"

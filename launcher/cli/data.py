@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from launcher.cli import common
+from launcher.cli import common, complete
 
 if TYPE_CHECKING:
     from launcher.output import Output
@@ -22,7 +22,11 @@ app = typer.Typer(
 
 SET = "A LIBERO HDF5 file or folder, or a folder of an RLDS or LeRobot set."
 ContractOption = Annotated[
-    str, typer.Option(help="What the numbers mean to the network: one of the contracts.")
+    str,
+    typer.Option(
+        help="What the numbers mean to the network: one of the contracts.",
+        autocompletion=complete.contracts,
+    ),
 ]
 GripperOption = Annotated[
     int, typer.Option("--gripper-open", help="The sign of the command that opens: -1 or 1.")
@@ -73,7 +77,9 @@ def verify(
         "statistics": str(statistics.resolve()) if statistics else None,
         "name": name,
     }
-    heavy.show(output, heavy.run_check("data", json.dumps(request)))
+    with output.working(f"reading {path}"):
+        findings = heavy.run_check("data", json.dumps(request))
+    heavy.show(output, findings)
 
 
 @app.command("stats")
@@ -90,7 +96,7 @@ def stats(
     demo: DemoOption = None,
     gripper_open: GripperOption = -1,
     alignment: AlignmentOption = None,
-    processes: Annotated[int | None, typer.Option(min=1, help="Default: one a core.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes; default: one a core.")] = None,
     as_json: common.JsonOption = False,
 ) -> None:
     """Measure data sets: mean, spread, range and quantiles of actions and states.
@@ -111,9 +117,10 @@ def stats(
         "format": format,
         "out": str(out.resolve()),
         "name": name,
-        "processes": processes,
+        "processes": jobs,
     }
-    answer = heavy.call("jobs.statistics", json.dumps(request), environment=JOB_ENVIRONMENT)
+    with output.working(f"measuring {', '.join(map(str, paths))}"):
+        answer = heavy.call("jobs.statistics", json.dumps(request), environment=JOB_ENVIRONMENT)
     result = answer["result"]
     for title, measured in result["sets"].items():
         _show(output, title, measured, CONTRACTS[contract] if format == "rdt" else None)

@@ -41,7 +41,7 @@ def buffer(
     demo: data.DemoOption = None,
     gripper_open: data.GripperOption = -1,
     alignment: data.AlignmentOption = None,
-    processes: Annotated[int | None, typer.Option(min=1, help="Default: one a core.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes; default: one a core.")] = None,
     as_json: common.JsonOption = False,
 ) -> None:
     """Keep a buffer of prepared samples filled, for sets whose pictures are slow to decode.
@@ -68,7 +68,7 @@ def buffer(
         "moments": moments,
         "horizon": horizon,
         "fill_up": fill_up,
-        "processes": processes or len(os.sched_getaffinity(0)),
+        "processes": jobs or len(os.sched_getaffinity(0)),
     }
     plan: dict[str, Any] = {}
     made = 0

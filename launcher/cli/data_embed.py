@@ -50,7 +50,8 @@ def embed(
         "out": str(out.resolve()),
     }
     environment = {k: v for k, v in JOB_ENVIRONMENT.items() if k not in NOT_HERE}
-    answer = heavy.call("jobs.embed_language", json.dumps(request), environment=environment)
+    with output.working(f"embedding with {encoder}"):
+        answer = heavy.call("jobs.embed_language", json.dumps(request), environment=environment)
     result = answer["result"]
     made = result["encoder"]
     output.text(f"{result['wanted']} instructions, {result['computed']} computed now")

@@ -44,7 +44,8 @@ def inspect(
     }
     if out is not None:
         data.require_outside(out.resolve(), path.resolve())
-    found = heavy.call("jobs.inspect_data", json.dumps(request), environment=JOB_ENVIRONMENT)
+    with output.working(f"reading {path}"):
+        found = heavy.call("jobs.inspect_data", json.dumps(request), environment=JOB_ENVIRONMENT)
     result = found["result"]
     text.show(output, result)
     if out is not None:

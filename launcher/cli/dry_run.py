@@ -18,7 +18,7 @@ def show(output: Output, run: RunDir, plan: Plan, site: Site) -> None:
     the command here."""
     from launcher.forecast import lines as forecast_lines
 
-    common.say_findings(output, plan)
+    common.say_findings(output, run, plan, site)
     forecast = forecast_lines(run, plan, site)
     for line in forecast:
         output.text(f"training: {line}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from launcher.cli import common
+from launcher.cli import common, complete
 from launcher.cli.checkpoint import WeightsOption
 from launcher.cli.dry_run import show as show_plan
 
@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 def evaluate(
     config_file: Annotated[
-        str, typer.Argument(metavar="CONFIG", help="A file of configs/evaluate.")
+        str,
+        typer.Argument(
+            metavar="CONFIG",
+            help="A file of configs/evaluate.",
+            autocompletion=complete.configurations("evaluate"),
+        ),
     ],
     checkpoint: Annotated[
         str | None,
@@ -47,6 +52,7 @@ def evaluate(
 ) -> None:
     """Run episodes as an array and report rates with their intervals."""
     from launcher import config, summary
+    from rdt.spec import chunks
 
     output = common.start_output(as_json)
     path = config.find("evaluate", config_file)
@@ -62,7 +68,10 @@ def evaluate(
     evaluated = run_config.evaluate
     assert evaluated is not None
     chosen = weights_chosen(evaluated.checkpoint, evaluated.weights)
-    for finding in [*short_limits(run_config), *chosen.findings]:
+    replanned = chunks.replanning(
+        evaluated.execution_horizon, chosen.horizon, f"{evaluated.checkpoint}"
+    )
+    for finding in [*chosen.findings, *replanned]:
         output.finding(finding)
     run, plan, the_site = common.prepare(run_config, site, runs_dir, name, runtime, image, dry_run)
     if dry_run:
@@ -98,15 +107,17 @@ def weights_chosen(source: str | None, weights: str) -> Chosen:
     """
     from importlib.util import find_spec
 
-    from launcher import assets, heavy
+    from launcher import heavy
     from launcher.core.checks import Finding
     from launcher.presets import JOB_ENVIRONMENT
+    from launcher.staging.uri import is_uri
 
-    if source is None or assets.is_uri(source) or find_spec("torch") is None:
+    if source is None or is_uri(source) or find_spec("torch") is None:
         return Chosen([], 0)
-    found: dict[str, Any] = heavy.call(
-        "jobs.checkpoint", "choose", source, weights, environment=JOB_ENVIRONMENT
-    )["result"]
+    with common.current.working(f"looking at {source}"):
+        found: dict[str, Any] = heavy.call(
+            "jobs.checkpoint", "choose", source, weights, environment=JOB_ENVIRONMENT
+        )["result"]
     text = f"{found['weights']} weights, {found['dtype']}: {found['path']}"
     warnings = [Finding(**f) for f in found["findings"] if f["severity"] == "warning"]
     return Chosen([Finding("RDTL-T002", "ok", text), *warnings], found["horizon"])
@@ -119,6 +130,7 @@ def with_server(config: RunConfig, uri: str | None, token_file: Path | None) -> 
     """
     if uri is None:
         return config
+    from launcher.config import validate
     from launcher.core.errors import UsageError
 
     old = config.evaluate
@@ -133,27 +145,5 @@ def with_server(config: RunConfig, uri: str | None, token_file: Path | None) -> 
     token = str(token_file.resolve()) if token_file else old.server_token
     policies = ["server", *(name for name in old.policies if name not in ("rdt", "server"))]
     update = {"server": uri, "server_token": token, "policies": policies}
-    return config.model_copy(update={"evaluate": old.model_copy(update=update)})
-
-
-def short_limits(config: RunConfig) -> list[Finding]:
-    """A warning RDTL-E032 for each suite whose limit is below its longest demonstration."""
-    from launcher.core.checks import Finding
-    from rdt.spec import planned, suites
-
-    found = []
-    for name in dict.fromkeys(s for s, _ in planned.tasks(config.model_dump(mode="json"))):
-        suite, limit = suites.find(name), suites.max_steps(name, config.task.max_steps)
-        if suite and limit < suite.longest_demonstration:
-            found.append(
-                Finding(
-                    "RDTL-E032",
-                    "warning",
-                    f"episodes of {name} end after {limit} steps",
-                    where="task.max_steps",
-                    why=f"people took up to {suite.longest_demonstration}: such tasks fail "
-                    "whatever the policy does",
-                    fix=f"leave task.max_steps unset ({suite.max_steps})",
-                )
-            )
-    return found
+    new = validate(type(old), {**old.model_dump(), **update}, "--policy")
+    return config.model_copy(update={"evaluate": new})

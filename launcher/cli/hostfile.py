@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from launcher.cli import common
+from launcher.cli import common, complete
 
 if TYPE_CHECKING:
     from launcher.hosts import Host
@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
 def hostfile(
     site: Annotated[
-        str | None, typer.Option("--site", help="Hosts of a site of kind hosts.")
+        str | None,
+        typer.Option(
+            "--site",
+            help="Hosts of a site of kind hosts.",
+            autocompletion=complete.configurations("sites"),
+        ),
     ] = None,
     hosts: Annotated[
         Path | None, typer.Option("--hosts", help="A list: NAME or NAME slots=N a line.")
@@ -32,9 +37,9 @@ def hostfile(
     exclude: Annotated[
         str | None, typer.Option("--exclude", help="Not these, written in the same way.")
     ] = None,
-    output_file: Annotated[
-        Path, typer.Option("--output", help="Where to write the hostfile.")
-    ] = Path("hostfile"),
+    output_file: Annotated[Path, typer.Option("--out", help="Where to write the hostfile.")] = Path(
+        "hostfile"
+    ),
     as_json: common.JsonOption = False,
 ) -> None:
     """Write DeepSpeed's hostfile and print the command that uses it.

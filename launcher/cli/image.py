@@ -7,25 +7,34 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from launcher.cli import common
+from launcher.cli import common, complete
 
 if TYPE_CHECKING:
     from launcher.images.store import BuiltImage
 
 app = typer.Typer(
-    help="Build, inspect, push and pull container images.",
+    help="Build, inspect, push, pull and clean up container images.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
-NameArgument = Annotated[str, typer.Argument(help="A definition of configs/images, e.g. all-cpu.")]
+NameArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="A definition of configs/images, e.g. all-cpu.",
+        autocompletion=complete.configurations("images"),
+    ),
+]
 WithOption = Annotated[
     Literal["apptainer", "docker"], typer.Option("--with", help="Which kind of image.")
 ]
 BuilderOption = Annotated[
     str | None,
     typer.Option(
-        "--builder", help="A file of configs/builders (default: local if it exists, else default)."
+        "--builder",
+        help="A file of configs/builders (default: local if it exists, else default).",
+        autocompletion=complete.configurations("builders"),
     ),
 ]
 
@@ -51,7 +60,9 @@ def build(
         raise UsageError(
             "RDTL-U006", "--from belongs to --with apptainer", fix="leave one of them out"
         )
-    image = build_image(name, kind, source, builders.load(builder), output.say)
+    output.if_interrupted = "nothing half-built is left; the same command builds it"
+    with output.working(f"building {name}"):
+        image = build_image(name, kind, source, builders.load(builder), output.say)
     output.text(_line(image))
     output.result(asdict(image))
 
@@ -93,7 +104,8 @@ def inspect(
     output = common.start_output(as_json)
     how = builders.load(builder)
     found = resolve(image, kind, how)
-    verify(found, full=True)
+    with output.working(f"hashing {found.reference}"):
+        verify(found, full=True)
     facts = asdict(found)
     labels = facts.pop("labels")
     for name, value in {**facts, **labels}.items():
@@ -119,7 +131,8 @@ def push(
 
     output = common.start_output(as_json)
     how = builders.load(builder)
-    reference = transfer.push(resolve(name, kind, how), repository, how)
+    with output.working(f"sending {name} to {repository}"):
+        reference = transfer.push(resolve(name, kind, how), repository, how)
     output.text(reference)
     output.result({"reference": reference})
 
@@ -135,9 +148,39 @@ def pull(
     from launcher.images import transfer
 
     output = common.start_output(as_json)
-    image = transfer.pull(reference, builders.load(builder))
+    with output.working(f"fetching {reference}"):
+        image = transfer.pull(reference, builders.load(builder))
     output.text(_line(image))
     output.result(asdict(image))
+
+
+@app.command("clean")
+def clean(
+    days: Annotated[
+        float, typer.Option("--days", min=0, help="Remove what nobody has used for so long.")
+    ] = 30.0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only list what would be removed.")
+    ] = False,
+    builder: BuilderOption = None,
+    as_json: common.JsonOption = False,
+) -> None:
+    """Remove SIFs that a newer build has replaced and nobody has asked for since days."""
+    from launcher.images import builder as builders
+    from launcher.images import clean as cleaning
+    from launcher.images.store import Store
+
+    output = common.start_output(as_json)
+    store = Store(builders.load(builder).cache_directory())
+    waste = cleaning.find(store, days)
+    for item in waste:
+        output.text(f"{item.size / 1e6:10.1f} MB  {item.what}  ({item.days:.0f} days unused)")
+        if not dry_run:
+            store.remove(item.path)
+    total = sum(item.size for item in waste) / 1e6
+    output.say(f"{total:.1f} MB {'could be' if dry_run else 'were'} freed")
+    removed = [{**vars(item), "path": str(item.path)} for item in waste]
+    output.result({"dry_run": dry_run, "removed": removed})
 
 
 @app.command("dockerfile")

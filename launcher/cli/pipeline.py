@@ -7,13 +7,18 @@ from typing import Annotated
 
 import typer
 
-from launcher.cli import common
+from launcher.cli import common, complete
 from launcher.cli.dry_run import show as show_plan
 
 
 def pipeline(
     config_file: Annotated[
-        str, typer.Argument(metavar="CONFIG", help="A file of configs/pipelines.")
+        str,
+        typer.Argument(
+            metavar="CONFIG",
+            help="A file of configs/pipelines.",
+            autocompletion=complete.configurations("pipelines"),
+        ),
     ],
     detach: Annotated[
         bool, typer.Option("--detach", help="Submit everything to the cluster and return.")

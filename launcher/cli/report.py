@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 def report(
     runs: Annotated[
-        list[Path], typer.Argument(help="Run directories.", exists=True, file_okay=False)
+        list[Path],
+        typer.Argument(metavar="RUN…", help="Run directories.", exists=True, file_okay=False),
     ],
     compare: Annotated[
         bool, typer.Option("--compare", help="Each further run against the first, in pairs.")
@@ -46,7 +47,8 @@ def report(
     if len(roots) == 1 and sweep.is_sweep(roots[0]):
         summary.show(output, sweep.build(roots[0]).run)
         return
-    reports = [launcher.report.build(root) for root in roots]
+    with output.working("aggregating records and writing pages"):
+        reports = [launcher.report.build(root) for root in roots]
     if compare:
         _show_comparison(output, reports, across, html)
     elif len(reports) > 1:

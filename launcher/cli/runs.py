@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from launcher.cli import common, runs_text
+from launcher.cli import common, complete, runs_text
 
 if TYPE_CHECKING:
     from launcher.core.runs import RunDir
@@ -16,14 +16,24 @@ app = typer.Typer(
     help="Look at runs, continue them, end them.", no_args_is_help=True, rich_markup_mode=None
 )
 RunArgument = Annotated[
-    str, typer.Argument(metavar="RUN", help="A run directory, or a run's name in --runs-dir.")
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="A run directory, or a run's name in --runs-dir.",
+        autocompletion=complete.runs,
+    ),
 ]
 OfSiteOption = Annotated[
     str | None,
     typer.Option(
-        "--site", help="Only runs of this site; of a cluster over ssh the runs that lie there."
+        "--site",
+        help="Only runs of this site; of a cluster over ssh the runs that lie there.",
+        autocompletion=complete.configurations("sites"),
     ),
 ]
+
+LOOKING = "nothing was ended but the looking; the same command looks again"
+"""After Ctrl-C."""
 
 
 def find_run(name: str, runs_dir: Path, site: str | None) -> RunDir:
@@ -140,6 +150,7 @@ def logs(
     log = reading.choose(one, stage, task, attempt)
     output.say(f"stage {log.stage}, task {log.index}, attempt {log.attempt}: {log.paths()[0]}")
     lines = []
+    output.if_interrupted = LOOKING
     for node, line in reading.follow(log, one) if follow else reading.read(log):
         output.text(f"[{node}] {line}" if log.nodes > 1 else line)
         lines.append(line)
@@ -150,7 +161,11 @@ def logs(
 def watch(
     runs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RUN]…", help="Runs; none: those of --runs-dir that are alive."),
+        typer.Argument(
+            metavar="[RUN]…",
+            help="Runs; none: those of --runs-dir that are alive.",
+            autocompletion=complete.runs,
+        ),
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="Print one frame and end.")] = False,
     site: OfSiteOption = None,
@@ -169,6 +184,7 @@ def watch(
     if not named:
         output.say(f"nothing is alive in {runs_dir.resolve()}; rdtl runs list shows all runs")
         return
+    output.if_interrupted = LOOKING
     live.watch(named, once=once)
 
 
@@ -187,9 +203,10 @@ def fetch(
     output = common.start_output(as_json)
     target = destination.absolute()
     far = sites.load(site) if site else None
-    if site and far and far.ssh:
-        copied = fetching.fetch_from(far, site, run, target)
-    else:
-        copied = fetching.fetch(find_run(run, runs_dir, site), target)
+    with output.working(f"copying {run}"):
+        if site and far and far.ssh:
+            copied = fetching.fetch_from(far, site, run, target)
+        else:
+            copied = fetching.fetch(find_run(run, runs_dir, site), target)
     output.say(f"{destination}: {', '.join(copied)}")
     output.result({"destination": str(target), "copied": copied})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from launcher.cli import common
+from launcher.cli import common, complete
 from launcher.cli.runs import OfSiteOption, RunArgument, every_run, find_run
 
 if TYPE_CHECKING:
@@ -88,7 +88,10 @@ def resubmit(
         jobs_ = f"job {', '.join(part.ids)}" if part.ids else "not sent yet: rdtl runs resume does"
         output.say(f"{part.stage}: {len(part.indices)} task(s) as attempt {part.attempt} ({jobs_})")
     for name in early:
-        output.say(f"{name}: has begun without these tasks; rdtl report {run_dir.root} reads again")
+        output.say(
+            f"{name}: has begun without these tasks; once it has ended, "
+            f"rdtl runs resume {run_dir.root} runs it again"
+        )
     if not done:
         output.say("nothing to submit: everything is done or alive, or waits for another stage")
     if done and not backend.submits_ahead:
@@ -134,7 +137,10 @@ def cancel(
 
 def clean(
     runs: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN]…", help="Runs; none: all of --runs-dir.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN]…", help="Runs; none: all of --runs-dir.", autocompletion=complete.runs
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only list what would be removed.")

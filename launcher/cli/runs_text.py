@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from launcher.arrays import spans
+from launcher.staging.results import behind
 
 if TYPE_CHECKING:
     from launcher.judges import State
@@ -37,6 +38,7 @@ def remarks(one: RunStatus) -> list[str]:
     if one.word in ("failed", "stopped"):
         first = "correct the cause, then " if one.word == "failed" else ""
         said.append(f"next: {first}rdtl runs resume {one.run.root.name}")
+    said += behind(one.run.root)
     said.append(f"logs: rdtl runs logs {one.run.root.name}, files in {one.run.root / 'logs'}")
     return said
 

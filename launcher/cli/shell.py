@@ -37,7 +37,7 @@ def shell(
     from launcher import shell as shells
     from launcher import sites
 
-    common.start_output(False)
+    common.start_output(False).if_interrupted = ""  # the exit status is the shell's own
     the_site = sites.load(site)
     words = command or []
     terminal = sys.stdin.isatty()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from launcher.cli import common, evaluate
+from launcher.cli import common, complete, evaluate
 from launcher.cli.checkpoint import WeightsOption
 from launcher.cli.dry_run import show as show_plan
 
@@ -30,7 +30,12 @@ class Place(NamedTuple):
 
 def sweep(
     config_file: Annotated[
-        str, typer.Argument(metavar="CONFIG", help="A file of configs/evaluate.")
+        str,
+        typer.Argument(
+            metavar="CONFIG",
+            help="A file of configs/evaluate.",
+            autocompletion=complete.configurations("evaluate"),
+        ),
     ],
     checkpoints: Annotated[
         list[str],
@@ -42,7 +47,12 @@ def sweep(
     ] = None,
     contracts: Annotated[
         list[str],
-        typer.Option("--contract", metavar="NAME", help="Read adopted weights so; repeatable."),
+        typer.Option(
+            "--contract",
+            metavar="NAME",
+            help="Read adopted weights so; repeatable.",
+            autocompletion=complete.contracts,
+        ),
     ] = [],  # noqa: B006
     follow: Annotated[
         Path | None,
@@ -138,7 +148,7 @@ def _one(output: Output, run_config: RunConfig, name: str, place: Place) -> list
 
 
 def _look_at_weights(output: Output, run_config: RunConfig) -> None:
-    """Say of each checkpoint which copy is taken; UsageError RDTL-E022 for too long a horizon."""
+    """Say of each checkpoint which copy is taken; UsageError RDTL-E074 for too long a horizon."""
     from launcher.core.errors import UsageError
 
     section, chosen = run_config.sweep, run_config.evaluate
@@ -151,7 +161,7 @@ def _look_at_weights(output: Output, run_config: RunConfig) -> None:
         if told.horizon and max(section.horizons) > told.horizon:
             fits = [str(h) for h in section.horizons if h <= told.horizon]
             raise UsageError(
-                "RDTL-E022",
+                "RDTL-E074",
                 f"of a chunk of {told.horizon} actions {max(section.horizons)} cannot be executed",
                 where=f"sweep.horizons, {source}",
                 why="such a cell would measure another horizon than its name says",

@@ -7,12 +7,19 @@ from typing import Annotated
 
 import typer
 
-from launcher.cli import common
+from launcher.cli import common, complete
 from launcher.cli.dry_run import show as show_plan
 
 
 def train(
-    config_file: Annotated[str, typer.Argument(metavar="CONFIG", help="A file of configs/train.")],
+    config_file: Annotated[
+        str,
+        typer.Argument(
+            metavar="CONFIG",
+            help="A file of configs/train.",
+            autocompletion=complete.configurations("train"),
+        ),
+    ],
     site: common.SiteOption = "local",
     settings: common.SetOption = [],  # noqa: B006  typer copies it
     runtime: common.RuntimeOption = None,

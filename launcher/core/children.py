@@ -12,10 +12,12 @@ import subprocess
 import time
 from collections.abc import Sequence
 
-from launcher.core.errors import EXIT_LOST
+from launcher.core.errors import EXIT_LOST, EXIT_TERMINATED
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 REPEAT_S = 3.0
+GRACE_S = 60.0
+"""How long children may go on after one has failed: a rank stuck in a GPU kernel hears no TERM."""
 
 
 def forward_signals(children: Sequence[subprocess.Popen[bytes]]) -> list[int]:
@@ -45,7 +47,8 @@ def wait_for(
 ) -> int:
     """The first exit code that means failure, else a resumable one, else 0.
 
-    One dead child ends the others (SIGTERM): they would hang in a rendezvous. A child
+    One dead child ends the others (SIGTERM, after GRACE_S SIGKILL): they would hang in a
+    rendezvous, and what only remembers TERM would never look at it. A child
     that saved its state (an exit code of ``resumable``) ends nobody: all do the same.
     One that only lost the others (87) is not the cause, if there is one among them.
     A child killed by signal N counts as 128 + N. What is in ``seen`` already came before
@@ -58,6 +61,7 @@ def wait_for(
             child.send_signal(number)
     saved, failed = 0, 0
     repeated = time.monotonic()
+    patience, killed = float("inf"), False
     while pending:
         with contextlib.suppress(subprocess.TimeoutExpired):
             pending[0].wait(timeout=0.2)
@@ -71,9 +75,13 @@ def wait_for(
             if code in resumable:
                 saved = saved or code
             elif code and not failed:
-                failed = code
+                failed, patience = code, time.monotonic() + GRACE_S
                 for other in pending:
                     other.terminate()
-            elif code and failed == EXIT_LOST and code != 128 + signal.SIGTERM:
+            elif code and failed == EXIT_LOST and not killed and code != EXIT_TERMINATED:
                 failed = code
+        if time.monotonic() > patience:
+            killed = True
+            for child in pending:
+                child.kill()
     return failed or saved

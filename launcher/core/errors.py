@@ -9,7 +9,10 @@ Nothing here prints; :mod:`launcher.output` does.
 from __future__ import annotations
 
 import errno
+import json
 import os
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,6 +28,8 @@ EXIT_SAVED = 86
 """A job saved its state because it was asked to end: do not run it again by yourself."""
 EXIT_LOST = 87
 """A job lost the connection to its other ranks: the cause is with them, or it is their node."""
+EXIT_TERMINATED = 143
+"""A program was ended by SIGTERM (128 + 15): somebody told it to end, it did not fail."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,25 @@ class Problem:
         return [f"error {self.code}: {self.what}"] + [
             f"  {name:<7} {text}" for name, text in parts if text
         ]
+
+
+SAID = re.compile(r"^error (RDTL-[A-Z]\d{3}): (.*)")
+SAID_PART = re.compile(r"^  (where|why|fix) +(.*)")
+SAID_BY_A_JOB = '{"error": {'
+
+
+def said(lines: Sequence[str]) -> Iterator[tuple[int, Problem]]:
+    """The problems that our programs left in a log, as text or as a job's JSON, with the place
+    of each in ``lines``; what :meth:`Problem.lines` wrote is found again."""
+    for place, line in enumerate(lines):
+        if found := SAID.match(line):
+            parts = map(SAID_PART.match, lines[place + 1 : place + 4])
+            yield place, Problem(found[1], found[2], **{p[1]: p[2] for p in parts if p})
+        elif line.startswith(SAID_BY_A_JOB):
+            try:
+                yield place, from_dict(json.loads(line)["error"]).problem
+            except (ValueError, KeyError, TypeError):
+                continue  # it only begins like one of ours
 
 
 class RdtlError(Exception):

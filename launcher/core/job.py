@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import multiprocessing
 import os
 import signal
 import sys
@@ -20,7 +21,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from launcher.core import files
-from launcher.core.errors import EXIT_OK, EXIT_REQUEUE, EXIT_SAVED, LostError, RdtlError, full_disk
+from launcher.core.errors import (
+    EXIT_FAILED,
+    EXIT_OK,
+    EXIT_REQUEUE,
+    EXIT_SAVED,
+    LostError,
+    RdtlError,
+    full_disk,
+)
 from launcher.core.runs import RunDir
 
 PR_SET_PDEATHSIG = 1
@@ -133,6 +142,17 @@ def die_with_parent() -> None:
     while the next launcher continues the run.
     """
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def begin_worker() -> None:
+    """In a process of a pool: end with its parent, also with one that ended meanwhile.
+
+    It would wait for work for ever: it holds both ends of the queue itself.
+    """
+    die_with_parent()
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():
+        os._exit(EXIT_FAILED)
 
 
 def run_job(body: Callable[[Job], None]) -> None:

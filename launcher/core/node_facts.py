@@ -16,6 +16,8 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+BUSY_MB = 1000
+"""GPU memory in use that is somebody's work; drivers keep up to some hundred MB for themselves."""
 CAP_SYS_RESOURCE = 24
 MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
@@ -74,6 +76,27 @@ def probe(apptainer: str = "apptainer", docker: str = "docker") -> NodeFacts:
         docker=_answers([docker, "version", "--format", "{{.Server.Version}}"]),
         pyxis=_mentions(["srun", "--help"], "container-image"),
     )
+
+
+def gpus(limit_s: float = 20.0) -> list[dict[str, int]] | None:
+    """Index, memory in use and total memory (MiB) of each GPU.
+
+    None without an nvidia-smi that answers in this time. 0 where it says [N/A], as of a GPU that
+    shares the memory of the machine.
+    """
+    if shutil.which("nvidia-smi") is None:
+        return None
+    query = ["--query-gpu=index,memory.used,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(
+            ["nvidia-smi", *query], capture_output=True, text=True, check=False, timeout=limit_s
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    names = ("index", "used_mb", "total_mb")
+    rows = [line.split(",") for line in done.stdout.splitlines() if line.count(",") == 2]
+    numbers = [[int(word) if word.strip().isdigit() else 0 for word in row] for row in rows]
+    return [dict(zip(names, row, strict=True)) for row in numbers]
 
 
 def _capabilities() -> int:

@@ -25,8 +25,9 @@ class Stage:
     False) or in any way (True: it reads markers itself). ``own_code`` puts the
     run's code snapshot on PYTHONPATH. ``container`` is what the argv runs in;
     without one, ``activate`` holds shell lines that come first (a virtual
-    environment, modules). Memory is in MB per node, ``minutes`` is the wall-clock
-    limit of one task.
+    environment, modules). ``beside`` is a module with its arguments that runs on the first
+    node while the stage does (uploads). Memory is in MB per node, ``minutes`` is the
+    wall-clock limit of one task.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Stage:
     own_code: bool = True
     container: Container | None = None
     activate: str = ""
+    beside: tuple[str, ...] = ()
     about: str = ""
 
 
@@ -82,6 +84,7 @@ def from_dict(data: dict[str, Any]) -> Plan:
         values = dict(stage)
         values["argv"] = tuple(values["argv"])
         values["needs"] = tuple(values["needs"])
+        values["beside"] = tuple(values.get("beside", ()))
         if values.get("container"):
             values["container"] = container_from_dict(values["container"])
         stages.append(Stage(**values))

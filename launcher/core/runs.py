@@ -11,11 +11,13 @@
     RUN/progress/           last progress of each stage task (may be overwritten)
     RUN/logs/STAGE/attempt_N/INDEX.nNODE.log
     RUN/data/ checkpoints/ policy/ records/ videos/ report/
+    RUN/uploads/            whose results lie at upload.uri, what was proven there, what is behind
 
 Event names: ``claim.STAGE.aN`` (indices, before anything is submitted), ``sending.…``
 and ``submitted.STAGE.aN`` (scheduler ids; see :mod:`launcher.arrays`),
 ``started.STAGE.iINDEX.aN.rR`` (by node 0) and ``finished.STAGE.iINDEX.nNODE.aN.rR``
-(exit code and, for a failure, the error). N counts what the launcher submitted, R how
+(exit code and, for a failure, the error); ``saved.STAGE.iINDEX.aN.rR`` where a program that is
+none of ours ended by saying so. N counts what the launcher submitted, R how
 often the scheduler started that submission again (requeue). A stage index is done when
 some round has exit code 0 on all its nodes.
 """
@@ -90,6 +92,16 @@ class RunDir:
     @property
     def report(self) -> Path:
         return self.root / "report"
+
+    @property
+    def uploads(self) -> Path:
+        """What is known of results that leave while the run goes on."""
+        return self.root / "uploads"
+
+    @property
+    def upload_state(self) -> Path:
+        """What the last round of uploads left undone, and why."""
+        return self.uploads / "state.json"
 
     @property
     def ledger(self) -> Ledger:
@@ -168,13 +180,6 @@ class Ledger:
         """Exit code by node rank of the newest round of one attempt."""
         events = self.finished(stage, index, attempt)
         return {node: event["exit_code"] for node, event in events.items()}
-
-    def done(self, stage: str, index: int, nodes: int) -> bool:
-        """Whether some attempt of this task ended with exit code 0 on all its nodes."""
-        return any(
-            [codes.get(node) for node in range(nodes)] == [0] * nodes
-            for codes in (self.exit_codes(stage, index, a) for a in self.attempts(stage))
-        )
 
     def failure(self, stage: str, index: int, attempt: int) -> dict[str, Any] | None:
         """The event of the node that failed first, or None: the others fail because it did.

@@ -7,7 +7,9 @@ Docker's are 125 (engine), 126 and 127 (program).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,6 +150,8 @@ def check_image(container: Container, architecture: str) -> None:
             why="every node must see the image under the same path",
             fix="put the image cache on a shared file system: `cache` in the builder file",
         ) from None
+    with contextlib.suppress(OSError):  # `rdtl image clean` keeps what is in use
+        os.utime(path.with_name("image.json"))
     if (status.st_size, status.st_mtime_ns) == (container.size_bytes, container.mtime_ns):
         return
     if _sha256(path) != container.sha256:

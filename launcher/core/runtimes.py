@@ -16,8 +16,6 @@ from typing import Any, Literal
 
 from launcher.core.node_facts import MountFacts
 
-Runtime = Literal["none", "apptainer", "docker", "pyxis"]
-
 IMAGE_PYTHON = "/opt/venv/bin/python"
 HOME_INSIDE = "/home/rdtl"
 

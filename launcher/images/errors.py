@@ -74,7 +74,7 @@ def build_failed(doing: str, status: int, log: Path) -> RdtlError:
     """The error for a tool that ended with ``status``; its log is searched for known causes."""
     text = tail(log, 400)
     for signature in SIGNATURES:
-        if found := re.search(f".*(?:{signature.pattern}).*", text):
+        if found := re.search(f"(?m)^.*(?:{signature.pattern}).*", text):
             return RdtlError(
                 signature.code,
                 signature.what,

@@ -7,17 +7,16 @@ definitions, `rdtl image build` refuses one with errors.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from launcher.core.checks import Finding
+from launcher.doctor.subject import Subject
 from launcher.images import definition
-from launcher.sites import Site
 
 Packages = dict[str, str]
 """Name as PyPI normalises it → version."""
 
 
-def images(site: Site, runs_dir: Path) -> list[Finding]:
+def images(subject: Subject) -> list[Finding]:
     """The locks of all definitions that this installation finds."""
     found: list[Finding] = []
     for name in definition.names():

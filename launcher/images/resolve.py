@@ -56,7 +56,8 @@ def intact(image: BuiltImage, full: bool = False) -> bool:
 def _by_name(name: str, kind: Kind, builder: Builder) -> BuiltImage:
     _, lock = definition.load(name)
     command = f"rdtl image build {name} --with {kind}"
-    found = Store(builder.cache_directory()).named(name, kind)
+    store = Store(builder.cache_directory())
+    found = store.named(name, kind)
     if found is None or (kind == "docker" and not in_engine(found, builder)):
         where = builder.cache_directory() if found is None else builder.docker_host or "the engine"
         raise UsageError(
@@ -69,7 +70,7 @@ def _by_name(name: str, kind: Kind, builder: Builder) -> BuiltImage:
     verify(found)
     _require_architecture(found)
     require_lock(found, lock)
-    return found
+    return store.use(found)
 
 
 def require_lock(image: BuiltImage, lock: definition.Lock) -> None:
@@ -114,10 +115,11 @@ def _sif(image: str) -> BuiltImage:
             where=f"neither a definition ({', '.join(definition.names())}) nor the file {path}",
             fix="rdtl image list shows what is built; rdtl image build NAME --with apptainer",
         )
-    recorded = Store(path.parent.parent).find(path.parent.name)
+    store = Store(path.parent.parent)
+    recorded = store.find(path.parent.name)
     if recorded and recorded.reference == str(path):
         verify(recorded)
-        return recorded
+        return store.use(recorded)
     return from_file(path)
 
 

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from launcher.core import files
-from launcher.core.errors import full_disk
+from launcher.core.errors import file_system, full_disk
 
 Kind = Literal["apptainer", "docker"]
 
@@ -88,6 +88,27 @@ class Store:
         found = [self.find(path.parent.name) for path in self.root.glob("*/image.json")]
         return sorted(filter(None, found), key=lambda image: image.built, reverse=True)
 
+    def used(self, key: str) -> float:
+        """When somebody asked for this image last, in seconds since 1970."""
+        return (self.root / key / "image.json").stat().st_mtime
+
+    def use(self, image: BuiltImage) -> BuiltImage:
+        """Note that somebody asks for it; a store of others' keeps its own time."""
+        with suppress(OSError):
+            os.utime(self.root / image.key / "image.json")
+        return image
+
+    def remove(self, folder: Path) -> None:
+        """Take a directory of the store away, at once for everybody else.
+
+        Raises RdtlError RDTL-G018 when this user may not.
+        """
+        try:
+            with self._workspace(folder.name) as space:
+                folder.rename(space / "removed")
+        except OSError as error:
+            raise file_system(error, "it was removed from the store of images") from error
+
     def get_or_make(
         self,
         key: str,
@@ -107,7 +128,7 @@ class Store:
                 with self._locked(key, say):
                     image = self._usable(key, usable) or self._make(key, make, usable)
             files.write_json(self.root / "names" / f"{image.name}.{image.kind}.json", {"key": key})
-            return image
+            return self.use(image)
         except OSError as error:
             if known := full_disk(error, "an image was built"):
                 raise known from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -33,6 +34,7 @@ def download(order: Order, workspace: Path) -> Path:
     """
     target = order.store.root / "wheels" / f"{order.lock.sha256[:16]}-{architecture()}"
     if target.is_dir():
+        os.utime(target)  # `rdtl image clean` keeps what is used
         return target
     order.say(f"downloading {len(order.lock.packages())} packages")
     argv = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes"]

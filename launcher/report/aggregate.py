@@ -131,7 +131,7 @@ def load(run: RunDir) -> Report:
     """Read and count the records of ``run``.
 
     Raises UsageError RDTL-U014 when it is no run, RdtlError RDTL-E037 when it has no
-    record, RDTL-E030 for an unreadable one, RefusedError RDTL-E021 or RDTL-E038 when
+    record, RDTL-E075 for an unreadable one, RefusedError RDTL-E021 or RDTL-E038 when
     records of two protocols or two checkpoints lie together.
     """
     plan = reading.plan(run)

@@ -6,18 +6,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from launcher.report.aggregate import Row
+from rdt.spec.suites import PLUS, PLUS_AXES
 
 ALL = "ALL"
 """Stands for the suite in the mean over several suites."""
+VARIED = "PLUS"
+"""Stands for the suites of LIBERO-plus, before one of its axes or ALL."""
 PUBLISHED = ("libero_spatial", "libero_object", "libero_goal", "libero_10")
 
 
 @dataclass(frozen=True)
 class Average:
-    """One policy over the tasks of a suite, or over suites (``suite`` ALL).
+    """One policy over the tasks of a suite, or over suites (``suite`` ALL or of LIBERO-plus).
 
-    ``rate`` is the mean of the rates of ``tasks`` tasks (of suites); None while one of them
-    has no finished episode. Counts are sums.
+    ``rate`` is the mean of the rates of ``tasks`` tasks (for ALL of suites); None while one of
+    them has no finished episode. Counts are sums.
     """
 
     policy: str
@@ -35,7 +38,8 @@ class Average:
 def of(tasks: Iterable[Row]) -> list[Average]:
     """For each policy one average per suite and, with several suites, one over them.
 
-    As in published tables, libero_90 is no part of the mean over suites.
+    As in published tables, libero_90 is no part of the mean over suites, and LIBERO-plus's
+    means, over an axis and over all, are of tasks.
     """
     by_policy: dict[str, dict[str, list[Row]]] = {}
     for row in tasks:
@@ -44,10 +48,23 @@ def of(tasks: Iterable[Row]) -> list[Average]:
     for policy, suites in by_policy.items():
         own = [_average(policy, suite, rows) for suite, rows in suites.items()]
         found += own
-        counted = [a for a in own if a.suite in PUBLISHED] or own
-        if len(own) > 1:
+        found += [_average(policy, name, rows) for name, rows in _varied(suites).items()]
+        usual = [a for a in own if a.suite not in PLUS]
+        counted = [a for a in usual if a.suite in PUBLISHED] or usual
+        if len(usual) > 1:
             found.append(_average(policy, ALL, counted, sum(a.tasks for a in counted)))
     return found
+
+
+def _varied(suites: dict[str, list[Row]]) -> dict[str, list[Row]]:
+    """Rows by axis of LIBERO-plus, and all of them, where several of its suites are there."""
+    varied = {suite: rows for suite, rows in suites.items() if suite in PLUS}
+    groups = {f"{VARIED} {axis}": f"_plus_{axis}" for axis in PLUS_AXES} | {f"{VARIED} {ALL}": ""}
+    found = {
+        name: [row for suite, rows in varied.items() if suite.endswith(end) for row in rows]
+        for name, end in groups.items()
+    }
+    return {name: rows for name, rows in found.items() if rows and len(varied) > 1}
 
 
 def _average(

@@ -14,9 +14,12 @@ from typing import Any
 
 from launcher.report import intervals, reading, sources
 from launcher.report.aggregate import Report, Row
+from rdt.spec import suites
 from rdt.spec.planned import main_policy
 
 LEVEL = 0.05
+SMOKE = 10
+"""A rate from less than a tenth of the published episodes is called a smoke test."""
 MEANING = {
     "rdt": "the trained policy",
     "server": "the policy behind a server",
@@ -74,6 +77,14 @@ def caveats(report: Report) -> list[str]:
     weights = reading.weights(report.run)
     told = weights["findings"] if weights else []
     found += [f"{f['code']}: {f['what']}; {f['why']}." for f in told]
+    found += _foreign(report, weights.get("tasks", []) if weights else [])
+    if free := reading.agreement(report.run):
+        rate = percent(free.equal / free.looked if free.looked else None)
+        found.append(
+            f"The policy computed free batches: {free.equal} of {free.looked} answers looked at "
+            f"({rate} %) are bit for bit those of the request alone, "
+            f"largest difference {free.largest:.1e}; these episodes need not repeat exactly."
+        )
     failed = report.errors()
     found += [
         _errors(row, [r.error for r in failed if r.policy == row.policy])
@@ -122,18 +133,39 @@ def tasks_text(report: Report) -> str:
 
 
 def scope(report: Report) -> str:
-    """How far the number reaches, by its count of episodes."""
-    row = main_row(report)
-    planned = row.episodes + row.errors + row.missing
-    if len(report.episodes.planned.tasks) > 1:
-        return (
-            f"These are {tasks_text(report)} with {planned} planned episodes a policy. A published "
-            "LIBERO number stands for a whole suite: 10 tasks with 50 initial states each."
-        )
+    """RDTL-E020: how far the number reaches, by its count of episodes; empty when all that a
+    published rate stands on are planned, whole suites from every initial state."""
+    grid = report.episodes.planned
+    named = dict.fromkeys(suite for suite, _ in grid.tasks)
+    known = [suite for suite in map(suites.whole, named) if suite]
+    planned, published = len(grid.tasks) * grid.per_task, sum(known)
+    if len(known) < len(named) or planned >= published:
+        return ""
+    kind = "a smoke test" if planned * SMOKE < published else "a part of the published protocol"
     return (
-        f"This is one task with {planned} planned episodes a policy. A published LIBERO number "
-        "stands for a whole suite: 10 tasks with 50 initial states each, 500 episodes."
+        f"RDTL-E020: {tasks_text(report)}, {planned:,} planned episodes a policy. A published rate "
+        f"of {', '.join(named)} stands on {published:,}, every task from every initial state: this "
+        f"is {kind} and wants its count and interval beside it."
     )
+
+
+def _foreign(report: Report, learned: Sequence[str]) -> list[str]:
+    """RDTL-E029: evaluated tasks that are none of those from which the weights learned."""
+    known = tuple(map(_words, learned))  # the names of varied tasks begin with those
+    evaluated = {row.task_name for row in report.tasks if row.policy == "rdt" and row.task_name}
+    foreign = sorted(name for name in evaluated if not _words(name).startswith(known))
+    if not known or not foreign:
+        return []
+    return [
+        f"RDTL-E029: {len(foreign)} of {len(evaluated)} evaluated tasks are not among those that "
+        f"these weights were trained on ({foreign[0]}{', …' if len(foreign) > 1 else ''}): rates "
+        "of 0 to 18 % are what published policies reach there."
+    ]
+
+
+def _words(task: str) -> str:
+    """A task's name or instruction in one form: copies of LIBERO have the one or the other."""
+    return re.sub(r"^[A-Z_]+SCENE\d+_", "", task).replace("_", " ").strip().lower()
 
 
 def _missing(row: Row) -> str:

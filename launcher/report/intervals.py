@@ -45,16 +45,6 @@ def fisher_greater(k1: int, n1: int, k2: int, n2: int) -> float:
     return sum(weight for k, weight in weights.items() if k >= k1) / sum(weights.values())
 
 
-def fisher_two_sided(k1: int, n1: int, k2: int, n2: int) -> float:
-    """Two-sided p of Fisher's exact test: all tables that are no likelier than this one.
-
-    Raises ValueError when a count is outside its total.
-    """
-    weights = _hypergeometric(k1, n1, k2, n2)
-    observed = weights[k1]
-    return sum(weight for weight in weights.values() if weight <= observed) / sum(weights.values())
-
-
 def _hypergeometric(k1: int, n1: int, k2: int, n2: int) -> dict[int, int]:
     """Number of ways to every first count, with both totals and all successes fixed."""
     if not (0 <= k1 <= n1 and 0 <= k2 <= n2):

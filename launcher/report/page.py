@@ -26,6 +26,7 @@ MARKS = {
 GRID_COLUMNS = 25
 NONE = (None, "")
 FEW_TASKS = 3
+MOST_TASKS = 300
 """The episodes of more tasks than that are shown when asked for."""
 SHOWN_ERRORS = 30
 
@@ -159,7 +160,10 @@ class Heat:
 
 
 def heat(columns: Mapping[str, Sequence[Row]]) -> Heat:
-    """Rates by task of each column's rows, the averages of suites below."""
+    """Rates by task of each column's rows, the averages of suites below.
+
+    Of more than MOST_TASKS tasks the averages alone: each is in tasks.csv.
+    """
     every = [row for rows in columns.values() for row in rows]
     words = {(row.suite, row.task_id): row.task_name.replace("_", " ") for row in every}
     cells = [{(r.suite, r.task_id): _counted(r) for r in rows} for rows in columns.values()]
@@ -167,11 +171,11 @@ def heat(columns: Mapping[str, Sequence[Row]]) -> Heat:
     lines = [
         (f"{suite} {task}", words[suite, task], [own.get((suite, task), NONE) for own in cells])
         for suite, task in words
+        if len(words) <= MOST_TASKS
     ]
     several = [suite for suite, _ in words]
     suites = [suite for suite in dict.fromkeys(several) if several.count(suite) > 1]
-    if len(set(several)) > 1:
-        suites.append(averages.ALL)
+    suites += [name for name in {name: 0 for own in means for name in own} if name not in several]
     lines += [(f"{suite} AVG", "", [own.get(suite, NONE) for own in means]) for suite in suites]
     return Heat(list(columns), lines)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from launcher.core import files
 from launcher.core.errors import RdtlError, RefusedError, UsageError
@@ -44,15 +44,34 @@ def weights(run: RunDir) -> dict[str, Any] | None:
     return files.read_json(path) if path.is_file() else None
 
 
+class Agreement(NamedTuple):
+    """Of ``looked`` answers of free batches, ``equal`` were bit for bit those of the request
+    alone; ``largest`` is the largest difference of an action."""
+
+    looked: int
+    equal: int
+    largest: float
+
+
+def agreement(run: RunDir) -> Agreement | None:
+    """What all policy servers of the run found; None where none computed free batches."""
+    paths = sorted((run.records / protocols.AGREEMENT).glob("*.json"))
+    told = [files.read_json(path) for path in paths]
+    if not told:
+        return None
+    largest = max(one["largest"] for one in told)
+    return Agreement(sum(o["looked"] for o in told), sum(o["equal"] for o in told), largest)
+
+
 def episodes(run: RunDir, planned: Planned) -> Episodes:
-    """The shard files of ``run`` counted; RdtlError RDTL-E030 names an unreadable line."""
+    """The shard files of ``run`` counted; RdtlError RDTL-E075 names an unreadable line."""
     try:
         return shards.scan(run.records, planned)
     except shards.UnreadableError as error:
         path, number, reason = error.args
         kind = "no JSON" if isinstance(reason, json.JSONDecodeError) else "no record"
         raise RdtlError(
-            "RDTL-E030",
+            "RDTL-E075",
             "a line of the records cannot be read",
             where=f"{path}:{number}: {kind}: {printable(str(reason))}",
             why="a rate over the lines that happen to parse would hide episodes",

@@ -11,6 +11,7 @@ piece of a line means is worked out once and then looked up.
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Iterable
 from operator import add
 from pathlib import Path
@@ -23,7 +24,7 @@ from rdt.spec.planned import Planned
 
 BLOCK = 1 << 20
 NOWHERE = -(1 << 60)
-EXPECTED = (protocols.FILE, protocols.STACK, protocols.WEIGHTS, "actions")
+EXPECTED = (protocols.FILE, protocols.STACK, protocols.WEIGHTS, protocols.AGREEMENT, "actions")
 PIECES = ("who", "what", "outcome", "wall_s", "policy_s", "protocol", "checkpoint", "fixtures")
 
 Value = TypeVar("Value")
@@ -115,7 +116,7 @@ class _Reader:
         if len(found) == count:
             try:
                 return self._usual(found, place)
-            except (ValueError, TypeError, OverflowError):
+            except (ValueError, TypeError, OverflowError, RecursionError):
                 pass  # one of these lines is no record: the other way finds out which
         return self._single(lines, place, path)
 
@@ -146,7 +147,7 @@ class _Reader:
             try:
                 r = self._layout.parse(line)
                 number = self._number(vars(r))
-            except (ValueError, TypeError) as error:
+            except (ValueError, TypeError, RecursionError, csv.Error) as error:
                 raise UnreadableError(path, (at & 0xFFFFFFFF) + 1, error) from error
             yield (
                 number, _outcome(vars(r)), r.wall_s, r.policy_s,

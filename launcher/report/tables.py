@@ -31,10 +31,21 @@ def summary(report: Report) -> Table:
         rows=tuple(_cells(row, extra) for row in report.rows),
         sentences=(
             evidence.verdict(report),
+            *filter(None, [evidence.scope(report)]),
+            *_by_axis(report),
             *evidence.caveats(report),
             *evidence.comparisons(report),
         ),
     )
+
+
+def _by_axis(report: Report) -> list[str]:
+    """Rates on the axes of LIBERO-plus in a sentence a policy, when several of its suites ran."""
+    means = [a for a in averages.of(report.tasks) if a.suite.startswith(f"{averages.VARIED} ")]
+    told = dict.fromkeys(report.policies, "")
+    for a in means:
+        told[a.policy] += f", {a.suite.split()[1]} {evidence.percent(a.rate)}"
+    return [f"{policy} in % of varied tasks: {text[2:]}." for policy, text in told.items() if text]
 
 
 def merged(rows: Sequence[Row]) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from launcher.core.checks import Finding
+from launcher.core.checks import Finding, NothingToLookAtError
 from launcher.sites import Site, require_scheduler
 from launcher.submit import limits, parse
 from launcher.submit.clients import Clients, clean_environment
@@ -17,7 +17,7 @@ SINFO = ["sinfo", "--exact", "--noheader", parse.NODES_FORMAT]
 def cluster(site: Site, runs_dir: Path) -> list[Finding]:
     """Limits of the cluster, and whether the partition's nodes are as large as the site says."""
     if site.kind != "slurm":
-        return []
+        raise NothingToLookAtError(f"a {site.kind} site has no scheduler")
     require_scheduler("slurm")
     clients = Clients(clean_environment(os.environ, site.environment), lambda text: None)
     found, printed = limits.read(clients, site), clients.ask(SINFO)

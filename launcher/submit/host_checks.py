@@ -9,16 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from launcher import snapshot
-from launcher.core.checks import Finding
+from launcher.core.checks import Finding, NothingToLookAtError
 from launcher.core.errors import RefusedError
+from launcher.core.node_facts import BUSY_MB
 from launcher.hosts import Network
 from launcher.sites import Site
 from launcher.ssh import CHANGED, LOST, lost
 from launcher.submit import host_probes
 from launcher.submit.host_probes import Answer
-
-BUSY_MB = 1000
-"""GPU memory in use that is somebody's work; drivers keep up to some hundred MB for themselves."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Way:
 def hosts(site: Site, runs_dir: Path) -> list[Finding]:
     """The check of ``rdtl doctor``: with a snapshot in a directory beside the runs."""
     if site.kind != "hosts":
-        return []
+        raise NothingToLookAtError("this site is no list of hosts")
     runs_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".hosts-", dir=runs_dir) as folder:
         snapshot.copy_product(Path(folder) / "code")

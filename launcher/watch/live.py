@@ -20,24 +20,21 @@ INTERVAL_S = 2.0
 def watch(runs: list[RunDir], *, once: bool) -> None:
     """Show ``runs``; one frame for ``once``, and where no terminal is.
 
-    Ctrl-C ends the looking, never a run.
+    Raises KeyboardInterrupt: Ctrl-C ends the looking, never a run.
     """
     console = Console(highlight=False, soft_wrap=False)
     known: dict[RunDir, Markers] = {}
     if once or not console.is_terminal:
         console.print(_group(status.of_all(runs, known=known), console))
         return
-    try:
-        with Live(console=console, screen=True, auto_refresh=False) as view:
-            while True:
-                found = status.of_all(runs, known=known)
-                view.update(_group(found, console), refresh=True)
-                if not any(one.live for one in found):
-                    break
-                time.sleep(INTERVAL_S)
-        console.print(_group(found, console))
-    except KeyboardInterrupt:
-        return
+    with Live(console=console, screen=True, auto_refresh=False) as view:
+        while True:
+            found = status.of_all(runs, known=known)
+            view.update(_group(found, console), refresh=True)
+            if not any(one.live for one in found):
+                break
+            time.sleep(INTERVAL_S)
+    console.print(_group(found, console))
 
 
 def _group(runs: list[RunStatus], console: Console) -> Group:

@@ -75,18 +75,18 @@ def not_finite(checkpoint: Checkpoint) -> list[str]:
 
 def _findings(checkpoint: Checkpoint, compared: Fit, broken: list[str]) -> list[Finding]:
     return [
-        _fits(checkpoint, compared),
+        fits(checkpoint, compared),
         _finite(checkpoint.origin.path, broken),
-        _card(checkpoint),
+        carded(checkpoint),
     ]
 
 
-def _fits(checkpoint: Checkpoint, compared: Fit) -> Finding:
+def fits(checkpoint: Checkpoint, compared: Fit) -> Finding:
+    """Whether names and shapes are those of config.json's network."""
     try:
         fit.require(checkpoint, compared)
     except RdtlError as error:
-        problem = error.problem
-        return Finding(problem.code, "error", problem.what, problem.where, problem.why, problem.fix)
+        return Finding.of(error)
     return Finding(
         "RDTL-T020", "ok", f"all {len(checkpoint.header)} tensors of config.json's network"
     )
@@ -105,7 +105,8 @@ def _finite(path: Path, broken: list[str]) -> Finding:
     )
 
 
-def _card(checkpoint: Checkpoint) -> Finding:
+def carded(checkpoint: Checkpoint) -> Finding:
+    """Whether there is a card that belongs to the weights."""
     path = checkpoint.origin.path
     if checkpoint.card is not None:
         return Finding("RDTL-T012", "ok", "the card belongs to these weights (sha256)")

@@ -91,6 +91,15 @@ def _in_folder(folder: Path) -> list[Copy]:
     shards = sorted([*folder.glob(SHARD), *folder.glob(f"*/{SHARD}")])
     if shards:
         raise sharded(shards[0])
+    if steps := list(folder.glob(f"checkpoints/step_*/policy/{CONFIG}")):
+        newest = max((path.parent.parent for path in steps), key=lambda s: (len(s.name), s.name))
+        raise UsageError(
+            "RDTL-T034",
+            "the training of this run has not ended, so it has no policy yet",
+            where=str(folder),
+            why="a checkpoint in the middle is not taken for the result unless you name it",
+            fix=f"name one: {newest}, or rdtl runs resume {folder}",
+        )
     parts = sorted(folder.glob(PARTS))
     raise UsageError(
         "RDTL-T034",

@@ -13,7 +13,7 @@ import numpy as np
 
 from launcher.core.checks import Finding
 from launcher.core.errors import RdtlError
-from rdt.data import detect, statistics_files
+from rdt.data import detect, orientation, statistics_files
 from rdt.data.declared import DeclaredSet
 from rdt.data.measuring import Measured, measure
 from rdt.data.statistics import Summary
@@ -29,10 +29,13 @@ CODES = {
     "gripper": "RDTL-D016",
     "range of the gripper": "RDTL-D016",
     "rotation": "RDTL-D015",
+    orientation.WHAT: "RDTL-E007",
 }
 REMEDIES = {
     "alignment": "declare what the data say: --alignment before or after; a replay decides",
     "gripper": "declare what the data say: --gripper-open -1 or 1",
+    orientation.WHAT: "turn them back in a copy (LIBERO's HDF5 holds them as rendered, bottom row "
+    "first, RLDS and LeRobot turned by 180 degrees), or use another copy",
 }
 
 
@@ -86,10 +89,10 @@ def _of_verdict(verdict: detect.Verdict, store: EpisodeStore) -> Finding:
 
 
 def every_step_used(store: EpisodeStore) -> list[Finding]:
-    """Every episode has steps with pictures; how many there are, and how short the shortest."""
+    """Every episode has steps with pictures, to its end; how many, and how short the shortest."""
     counts = np.diff(np.searchsorted(store.sampled, [*store.starts, store.ends[-1]]))
     found = [
-        _error("RDTL-D008", "an episode has no picture of its own", f"{e.file}: {e.name}")
+        _error("RDTL-D046", "an episode has no picture of its own", f"{e.file}: {e.name}")
         for e, count in zip(store.episodes, counts.tolist(), strict=True)
         if count == 0
     ]
@@ -98,19 +101,36 @@ def every_step_used(store: EpisodeStore) -> list[Finding]:
         f"{len(store.sampled)} samples, one for each picture row; episodes of {lengths.min()} "
         f"to {lengths.max()} steps, tails and short ones are padded"
     )
-    return found or [_ok("RDTL-D008", text)]
+    return found + _dropped_tails(store) or [_ok("RDTL-D008", text)]
 
 
-def camera_rotation(store: EpisodeStore) -> list[Finding]:
-    """The orientation of the pictures, which the layout tells."""
-    text = {"raw": "bottom row first, as the simulator renders", "180": "turned by 180 degrees"}
-    return [_ok("RDTL-D014", f"pictures of {store.kind} are {text[store.rotation]}")]
+def _dropped_tails(store: EpisodeStore) -> list[Finding]:
+    """Episodes whose last steps are never a sample, although those before are."""
+    cut = []
+    for episode, start, end in zip(store.episodes, store.starts, store.ends, strict=True):
+        own = store.sampled[slice(*np.searchsorted(store.sampled, [start, end]))]
+        if len(own) > 1 and end - 1 - own[-1] > np.diff(own).max():
+            cut.append((int(end - 1 - own[-1]), episode))
+    if not cut:
+        return []
+    most, episode = max(cut, key=lambda pair: pair[0])
+    what = f"the last steps of {len(cut)} of {len(store.episodes)} episodes are never a sample"
+    where = f"{episode.file}: {episode.name}, its last {most} of {episode.length} steps"
+    return [_error("RDTL-D008", what, where)]
+
+
+def lie_as_declared(store: EpisodeStore) -> list[Finding]:
+    """Pictures are neither turned nor mirrored other than the layout says."""
+    try:
+        return [_of_verdict(orientation.verdict(store), store)]
+    except RdtlError:
+        return []  # pictures_readable reports it
 
 
 CHECKS: tuple[Callable[[EpisodeStore], list[Finding]], ...] = (
     values_finite,
     pictures_readable,
-    camera_rotation,
+    lie_as_declared,
     conventions,
     every_step_used,
     EpisodeStore.findings,
@@ -159,7 +179,7 @@ def verify_opened(
     name: str = "",
 ) -> list[Finding]:
     """:func:`verify_set` of a set that is open already."""
-    findings = verify(store) + checksums(store)
+    findings = verify(store) + ([] if source.at_most else checksums(store))
     try:
         store.require(contract)
         measured = measure(source, contract, slots=True)

@@ -18,7 +18,8 @@ class DeclaredSet:
     """``path`` and, in words of :func:`rdt.data.store.open_store`, what to take of it and how.
 
     Without ``tasks`` and ``demos`` everything; without ``alignment`` what the layout says.
-    ``weight``: how often an epoch shows each of its samples.
+    ``weight``: how often an epoch shows each of its samples. ``at_most``: a look at so many
+    demonstrations of each task only.
     """
 
     path: Path
@@ -27,6 +28,7 @@ class DeclaredSet:
     gripper_open: int = -1
     alignment: str | None = None
     weight: float = 1.0
+    at_most: int | None = None
 
     def open(self) -> EpisodeStore:
         """All numbers in memory, pictures on demand."""
@@ -41,7 +43,8 @@ class DeclaredSet:
         return stream(self.path, **self._options())
 
     def _options(self) -> dict[str, Any]:
-        return {
+        few = {} if self.at_most is None else {"at_most": self.at_most}
+        return few | {
             "tasks": self.tasks,
             "demos": self.demos,
             "gripper_open": self.gripper_open,
@@ -50,7 +53,8 @@ class DeclaredSet:
 
     @classmethod
     def of(cls, request: dict[str, Any]) -> DeclaredSet:
-        """Out of JSON: `path`, `tasks`, `demos`, `gripper_open`, `alignment`, perhaps `weight`."""
+        """Out of JSON: `path`, `tasks`, `demos`, `gripper_open`, `alignment`; perhaps `weight` and
+        `at_most`."""
         return cls(
             Path(request["path"]),
             tuple(request["tasks"]),
@@ -58,6 +62,7 @@ class DeclaredSet:
             request["gripper_open"],
             request["alignment"],
             request.get("weight", 1.0),
+            request.get("at_most"),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -66,6 +71,6 @@ class DeclaredSet:
 
     def conventions(self) -> tuple[str, Conventions, list[Path]]:
         """Kind of the set, what its numbers mean, and its files."""
-        chosen = Selection(self.tasks, self.demos)
+        chosen = Selection(self.tasks, self.demos, self.at_most)
         reader = find_reader(self.path, chosen, self.gripper_open, self.alignment)
         return reader.kind, reader.conventions, reader.files()

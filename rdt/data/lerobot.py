@@ -69,8 +69,8 @@ class LeRobotFolder:
         return self._meta.files()
 
     def findings(self) -> list[Finding]:
-        """Nothing to say: what it costs to read is the format's own."""
-        return []
+        """What is left out; what it costs to read is the format's own."""
+        return self._selection.findings(self.path)
 
     def recordings(self) -> Iterator[Recording]:
         """Episodes in the order of their numbers."""

@@ -86,8 +86,8 @@ class LiberoFiles:
         return self._paths
 
     def findings(self) -> list[Finding]:
-        """One warning for each file whose pictures are chunked across pictures (RDTL-D035)."""
-        return list(self._findings.values())
+        """Files whose pictures are chunked across pictures (RDTL-D035); what is left out."""
+        return [*self._findings.values(), *self._selection.findings(self.path)]
 
     def recordings(self) -> Iterator[Recording]:
         """Episodes in the order of file names and demonstration numbers."""

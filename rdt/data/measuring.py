@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from launcher.core.errors import RefusedError
+from launcher.core.job import begin_worker
 from rdt.data import unified
 from rdt.data.declared import DeclaredSet
 from rdt.data.recording import Conventions, Recording, require_joints
@@ -151,7 +152,8 @@ class _Workers:
     def __init__(self, processes: int | None, parts: int) -> None:
         count = min(processes or len(os.sched_getaffinity(0)), parts)
         # Forking would copy the threads' locks of whoever asks.
-        self._pool = ProcessPoolExecutor(count, get_context("spawn")) if count > 1 else None
+        pool = partial(ProcessPoolExecutor, count, get_context("spawn"), begin_worker)
+        self._pool = pool() if count > 1 else None
 
     def map(
         self, work: Callable[[DeclaredSet], Any], parts: Sequence[DeclaredSet]

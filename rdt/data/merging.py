@@ -18,7 +18,7 @@ def merge(target: Path, parts: Sequence[Path], told: Callable[[int], None]) -> N
     """Publish ``target`` with the one demonstration of each part as demo_0, demo_1 …
 
     ``told`` hears how many are in it. Nothing but the parts decides the bytes. The parts
-    stay. Raises RefusedError RDTL-D014 when they do not say the same of themselves.
+    stay. Raises RefusedError RDTL-D070 when they do not say the same of themselves.
     """
     with files.whole_file(target) as temporary, h5py.File(temporary, "w") as output:
         group = output.create_group("data")
@@ -38,7 +38,7 @@ def _append(group: h5py.Group, number: int, part: Path) -> None:
                 group.attrs[key] = value
             elif not np.array_equal(group.attrs.get(key), value):
                 raise RefusedError(
-                    "RDTL-D014",
+                    "RDTL-D070",
                     f"the demonstrations differ in {key}",
                     where=f"{part}: /data attribute {key} = {value!r}, "
                     f"the first part has {group.attrs.get(key)!r}",

@@ -73,8 +73,8 @@ class RldsShards:
         return [self.path / "dataset_info.json", *(shard.path for shard in self._shards)]
 
     def findings(self) -> list[Finding]:
-        """Nothing to say: every picture is decoded alone."""
-        return []
+        """What is left out; every picture is decoded alone."""
+        return self._selection.findings(self.path)
 
     def recordings(self) -> Iterator[Recording]:
         """Episodes in the order of shards and records."""

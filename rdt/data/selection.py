@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from launcher.core.checks import Finding
 from launcher.core.errors import UsageError
+from rdt.spec.suites import DEMONSTRATIONS, SUITES
 
 
 def key(text: str) -> str:
@@ -21,11 +23,20 @@ def key(text: str) -> str:
 
 
 class Selection:
-    """Empty sequences choose everything. A pass over the set asks :meth:`start` first."""
+    """Empty sequences choose everything. A pass over the set asks :meth:`start` first.
 
-    def __init__(self, tasks: Sequence[str] = (), demos: Sequence[int | str] = ()) -> None:
+    ``at_most``: no more demonstrations of each task than these, the first ones of those chosen.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[str] = (),
+        demos: Sequence[int | str] = (),
+        at_most: int | None = None,
+    ) -> None:
         self._tasks = {key(task): task for task in tasks}
         self._demos = set(demos)
+        self._at_most = at_most
         self.start()
 
     def start(self) -> None:
@@ -47,6 +58,7 @@ class Selection:
             return False
         self._seen_demos |= {number, name}
         chosen = not self._demos or bool({number, name} & self._demos)
+        chosen = chosen and (self._at_most is None or self._kept[task] < self._at_most)
         self._kept[task] += chosen
         return chosen
 
@@ -64,6 +76,43 @@ class Selection:
         for task, kept in self._kept.items():
             if kept == 0:
                 raise _unknown("demonstration", f"of {task}", path, "none of those chosen")
+
+    def findings(self, path: Path) -> list[Finding]:
+        """After :meth:`finish`: what is there and not chosen (RDTL-D019), and what a copy of one
+        of LIBERO's suites lacks (RDTL-D014)."""
+        return [*self._left_out(path), *self._lacking(path)]
+
+    def _left_out(self, path: Path) -> Iterator[Finding]:
+        tasks = [task for task in self._numbers if task in self._kept]
+        used, there = sum(self._kept.values()), sum(self._numbers[task] for task in tasks)
+        if used < there:
+            what = f"{used} of {there} demonstrations of {len(tasks)} tasks are used"
+            yield Finding("RDTL-D019", "info", what, f"{path}: the list `demos` chooses them")
+
+    def _lacking(self, path: Path) -> Iterator[Finding]:
+        name = path.parent.name if path.name.replace(".", "").isdecimal() else path.name
+        suite = next((s for s in SUITES if name == s or name.startswith(f"{s}_")), None)
+        if suite is None:
+            return
+        tasks, there = len(self._numbers), self._numbers.total()
+        published = SUITES[suite].tasks
+        if tasks < published and not (self._counted and suite == "libero_90"):  # words repeat there
+            yield Finding(
+                "RDTL-D014",
+                "warning",
+                f"{tasks} of the {published} tasks of {suite} are there",
+                f"{path}: {', '.join(sorted(self._numbers))[:200]}",
+                "the others would not be learned, and an evaluation of the suite asks for them",
+                "copy the data set again; if it is meant so, call the folder otherwise",
+            )
+        elif there != published * DEMONSTRATIONS:
+            yield Finding(
+                "RDTL-D014",
+                "info",
+                f"{there:,} demonstrations, {suite} has {published * DEMONSTRATIONS:,}: another "
+                "copy than the published one, such as one without pauses or failures",
+                f"{path}: {min(self._numbers.values())} to {max(self._numbers.values())} of a task",
+            )
 
 
 def _near(wanted: str, names: list[str]) -> str:

@@ -137,22 +137,25 @@ def open_store(
     *,
     tasks: Sequence[str] = (),
     demos: Sequence[int | str] = (),
+    at_most: int | None = None,
     gripper_open: int = -1,
     alignment: str | None = None,
 ) -> EpisodeStore:
     """Read the data set at ``path``, whatever of the three layouts lies there.
 
     ``tasks`` (names or instructions) and ``demos`` (names, or numbers counted within each
-    task) choose; none means all. ``gripper_open`` and ``alignment`` declare what copies
-    differ in. Raises UsageError RDTL-D033 for what is not there, and RdtlError naming file
-    and offset or data set for what cannot be read.
+    task) choose; none means all; ``at_most`` so many of each task. ``gripper_open`` and
+    ``alignment`` declare what copies differ in. Raises UsageError RDTL-D033 for what is not
+    there, and RdtlError naming file and offset or data set for what cannot be read.
     """
-    return EpisodeStore(find_reader(path, Selection(tasks, demos), gripper_open, alignment))
+    chosen = Selection(tasks, demos, at_most)
+    return EpisodeStore(find_reader(path, chosen, gripper_open, alignment))
 
 
 def stream(path: Path, **options: Any) -> Iterator[Recording]:
     """The episodes of the set at ``path``, one in memory at a time; options of `open_store`."""
-    selection = Selection(options.pop("tasks", ()), options.pop("demos", ()))
+    chosen = (options.pop("tasks", ()), options.pop("demos", ()), options.pop("at_most", None))
+    selection = Selection(*chosen)
     yield from find_reader(path, selection, **options).recordings()
 
 

@@ -18,6 +18,7 @@ from launcher.core.errors import RefusedError
 from rdt.policy.policy import EpisodeError, Observation
 from rdt.serve import exact, openpi
 from rdt.serve.connection import Connection, LostError
+from rdt.spec import chunks
 from rdt.spec.record import EpisodeKey
 
 if TYPE_CHECKING:
@@ -28,14 +29,19 @@ REPEATS = 3
 
 
 def open_policy(
-    uri: str, token: str | None = None, patience_s: float = 300.0, deadline_s: float = 600.0
+    uri: str,
+    token: str | None = None,
+    patience_s: float = 300.0,
+    deadline_s: float = 600.0,
+    executed: int = 1,
 ) -> RemotePolicy:
     """The policy behind ``uri`` (ws://HOST:PORT), which may still be starting.
 
+    ``executed`` actions of each chunk are to be executed: shorter answers are refused.
     Raises what :meth:`Connection.open` raises, and RefusedError RDTL-E007 or RDTL-E008 for
     a server that declares another rotation of pictures or sign of the gripper.
     """
-    return RemotePolicy(Connection(uri, token, patience_s, deadline_s))
+    return RemotePolicy(Connection(uri, token, patience_s, deadline_s), executed)
 
 
 class RemotePolicy:
@@ -44,8 +50,9 @@ class RemotePolicy:
 
     sees = True
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, executed: int = 1) -> None:
         self._connection = connection
+        self._executed = executed
         self.metadata = connection.open()
         self.ours = self.metadata.get("protocol") == exact.PROTOCOL
         self.sees_previous = self.ours and bool(self.metadata.get("sees_previous"))
@@ -65,7 +72,8 @@ class RemotePolicy:
 
         Raises EpisodeError RDTL-E051 (connection broken), RDTL-E053 (the server's error) and
         RDTL-E055 (not finite), RefusedError RDTL-E054 (no chunk of actions) and RDTL-E050
-        (another server has taken its place), and what :meth:`Connection.ask` raises.
+        (another server has taken its place), UsageError RDTL-E074 (fewer actions than are to be
+        executed), and what :meth:`Connection.ask` raises.
         """
         self._fresh = False
         if self.ours:
@@ -119,6 +127,7 @@ class RemotePolicy:
             raise self._no_chunk(f"the answer has {keys or 'no keys'}", query)
         if actions.ndim != 2 or actions.shape[1] != 7 or not len(actions):
             raise self._no_chunk(f"shape {actions.shape}", query)
+        chunks.require(self._executed, len(actions), self._at(query))
         with np.errstate(over="ignore"):  # what is too large is found below
             rows = actions.astype(np.float32)
         bad = np.argwhere(~np.isfinite(rows))

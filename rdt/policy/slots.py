@@ -25,7 +25,7 @@ FIELD = "img_pos_embed_config"
 class Slots:
     """``moments`` is 1 (now) or 2 (one control step ago, now); ``cameras`` has "" for none.
 
-    ``size`` is that of the pictures in training, in pixels, or 0 when they are resized.
+    ``size`` is that of the pictures in training, in pixels, or 0 when it is unknown.
     """
 
     moments: int
@@ -67,13 +67,7 @@ class Slots:
             found = f"pictures: {camera} is {picture.dtype} {picture.shape}"
             raise _missing(found, f"camera {camera} as uint8 (height, width, 3)")
         if size and picture.shape != (size, size, 3):
-            raise RefusedError(
-                "RDTL-T012",
-                "the pictures have another size than those of the training",
-                where=f"camera {camera}: {picture.shape[:2]}, the card says {size} x {size}",
-                why="the policy would see something it has never seen",
-                fix=f"set task.camera_size to {size}",
-            )
+            raise other_size(f"camera {camera}: {picture.shape[:2]}", size)
         return picture
 
 
@@ -90,6 +84,17 @@ def of(config: RdtConfig, contract: Contract, size: int) -> Slots:
     if any(contract.cameras[width:]):
         raise _unfit(grid, f"{len(contract.cameras)} cameras of contract {contract.name}")
     return Slots(moments, cameras, size)
+
+
+def other_size(found: str, size: int) -> RefusedError:
+    """RDTL-T012 for pictures of another size than ``size``, that of the training."""
+    return RefusedError(
+        "RDTL-T012",
+        "the pictures have another size than those of the training",
+        where=f"{found}, the card says {size} x {size}",
+        why="the policy would see something it has never seen",
+        fix=f"--set task.camera_size={size}",
+    )
 
 
 def _unfit(grid: object, expected: str) -> RefusedError:

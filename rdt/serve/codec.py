@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgpack
@@ -10,6 +11,8 @@ import numpy as np
 ARRAY, SCALAR = b"__ndarray__", b"__npgeneric__"
 REFUSED = "VOc"
 """Kinds of numbers that the protocol has not: records, Python objects, complex ones."""
+KIND = re.compile(r"[<>|=]?[biufSUmM]\d{0,9}(\[\w{1,9}\])?")
+"""A type as NumPy writes it. It reads more: shapes, which it hands to Python's own parser."""
 
 
 def pack(message: Any) -> bytes:
@@ -28,7 +31,7 @@ def unpack(data: bytes) -> Any:
     """
     try:
         return msgpack.unpackb(data, object_hook=_decode)
-    except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, msgpack.UnpackException) as error:
         raise ValueError(f"no message of openpi's: {type(error).__name__}: {error}") from error
 
 
@@ -43,6 +46,19 @@ def _encode(value: Any) -> Any:
 
 def _decode(value: dict[Any, Any]) -> Any:
     if ARRAY in value:
-        dtype = np.dtype(value[b"dtype"])
-        return np.frombuffer(value[b"data"], dtype).reshape(value[b"shape"]).copy()
-    return np.dtype(value[b"dtype"]).type(value[b"data"]) if SCALAR in value else value
+        return np.frombuffer(value[b"data"], _kind(value)).reshape(value[b"shape"]).copy()
+    if SCALAR not in value:
+        return value
+    kind, data = _kind(value), value[b"data"]
+    # NumPy takes a number for the length of a text: 40 bytes could ask for gigabytes.
+    if isinstance(data, str | bytes) != (kind.kind in "US"):
+        raise TypeError(f"a {type(data).__name__} is no {kind}")
+    return kind.type(data)
+
+
+def _kind(value: dict[Any, Any]) -> np.dtype[Any]:
+    """The declared type of numbers; TypeError for those that nobody may send."""
+    name = value[b"dtype"]
+    if not isinstance(name, str) or not KIND.fullmatch(name):
+        raise TypeError(f"{str(name)[:40]} is no type of the protocol")
+    return np.dtype(name)

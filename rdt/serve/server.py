@@ -7,6 +7,7 @@ import contextlib
 import signal
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ from websockets.asyncio.server import serve
 from launcher.core.errors import UsageError
 from rdt.policy.rdt import RdtPolicy, Request
 from rdt.serve import exact, openpi
-from rdt.serve.batcher import Batcher
+from rdt.serve.agreement import Agreement
+from rdt.serve.batcher import Batcher, Compute
 from rdt.serve.desk import Desk
 from rdt.serve.exact import Asked
 
@@ -95,30 +97,42 @@ def warm_up(policy: RdtPolicy, instruction: str) -> None:
         chunks(policy, [asked] * rows)
 
 
-async def run(policy: RdtPolicy, door: Door, instruction: str) -> None:
-    """Warm up, listen, say where, and answer until SIGTERM or SIGINT.
+async def run(
+    policy: RdtPolicy, door: Door, instruction: str, agreement: Path | None = None
+) -> int:
+    """Warm up, listen, say where, and answer until SIGTERM (unless ignored) or SIGINT.
 
+    Returns the number of that signal.
+    ``agreement`` is the file for what free batches are found to be worth.
     Raises what :func:`serving` raises.
     """
-    async with serving(policy, door, instruction) as (uri, batcher):
-        stop = asyncio.Event()
+    looked = Agreement(lambda asked: chunks(policy, asked), agreement)
+    free = policy.batching == "free"
+    opened = serving(policy, door, instruction, looked if free else None)
+    async with opened as (uri, batcher):
+        told: asyncio.Queue[int] = asyncio.Queue()
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                asyncio.get_running_loop().add_signal_handler(number, told.put_nowait, number)
         print(f"listening on {uri}", flush=True)
-        await stop.wait()
+        by = await told.get()
     print(f"{batcher.requests} requests in {batcher.batches} batches", flush=True)
+    if free:
+        print(looked.text(), flush=True)
+    return by
 
 
 @contextlib.asynccontextmanager
 async def serving(
-    policy: RdtPolicy, door: Door, instruction: str
+    policy: RdtPolicy, door: Door, instruction: str, compute: Compute | None = None
 ) -> AsyncIterator[tuple[str, Batcher]]:
     """A server that answers while inside, warm from the start; its URI and its batcher.
 
     Raises UsageError RDTL-E058 (an address that cannot be listened on), and what
     :func:`warm_up` raises.
     """
-    batcher = Batcher(lambda asked: chunks(policy, asked), policy.rows, door.wait_s)
+    compute = compute or (lambda asked: chunks(policy, asked))
+    batcher = Batcher(compute, policy.rows, door.wait_s)
     working = asyncio.create_task(batcher.run())
     try:
         await batcher.in_thread(warm_up, policy, instruction)

@@ -21,7 +21,7 @@ from rdt.data import hdf5
 from rdt.data.merging import merge
 from rdt.sim import demo_file
 from rdt.sim.collecting import settings
-from rdt.sim.libero import find_task, task_ids
+from rdt.sim.tasks import find_task, task_ids
 
 
 @dataclass

@@ -48,7 +48,9 @@ def _in_own(method: Callable[..., Any]) -> Callable[..., Any]:
 
 def _freed_in_own(free: Callable[[Any], None]) -> Callable[[Any], None]:
     def freed_in_own(self: Any) -> None:
-        before, own = _current and _current(), self.gl_ctx
+        before, own = _current and _current(), getattr(self, "gl_ctx", None)
+        if own is None:  # it was never made, and whoever asked for it has the error
+            return
         own.make_current()
         free(self)
         if before is not None and before is not own:

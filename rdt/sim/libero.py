@@ -2,97 +2,25 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import gc
 import hashlib
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from launcher.core.errors import RdtlError, UsageError
+from launcher.core.errors import UsageError
 from rdt.policy.policy import Observation
-from rdt.sim import backend, wide
+from rdt.sim import backend, plus, wide
 from rdt.sim.kept import KeptScene
 from rdt.sim.lazy import LazyCameras
+from rdt.sim.tasks import find_task
 from rdt.spec import suites
 from rdt.spec.protocol import CAMERAS, SETTLE_ACTION
 
 UNSTABLE = ("mjWARN_BADQPOS", "mjWARN_BADQVEL", "mjWARN_BADQACC", "mjWARN_BADCTRL")
 SENSORS = {"agentview": "agentview", "eye_in_hand": "robot0_eye_in_hand"}
-
-
-@dataclass(frozen=True)
-class TaskInfo:
-    """What LIBERO knows of a task. ``init_states`` is (50, n) float64: time, qpos, qvel."""
-
-    suite: str
-    name: str
-    instruction: str
-    bddl: Path
-    init_states: NDArray[np.float64]
-
-
-@functools.cache
-def find_task(suite: str, task_id: int) -> TaskInfo:
-    """Look a task up in the installed LIBERO.
-
-    Raises UsageError RDTL-U020 for an unknown suite or task, RdtlError RDTL-E028 for one that is
-    registered while its files are missing.
-    """
-    benchmark = _benchmark(suite, task_id)
-    task = benchmark.tasks[task_id]
-    path = Path(benchmark.get_task_bddl_file_path(task_id))
-    try:
-        states = np.array(benchmark.get_task_init_states(task_id), np.float64)
-        words = _told(path) if suites.words_in_bddl(suite) else task.language
-    except FileNotFoundError as error:
-        raise RdtlError(
-            "RDTL-E028",
-            f"LIBERO knows the suite {suite!r} by name only",
-            where=f"{error.filename or error}",
-            why="the installed package has no scene or no initial states for it",
-            fix="choose a suite that is complete: " + ", ".join(suites.KNOWN),
-        ) from error
-    states.setflags(write=False)  # every caller gets this one
-    return TaskInfo(suite, task.name, words, path, states)
-
-
-def _told(bddl: Path) -> str:
-    """The instruction in a BDDL file, spelt as LIBERO spells instructions."""
-    text = bddl.read_text(encoding="utf-8")
-    return " ".join(text.split("(:language", 1)[1].split(")", 1)[0].split()).lower().rstrip(".")
-
-
-def _benchmark(suite: str, task_id: int) -> Any:
-    """A suite that has a task of that number."""
-    backend.prepare()
-    from libero.libero.benchmark import get_benchmark_dict
-
-    with backend.quiet():
-        known = get_benchmark_dict()
-        benchmark = known[suite]() if suite in known else None
-    if benchmark is None or task_id >= benchmark.n_tasks:
-        raise UsageError(
-            "RDTL-U020",
-            f"LIBERO has no task {task_id} in a suite {suite!r}",
-            where="task.suite, task.task_id",
-            why=f"known suites are, among others, {', '.join(sorted(known)[:8])}",
-            fix="choose libero_object, libero_spatial, libero_goal, libero_10 or libero_90",
-        )
-    return benchmark
-
-
-def task_ids(suite: str) -> range:
-    """Numbers of the tasks of a suite; RDTL-U020 for an unknown one."""
-    return range(_benchmark(suite, 0).n_tasks)
-
-
-def instructions(suite: str) -> list[str]:
-    """The words of every task of a suite in the installed LIBERO; RDTL-U020 for an unknown one."""
-    return [find_task(suite, number).instruction for number in task_ids(suite)]
 
 
 class Simulator:
@@ -124,14 +52,16 @@ class Simulator:
         gc.freeze()
         with backend.quiet(), backend.gl_errors():
             self.env = self._build()
+        self._noisy = getattr(self.env, "severity", 0) > 0
         self._lazy.attach(self.env.env)
         self._scene = KeptScene(self.env.env)
 
     def _build(self) -> Any:
         from libero.libero.envs.env_wrapper import ControlEnv
 
+        make = plus.build if self.task["suite"] in suites.PLUS else ControlEnv
         seeing, size = bool(self.cameras), self.task["camera_size"]
-        return ControlEnv(
+        return make(
             bddl_file_name=str(self.info.bddl),
             use_camera_obs=seeing,
             has_offscreen_renderer=seeing,
@@ -216,7 +146,9 @@ class Simulator:
         before = self._lazy.rendered
         self._previous = self._pictures() if self._fresh else None
         self._lazy.wanted = render
-        self._raw, _, done, _ = self.env.step(np.asarray(action, np.float32).astype(np.float64))
+        noisy = render and self._noisy
+        with plus.noise(self.env, self.state()) if noisy else contextlib.nullcontext():
+            self._raw, _, done, _ = self.env.step(np.asarray(action, np.float32).astype(np.float64))
         self._lazy.wanted = False
         self._fresh = render
         if render and self._lazy.rendered - before != len(self.cameras):

@@ -48,8 +48,9 @@ class Card:
     "language" (word-hash, or T5). ``weights`` is "ema" or "raw", ``dtype`` what the file
     of weights holds, ``weights_sha256`` that file's digest. ``state_mean`` and
     ``state_std`` have 128 numbers in the units of the contract (0 and 1 where it does not
-    normalise); ``horizon`` counts control steps; ``camera_size`` is in pixels, 0 where the
-    encoder resizes. ``origin`` is "trained" (then ``training`` is there) or "adopted".
+    normalise); ``horizon`` counts control steps; ``camera_size`` is that of the pictures in
+    training, in pixels, 0 for adopted weights, of which it is unknown. ``origin`` is "trained"
+    (then ``training`` is there) or "adopted".
     """
 
     contract: dict[str, Any]

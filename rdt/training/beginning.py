@@ -31,8 +31,8 @@ Row = tuple[str, str]
 
 @dataclass(frozen=True)
 class Beginning:
-    """``config`` is the content of config.json; ``encoders`` as in a card; ``camera_size`` too,
-    0 where the encoder resizes; ``rows`` of the first-step gate."""
+    """``config`` is the content of config.json; ``encoders`` and ``camera_size`` as in a card;
+    ``rows`` of the first-step gate."""
 
     module: Trainable
     config: dict[str, Any]
@@ -108,7 +108,9 @@ def _loaded(
     shown = Shown(grid.moments, len(grid.cameras), encoder.size, horizon, language)
     names = {"vision": SIGLIP, "language": T5}
     module = FineTuned(network, encoder)
-    return Beginning(module, network.config.to_dict(), shown, names, 0, None, rows)
+    # SigLIP resizes, so any size would pass; pictures of another one look different all the same.
+    size = described.camera_size
+    return Beginning(module, network.config.to_dict(), shown, names, size, None, rows)
 
 
 def _require_size(network: int, found: int, source: str) -> None:

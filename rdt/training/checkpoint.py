@@ -18,7 +18,7 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor
 
-from launcher.core import files
+from launcher.core import files, retention
 from launcher.core.errors import RdtlError, RefusedError
 from launcher.core.job import Job
 from rdt import lora_files, lora_weights
@@ -105,7 +105,7 @@ class Checkpoints:
         """
         damaged: dict[Path, list[str]] = {}
         for step in reversed(distributed.by_first(self._found)):
-            path = folders.place(self.folder, step)
+            path = retention.place(self.folder, step)
             problems = self._damage(path)
             if not problems:
                 distributed.by_first(partial(self._pass_over, damaged, step))
@@ -119,7 +119,7 @@ class Checkpoints:
     def _found(self) -> list[int]:
         self.folder.mkdir(exist_ok=True)
         folders.clean(self.folder)
-        return folders.steps(self.folder)
+        return retention.steps(self.folder)
 
     def _damage(self, path: Path) -> list[str]:
         mine = folders.damage(path, dist.get_rank(), dist.get_world_size())
@@ -169,14 +169,14 @@ class Checkpoints:
 def require_reachable(path: Path, then: dict[str, int], now: dict[str, int]) -> bool:
     """Whether a checkpoint loads as it is (True) or has to be converted (False).
 
-    Raises RefusedError RDTL-T015 where neither is possible.
+    Raises RefusedError RDTL-T054 where neither is possible.
     """
     if then == now or then["zero_stage"] == now["zero_stage"] == 0:
         return True
     if then["zero_stage"] and now["zero_stage"]:
         return False
     raise RefusedError(
-        "RDTL-T015",
+        "RDTL-T054",
         "a checkpoint without ZeRO cannot be continued with it, nor the other way round",
         where=f"{path / STATE}: zero_stage = {then['zero_stage']}, now {now['zero_stage']}",
         why="DeepSpeed converts only states that are divided among the ranks",

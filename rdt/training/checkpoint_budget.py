@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from launcher.core import retention
 from launcher.core.errors import RdtlError, RefusedError
-from rdt.training import checkpoint_files
 
 MASTERS_AND_MOMENTS = 12
 MOMENTS = 8
@@ -45,7 +45,7 @@ def require_room(folder: Path, each: int, train: dict[str, Any], total: int | No
     RefusedError RDTL-G001.
     """
     count = most_at_once(train, total)
-    there = sum(_size(checkpoint_files.place(folder, s)) for s in checkpoint_files.steps(folder))
+    there = sum(_size(retention.place(folder, s)) for s in retention.steps(folder))
     needed = max(0, count * each - there)
     free = shutil.disk_usage(folder).free
     if needed <= free:
@@ -64,7 +64,7 @@ def require_room(folder: Path, each: int, train: dict[str, Any], total: int | No
 def full_disk(folder: Path, needed: int) -> RdtlError:
     """The error for a checkpoint of ``needed`` bytes that the disk did not take."""
     free = shutil.disk_usage(folder).free
-    kept = ", ".join(f"step {step}" for step in checkpoint_files.steps(folder)) or "none yet"
+    kept = ", ".join(f"step {step}" for step in retention.steps(folder)) or "none yet"
     return RdtlError(
         "RDTL-G009",
         f"the disk is full: {gigabytes(max(0, needed - free))} missing for a checkpoint",

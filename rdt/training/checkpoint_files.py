@@ -5,7 +5,6 @@
     RUN/checkpoints/step_NNNNNN/state.json     what it is, and size and digest of every file
     RUN/checkpoints/step_NNNNNN/deepspeed/     DeepSpeed's files, one or two for each rank
     RUN/checkpoints/step_NNNNNN/policy/        the averaged weights with config.json and card
-    RUN/checkpoints/scores/step_N.METRIC.json  what was measured of a checkpoint
     RUN/checkpoints/damaged_step_NNNNNN_*/     passed over at a resume, kept for looking at
 
 A directory gets its ``step_`` name last, so one that has it was complete when it was made.
@@ -14,30 +13,14 @@ A directory gets its ``step_`` name last, so one that has it was complete when i
 from __future__ import annotations
 
 import hashlib
-import math
-import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from launcher.core import files
+from launcher.core import files, retention
 
 STATE, TAG, POLICY, ADAPTER = "state.json", "deepspeed", "policy", "adapter"
-
-BETTER = {"validation_loss": min, "success": max}
-"""Metrics by which the best checkpoint can be kept, and which end is better."""
-
-
-def steps(folder: Path) -> list[int]:
-    """Steps of the checkpoints in ``folder``, ascending."""
-    found = (re.fullmatch(r"step_(\d+)", path.name) for path in folder.glob("step_*"))
-    return sorted(int(match[1]) for match in found if match)
-
-
-def place(folder: Path, step: int) -> Path:
-    """Directory of the checkpoint after ``step`` optimizer steps."""
-    return folder / f"step_{step:06d}"
 
 
 def clean(folder: Path) -> None:
@@ -99,44 +82,10 @@ def set_aside(path: Path, round_: str) -> Path:
     return aside
 
 
-def record_score(folder: Path, step: int, metric: str, value: float) -> None:
-    """Record what was measured of a checkpoint, once: ``metric`` is a key of :data:`BETTER`."""
-    scores = folder / "scores" / f"step_{step:06d}.{metric}.json"
-    files.publish_once(scores, {"step": step, "metric": metric, "value": value})
-
-
-def best(folder: Path, metric: str | None) -> int | None:
-    """The step, among the checkpoints that are there, with the best ``metric``, or None."""
-    if metric is None:
-        return None
-    paths = ((step, folder / "scores" / f"step_{step:06d}.{metric}.json") for step in steps(folder))
-    scores = {step: files.read_json(path)["value"] for step, path in paths if path.is_file()}
-    finite = {step: value for step, value in scores.items() if math.isfinite(value)}
-    return BETTER[metric](finite, key=finite.__getitem__) if finite else None
-
-
-def superfluous(
-    there: Sequence[int], keep: int, keep_every: int | None, best: int | None
-) -> list[int]:
-    """The steps whose checkpoints may go: the only decision about that, and pure.
-
-    The ``keep`` newest stay, every multiple of ``keep_every`` steps, and the best one.
-    """
-    kept = {*sorted(there)[-keep:], best}
-    return [
-        step
-        for step in sorted(there)
-        if step not in kept and not (keep_every and step % keep_every == 0)
-    ]
-
-
 def prune(folder: Path, train: dict[str, Any]) -> None:
-    """Remove what :func:`superfluous` names by the settings of the ``train`` section."""
-    top = best(folder, train["keep_best"])
-    there = steps(folder)
-    for step in superfluous(there, train["keep_checkpoints"], train["keep_every"], top):
-        doomed = folder / f".tmp-old-step_{step:06d}"  # renamed first: never half a checkpoint
-        shutil.rmtree(doomed, ignore_errors=True)
-        place(folder, step).rename(doomed)
-        # What a network file system still holds open is no reason to end a training.
-        shutil.rmtree(doomed, ignore_errors=True)
+    """Remove what :func:`retention.superfluous` names by the settings of the ``train`` section."""
+    top = retention.best(folder, train["keep_best"])
+    there = retention.steps(folder)
+    keep, every = train["keep_checkpoints"], train["keep_every"]
+    for step in retention.superfluous(there, keep, every, top):
+        retention.discard(retention.place(folder, step))

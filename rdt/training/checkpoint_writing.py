@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from launcher.core import retention
 from launcher.core.errors import RdtlError, full_disk
 from launcher.core.job import Job
 from rdt.training import checkpoint_budget as budget
@@ -42,7 +43,7 @@ class Writing:
     @property
     def final(self) -> Path:
         """The directory of the complete checkpoint."""
-        return folders.place(self.job.run.checkpoints, self.state["step"])
+        return retention.place(self.job.run.checkpoints, self.state["step"])
 
     def run(self, group: Any, hooks: Sequence[Callable[[Path], None]]) -> None:
         """This rank's files, and when all ranks have written theirs, the publication.

@@ -1,8 +1,7 @@
 """Native extensions that torch compiles at run time, and the locks that builders leave.
 
 Nothing of ours needs one (torch's AdamW, gloo's all-reduce), but what a user adds to
-DeepSpeed's configuration may. A process that is killed in a build leaves an empty ``lock``,
-for which every later one waits silently and for ever (RDTL-T026).
+DeepSpeed's configuration may; see :mod:`launcher.core.extension_locks`.
 """
 
 from __future__ import annotations
@@ -12,7 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-VARIABLE = "TORCH_EXTENSIONS_DIR"
+from launcher.core import extension_locks
+from launcher.core.extension_locks import VARIABLE
 
 
 def prepare() -> None:
@@ -30,22 +30,12 @@ def prepare() -> None:
 
 
 def remove_stale_locks(folder: Path) -> list[Path]:
-    """Remove the locks in ``folder`` that no process of this machine holds, and say so."""
-    found = [path for path in folder.glob("*/lock") if path.is_file()]
-    held = _open_files() if found else set()
-    stale = [path for path in found if str(path.resolve()) not in held]
+    """Remove the locks in ``folder`` whose builder is surely dead, and say so."""
+    stale = extension_locks.stale(folder)
     for path in stale:
         path.unlink(missing_ok=True)  # another rank may do the same
         print(f"warning RDTL-T026: removed {path}: whoever held it is dead", file=sys.stderr)
+    for path in extension_locks.unheld(folder):
+        said = "nobody here holds it: remove it if no other node builds there, or this start waits"
+        print(f"warning RDTL-T026: left {path}: {said}", file=sys.stderr)
     return stale
-
-
-def _open_files() -> set[str]:
-    """What the processes of this machine have open, as far as this user may see."""
-    found = set()
-    for link in Path("/proc").glob("[0-9]*/fd/*"):
-        try:
-            found.add(str(link.readlink()))
-        except OSError:  # ended meanwhile, or another user's
-            continue
-    return found

@@ -130,7 +130,8 @@ class Gate:
         length = f"{total} steps" if total else "to be measured"
         share = f", {warmup / total:.1%} of them warm-up" if total else ""
         self.rows.append(("length", length + share))
-        for finding in recipe.findings(train, total):
+        order = recipe.order_findings(self._job.config["dataset"])
+        for finding in [*recipe.findings(train, total), *order]:
             self.rows.append((f"{finding.severity} {finding.code}", finding.what))
 
     def after_step(self, loss: float, digest: str, seconds: float, left: int) -> None:

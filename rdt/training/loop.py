@@ -13,7 +13,7 @@ import time
 
 import torch
 
-from launcher.core import files
+from launcher.core import files, retention
 from launcher.core.errors import RdtlError
 from launcher.core.job import Job, Stopped, leave
 from rdt.data.order import derived_key
@@ -21,7 +21,6 @@ from rdt.spec import recipe
 from rdt.training import engine as distributed
 from rdt.training.batches import Batches
 from rdt.training.checkpoint import Checkpoints
-from rdt.training.checkpoint_files import record_score
 from rdt.training.ema import Ema
 from rdt.training.engine import Engine
 from rdt.training.gate import Gate
@@ -34,6 +33,7 @@ from rdt.training.schedule import (
     steps_for,
     warmup_steps,
 )
+from rdt.training.signs import Signs
 from rdt.training.validation import LOSS, EarlyStopping, Validation
 from rdt.training.watchdog import Watchdog
 
@@ -73,6 +73,8 @@ class Loop:
         self.record = Record(job, self.start) if first else None
         self.stopping = EarlyStopping(self.train["early_stopping"], self._losses_before())
         self.meter = Meter(engine.device, self.train["effective_batch"])
+        before = self.record.before if self.record else []
+        self.signs = Signs(self.train["checkpoint"] is None, before)
         self.total = self._known_length()
         self.warmup = warmup_steps(self.train["warmup_steps"], self.train["minutes"])
         self.gate = gate
@@ -145,10 +147,16 @@ class Loop:
             return
         done = step + 1
         if done % self.train["log_every"] == 0 or done in (1, self.total):
-            numbers = {"train/loss": loss, "train/lr": lr, "train/gradient_norm": norm}
-            self.record.write(done, self._seconds(), numbers | self.meter.read())
-            print(f"step {done} loss {loss:.6f} lr {lr:.2e} norm {norm:.4f}", flush=True)
+            self._line(self.record, done, loss, lr, norm)
         self._progress(done, loss)
+
+    def _line(self, record: Record, done: int, loss: float, lr: float, norm: float) -> None:
+        numbers = {"train/loss": loss, "train/lr": lr, "train/gradient_norm": norm}
+        numbers |= self.meter.read()
+        record.write(done, self._seconds(), numbers)
+        print(f"step {done} loss {loss:.6f} lr {lr:.2e} norm {norm:.4f}", flush=True)
+        for said in self.signs.look(numbers, done, self.total):
+            print(said, flush=True)
 
     def _pass_gate(self, step: int, loss: float) -> None:
         seconds = self._seconds()
@@ -184,7 +192,9 @@ class Loop:
         if LOSS not in found:
             return
         if self.record is not None and (step - 1) % self.train["checkpoint_every"] == 0:
-            record_score(self.checkpoints.folder, step - 1, "validation_loss", found[LOSS])
+            retention.record_score(
+                self.checkpoints.folder, step - 1, "validation_loss", found[LOSS]
+            )
         if self.stopping.after(found[LOSS]) and step < self.total:
             self.total = step
             if self.record is not None:

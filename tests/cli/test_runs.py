@@ -111,6 +111,7 @@ def test_only_what_failed_is_submitted_again(tmp_path: Path) -> None:
     first = rdtl("runs", "resume", "a-local", cwd=tmp_path)
     assert first.returncode == 1
     assert counts(run, tmp_path) == {"done": 2, "failed": 1}
+    assert run.ledger.attempts("report") == [1]
     shown = rdtl("runs", "show", "a-local", cwd=tmp_path).stdout
     assert "work: 1 failed (1): exit code 4" in shown
     assert rdtl("runs", "logs", "a-local", cwd=tmp_path).stdout == "hm\n"
@@ -122,6 +123,10 @@ def test_only_what_failed_is_submitted_again(tmp_path: Path) -> None:
     assert [(p["stage"], p["indices"]) for p in json.loads(done.stdout)] == [("work", [1])]
     assert ran(run) == ["0", "1", "1", "2"]
     assert show(run, tmp_path)["state"] == "done"
+    assert run.ledger.attempts("report") == [1, 2], "the first one was made without the task"
+    again = rdtl("runs", "resume", "a-local", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert run.ledger.attempts("report") == [1, 2], "nothing is new"
 
 
 def test_logs_of_a_stage_a_task_and_an_attempt(tmp_path: Path) -> None:

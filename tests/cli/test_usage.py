@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from launcher import assets, config, placement
+from launcher import assets, config, placement, presets, sites
 from launcher.core.errors import UsageError
 from launcher.core.runs import RunDir
 from launcher.schema import RunConfig
@@ -24,8 +24,9 @@ def test_help_lists_what_exists_and_nothing_else(tmp_path: Path) -> None:
     assert done.returncode == 0
     commands = {line.split()[0] for line in done.stdout.split("Commands:")[1].splitlines() if line}
     assert commands == {
-        "checkpoint", "data", "demo", "doctor", "evaluate", "hostfile", "image", "pipeline",
-        "report", "run", "runs", "serve", "shell", "sweep", "train",
+        "checkpoint", "cloud", "data", "demo", "diagnose", "doctor", "evaluate", "hostfile",
+        "image", "pipeline", "recipe", "report", "run", "runs", "serve", "shell", "stage", "sweep",
+        "train",
     }  # fmt: skip
 
 
@@ -104,15 +105,64 @@ def test_data_sets_are_found_from_here_seen_by_jobs_and_copied_when_named_by_uri
     path = tmp_path / "mine.yaml"
     path.write_text(
         "name: x\ntrain: {}\n"
-        "dataset: {sets: [{path: near/set}, {path: 'file:///far/set', demos: [0], weight: 2}]}\n"
+        "dataset: {sets: [{path: near/set}, {path: 'file:///far/set', demos: [0], weight: 2},"
+        " {path: 'rclone:gg1:far/set'}]}\n"
     )
     loaded = config.load_run_config(path, [], ["train"])
-    inside, (asset,) = assets.split(loaded, RunDir(tmp_path / "run"))
+    inside, (asset, other) = assets.split(loaded, RunDir(tmp_path / "run"))
     copy = tmp_path / "run/assets/dataset.sets.1.path/set"
-    assert [entry.path for entry in inside.dataset.sets] == [str(tmp_path / "near/set"), str(copy)]
+    far = tmp_path / "run/assets/dataset.sets.2.path/set"
+    paths = [entry.path for entry in inside.dataset.sets]
+    assert paths == [str(tmp_path / "near/set"), str(copy), str(far)]
+    assert (other.uri, other.target) == ("rclone:gg1:far/set", str(far))
     assert (inside.dataset.sets[1].demos, inside.dataset.sets[1].weight) == ([0], 2)
-    assert (asset.source, asset.target) == ("/far/set", str(copy))
-    assert placement.named_files(inside) == [tmp_path / "near/set", copy]
+    assert (asset.uri, asset.target) == ("file:///far/set", str(copy))
+    assert placement.named_files(inside) == [tmp_path / "near/set", copy, far]
+    evaluated = inside.model_copy(update={"train": None})
+    assert placement.named_files(evaluated) == [], "nobody reads them then"
+
+
+def test_checkpoints_and_encoders_may_be_named_by_uri_wherever_a_path_may_stand(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "name: x\ncollect: {}\n"
+        "train: {checkpoint: 'hf://models/o/net', vision: 'gs://b/siglip', language: 's3://b/t5'}\n"
+        "evaluate: {checkpoint: 'rclone:gg1:net', vision: 'gs://b/siglip', language: words}\n"
+        "sweep: {checkpoints: ['gs://b/run/one', two, 'owner/three']}\n"
+        "upload: {uri: 'rclone:gg1:results'}\n"
+    )
+    run = RunDir(tmp_path / "run")
+    loaded = config.load_run_config(path, [], ["train"])
+    inside, staged = assets.split(loaded, run)
+    named = {asset.key: asset.uri for asset in staged}
+    assert named == {
+        "train.checkpoint": "hf://models/o/net",
+        "train.vision": "gs://b/siglip",
+        "train.language": "s3://b/t5",
+        "evaluate.checkpoint": "rclone:gg1:net",
+        "evaluate.vision": "gs://b/siglip",
+        "sweep.checkpoints.0": "gs://b/run/one",
+    }
+    folder = run.root / "assets"
+    assert inside.train and inside.evaluate and inside.sweep
+    assert inside.train.checkpoint == str(folder / "train.checkpoint/net")
+    assert inside.train.language == str(folder / "train.language/t5")
+    assert inside.evaluate.vision == str(folder / "evaluate.vision/siglip")
+    assert inside.evaluate.language == str(Path("words").resolve())
+    first, *others = inside.sweep.checkpoints
+    assert first == str(folder / "sweep.checkpoints.0/one")
+    assert others == [str(Path("two").resolve()), "owner/three"]
+    plan = presets.pipeline(loaded, "local", sites.load("local"), run, None)
+    needs = {stage.name: stage.needs for stage in plan.stages}
+    assert needs["dataset"] == ("collect", "stage")  # so training waits for its checkpoint, too
+    beside = {stage.name for stage in plan.stages if stage.beside}
+    assert beside == {"train", "evaluate", "videos", "report"}
+    inside = loaded.model_copy(update={"upload": None})
+    alone = presets.pipeline(inside, "local", sites.load("local"), run, None)
+    more = {s.name for s in plan.stages if s.memory_mb > alone.stage(s.name).memory_mb}
+    assert more == beside
 
 
 def test_settings_reach_any_depth_and_are_read_as_yaml() -> None:

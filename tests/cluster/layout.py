@@ -44,13 +44,15 @@ def write_whole(path: Path, text: str, mode: int = 0o644) -> None:
 
 @dataclass(frozen=True)
 class Cluster:
-    """Identity of one cluster; ``network`` is the first three bytes of its /24."""
+    """Identity of one cluster; ``network`` is the first three bytes of its /24,
+    ``memory_mb`` the memory of a node."""
 
     root: Path
     nodes: int
     accounting: bool
     network: str
     port: int
+    memory_mb: int = MEMORY_PER_NODE_MB
 
     @property
     def tag(self) -> str:
@@ -167,7 +169,7 @@ def site_text(cluster: Cluster) -> str:
         "kind: slurm\n"
         f"partition: {DEFAULT_PARTITION}\n"
         f"environment: {environment}\n"
-        f"max_memory_per_node_mb: {MEMORY_PER_NODE_MB}\n"
+        f"max_memory_per_node_mb: {cluster.memory_mb}\n"
         f"cpus_per_node: {CPUS_PER_NODE}\n"
         f"nodes: {cluster.nodes}\n"
         "gpus_per_node: 2\n"

@@ -18,18 +18,18 @@ ACCOUNTING_PROGRAMS = ("mariadbd", "mariadb", "mariadb-install-db", "slurmdbd", 
 INSTALL = "sh tests/cluster/install.sh"
 
 
-def up(root: Path, nodes: int, accounting: bool) -> Cluster:
+def up(root: Path, nodes: int, accounting: bool, memory_mb: int) -> Cluster:
     """Bring the cluster up, or leave it when it is up; remains of a crash are removed first."""
     _check_machine(accounting)
     with exclusive():
         found = layout.load(root)
         if found and _is_up(*found):
-            _check_same(found[0], nodes, accounting)
+            _check_same(found[0], nodes, accounting, memory_mb)
             print(f"already up: {_summary(found[0])}")
             return found[0]
         _remove(root)
         network_prefix, port = network.choose()
-        cluster = Cluster(root, nodes, accounting, network_prefix, port)
+        cluster = Cluster(root, nodes, accounting, network_prefix, port, memory_mb)
         began = time.monotonic()
         _bring_up(cluster)
         print(f"up in {time.monotonic() - began:.1f} s: {_summary(cluster)}")
@@ -104,8 +104,8 @@ def _is_up(cluster: Cluster, ready: bool) -> bool:
     return ready and all(record.alive for record in records)
 
 
-def _check_same(cluster: Cluster, nodes: int, accounting: bool) -> None:
-    if (cluster.nodes, cluster.accounting) != (nodes, accounting):
+def _check_same(cluster: Cluster, nodes: int, accounting: bool, memory_mb: int) -> None:
+    if (cluster.nodes, cluster.accounting, cluster.memory_mb) != (nodes, accounting, memory_mb):
         raise ClusterError(
             f"another cluster is up there: {_summary(cluster)}\n"
             "  fix: run `down` first, or choose another --root",

@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     starting = verbs.add_parser("up", parents=[common], help="start it, or say that it is up")
     starting.add_argument("--nodes", type=_nodes_argument, default=3)
+    starting.add_argument("--memory-mb", type=int, default=layout.MEMORY_PER_NODE_MB)
     starting.add_argument("--accounting", action="store_true", help="with slurmdbd and MariaDB")
     verbs.add_parser("down", parents=[common], help="stop it and remove every trace")
     showing = verbs.add_parser("status", parents=[common], help="say what runs")
@@ -80,7 +81,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         if arguments.verb == "up":
-            lifecycle.up(arguments.root, arguments.nodes, arguments.accounting)
+            asked = arguments.nodes, arguments.accounting, arguments.memory_mb
+            lifecycle.up(arguments.root, *asked)
         elif arguments.verb == "down":
             lifecycle.down(arguments.root)
         elif arguments.verb == "kill-node":

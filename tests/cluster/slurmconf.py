@@ -5,7 +5,6 @@ from __future__ import annotations
 from tests.cluster.layout import (
     CPUS_PER_NODE,
     DEFAULT_PARTITION,
-    MEMORY_PER_NODE_MB,
     SLURMD_PORT,
     Cluster,
     host_name,
@@ -96,7 +95,7 @@ def slurm_conf(cluster: Cluster) -> str:
     """Complete slurm.conf."""
     nodes = [
         f"NodeName={node} NodeHostname={node} NodeAddr={cluster.node_address(node)} "
-        f"Port={SLURMD_PORT} CPUs={CPUS_PER_NODE} RealMemory={MEMORY_PER_NODE_MB} "
+        f"Port={SLURMD_PORT} CPUs={CPUS_PER_NODE} RealMemory={cluster.memory_mb} "
         f"Gres=gpu:{GPUS_PER_NODE} State=UNKNOWN"
         for node in cluster.node_names
     ]

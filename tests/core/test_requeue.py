@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from jobs import requeue
+from jobs.node import NodeTask, StageFailedError
 from jobs.requeue import CAP_S, IDLE_ROUNDS, Round, job_id, judge
-from launcher.core import children
-from launcher.core.errors import EXIT_LOST
+from launcher.core import children, files
+from launcher.core.errors import EXIT_LOST, RdtlError
 from launcher.core.job import Job
+from launcher.core.plan import Plan, Stage
 from launcher.core.runs import RunDir
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -31,6 +40,46 @@ def test_rounds_are_free_while_they_get_anywhere(progress: list[float], goes_on:
     refusal = judge([Round(float(i), p) for i, p in enumerate(progress)], "train")
     assert (refusal is None) == goes_on
     assert refusal is None or refusal.problem.code == "RDTL-S011"
+
+
+@pytest.mark.parametrize(
+    ("ends", "own_code", "worked_s", "goes_on"),
+    [
+        ("exit 85", False, requeue.WORKED_S + 1, True),
+        ("exit 86", False, requeue.WORKED_S + 1, True),
+        ("exit 85", False, 1.0, False),
+        ("exit 85", True, requeue.WORKED_S + 1, False),
+        ("kill -USR2 $$", False, requeue.WORKED_S + 1, False),
+    ],
+)
+def test_a_program_of_others_that_worked_and_saved_got_somewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: str, own_code: bool, worked_s: float,
+    goes_on: bool,
+) -> None:  # fmt: skip
+    """It tells no progress; what starts only, or dies of the signal, gets nowhere all the same."""
+    run = RunDir(tmp_path)
+    warned = "trap : USR2; kill -USR2 $PPID; sleep 0.1; trap - USR2; "  # by Slurm, and it hears it
+    stage = Stage("run", ("sh", "-c", warned + ends), own_code=own_code)
+    files.write_json(run.plan, Plan("p", "slurm", (stage,), {}).to_dict())
+    monkeypatch.setattr(requeue, "leave_to_the_scheduler", lambda *_: None)
+    clock = time.time()
+    monkeypatch.setattr(time, "time", lambda: clock)
+    refusals = []
+    for restart in range(IDLE_ROUNDS + 1):
+        monkeypatch.setenv("SLURM_RESTART_COUNT", str(restart))
+        begin = requeue.begin
+
+        def began(*name: Any, begin: Callable[..., None] = begin) -> None:
+            nonlocal clock
+            begin(*name)
+            clock += worked_s
+
+        with monkeypatch.context() as patched:
+            patched.setattr(requeue, "begin", began)
+            with pytest.raises((StageFailedError, RdtlError)) as error:
+                NodeTask(str(tmp_path), "run", 0, 1)()
+        refusals.append(isinstance(error.value, RdtlError))
+    assert refusals == [False] * IDLE_ROUNDS + [not goes_on]
 
 
 def test_an_attempt_does_not_go_on_for_ever() -> None:
@@ -58,7 +107,7 @@ def test_a_round_that_was_given_up_is_fenced_off(tmp_path: Path) -> None:
     run.ledger.publish("finished.train.i0.n0.a1.r0", exit_code=85)
     assert run.ledger.exit_codes("train", 0, 1) == {}, "the round before says nothing of this one"
     run.ledger.publish("finished.train.i0.n0.a1.r1", exit_code=0)
-    assert run.ledger.done("train", 0, 1)
+    assert run.ledger.exit_codes("train", 0, 1) == {0: 0}
 
 
 LOST, CRASHED = EXIT_LOST, 1
@@ -95,6 +144,95 @@ def test_a_rank_that_only_lost_another_one_is_not_the_cause(tmp_path: Path) -> N
     assert children.wait_for(both) == CRASHED
     ends = [subprocess.Popen(["sh", "-c", text]) for text in ("exit 87", "exec sleep 60")]
     assert children.wait_for(ends) == LOST, "the other one was ended by us"
+
+
+def test_what_hears_no_term_is_killed_after_a_grace_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a rank in a kernel of NCCL; that we killed it is not the cause of anything."""
+    monkeypatch.setattr(children, "GRACE_S", 0.3)
+    deaf = "trap '' TERM; touch ready; while :; do sleep 0.05; done"
+    lost = "until test -e ready; do sleep 0.01; done; exit 87"
+    both = [subprocess.Popen(["sh", "-c", text], cwd=tmp_path) for text in (deaf, lost)]
+    began = time.monotonic()
+    assert children.wait_for(both) == LOST
+    assert both[0].returncode == -signal.SIGKILL
+    assert 0.3 < time.monotonic() - began < 10
+
+
+def test_a_kill_by_somebody_else_is_a_cause(tmp_path: Path) -> None:
+    killed = "trap '' TERM; touch ready; sleep 0.4; kill -KILL $$"
+    lost = "until test -e ready; do sleep 0.01; done; exit 87"
+    both = [subprocess.Popen(["sh", "-c", text], cwd=tmp_path) for text in (lost, killed)]
+    assert children.wait_for(both) == 128 + signal.SIGKILL
+
+
+NODE = """
+import sys
+from jobs import node, requeue
+requeue.wait_for_the_end = lambda: print("waits")
+try:
+    node.NodeTask(sys.argv[1], "run", 0, 1)()
+except node.StageFailedError as error:
+    sys.exit(error.exit_code)
+"""
+ANSWER = (
+    "JobId=8 JobState={} Reason=None\n   PreemptEligibleTime=2026-11-21T19:43:19 PreemptTime={}"
+)
+
+
+@pytest.mark.parametrize(
+    ("answer", "ends", "told", "code", "waits"),
+    [
+        (ANSWER.format("RUNNING", "2026-11-21T19:43:21"), "kill -TERM $$", "", 86, True),
+        (ANSWER.format("RUNNING", "2026-11-21T19:43:21"), "exit 1", "", 86, True),
+        (ANSWER.format("RUNNING", "2026-11-21T19:43:21"), "exit 1", "RDTL-G009", 1, False),
+        (ANSWER.format("RUNNING", "None"), "exit 1", "", 1, False),
+        (ANSWER.format("COMPLETING", "None"), "kill -TERM $$", "", 143, False),
+        ("", "kill -TERM $$", "", 143, False),
+    ],
+)
+def test_a_program_that_ends_by_term_waits_only_where_slurm_starts_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, ends: str, told: str,
+    code: int, waits: bool,
+) -> None:  # fmt: skip
+    """The answers are those of a real scontrol after a preemption, a requeue and a scancel."""
+    program = f"trap '{ends}' TERM; touch began; while :; do sleep 0.02; done"
+    if ends.startswith("kill"):
+        program = "touch began; exec sleep 60"
+    run = RunDir(tmp_path)
+    stage = Stage("run", ("sh", "-c", program), own_code=False, working_directory=str(tmp_path))
+    files.write_json(run.plan, Plan("p", "slurm", (stage,), {}).to_dict())
+    bin_ = tmp_path / "bin"
+    bin_.mkdir()
+    (bin_ / "scontrol").write_text(f"#!/bin/sh\ntest \"$*\" = 'show job 8' && echo '{answer}'\n")
+    (bin_ / "scontrol").chmod(0o755)
+    if told:
+        error = {"code": told, "what": "full", "exit_status": 1}
+        path = run.error("run", 1, 0, 0, 0)
+        path.parent.mkdir(parents=True)
+        files.write_json(path, error)
+    environment = {"SLURM_JOB_ID": "8", "PATH": f"{bin_}:/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
+    task = subprocess.Popen(
+        [sys.executable, "-c", NODE, str(tmp_path)], env=environment, stdout=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 20
+    while not (tmp_path / "began").exists():
+        assert time.monotonic() < deadline and task.poll() is None
+        time.sleep(0.02)
+    task.send_signal(signal.SIGTERM)
+    said, _ = task.communicate(timeout=20)
+    assert task.returncode == code
+    assert said == (b"waits\n" if waits else b"")
+    assert run.ledger.exit_codes("run", 0, 1) == {0: code}
+
+
+def test_without_an_answer_of_slurm_nothing_is_preempted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "8")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not requeue.is_preempted()
 
 
 def test_what_says_most_about_the_cause_comes_first(tmp_path: Path) -> None:

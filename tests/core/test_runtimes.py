@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import signal
+import subprocess
 from dataclasses import replace
 
 import pytest
@@ -103,6 +105,29 @@ def test_activation_comes_first_and_the_shell_becomes_the_program() -> None:
         "bash", "-ec", 'module load x\nexec "$@"', "rdtl", "python", "a b",
     )  # fmt: skip
     assert runtimes.activated(("python",), "") == ("python",)
+
+
+SLOW = "import signal, time; print('up', flush=True); time.sleep(1); " \
+       "signal.signal(signal.SIGUSR2, lambda *_: print('saved')); print('ready', flush=True); " \
+       "time.sleep(0.5)"  # fmt: skip
+
+
+@pytest.mark.parametrize("patient", [True, False])
+def test_a_signal_before_the_program_has_its_handler(patient: bool) -> None:
+    """Two come: one while it imports, one afterwards. Only the second is for the program."""
+    argv = ("python3", "-c", SLOW)
+    with subprocess.Popen(
+        runtimes.patient(argv) if patient else argv, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "up\n"
+        process.send_signal(signal.SIGUSR2)
+        said = process.stdout.readline()
+        if patient:
+            process.send_signal(signal.SIGUSR2)
+        rest = process.stdout.read()
+    ended = (process.returncode, said, rest)
+    assert ended == ((0, "ready\n", "saved\n") if patient else (-signal.SIGUSR2, "", ""))
 
 
 def test_a_program_may_end_with_255_by_itself() -> None:

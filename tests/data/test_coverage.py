@@ -1,11 +1,17 @@
-"""What an epoch shows: every step once, 63 % of them, or never the last 64 of an episode."""
+"""What an epoch shows: every step once, 63 % of them, one of each file, or never how it ends."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import h5py
 import numpy as np
 import pytest
 
 from rdt.data import coverage
+from rdt.data.order import Order
+from rdt.data.store import open_store
+from tests.rdt import synthetic
 
 LENGTHS = np.full(50, 213)
 
@@ -47,3 +53,29 @@ def test_episodes_no_longer_than_a_chunk() -> None:
     assert found["tail-dropping"].never == pytest.approx((5 + 64 + 64) / 139)
     none = {r.order: r for r in coverage.table(np.array([5, 64]), 64, seed=1)}
     assert none["tail-dropping"][2:] == (0.0, 1.0, 0, 0)
+
+
+def test_files_that_are_counted_for_samples(tmp_path: Path) -> None:
+    """RDTL-D010: torch's loader over a set whose length is its files shows one step of each."""
+    from torch.utils.data import DataLoader, Dataset
+
+    files = [tmp_path / f"task_{number}_demo.hdf5" for number in range(5)]
+    for number, path in enumerate(files):
+        synthetic.write(path, {"demo_0": synthetic.demonstration(number, every=1)})
+
+    class OfFiles(Dataset[tuple[int, int]]):
+        def __len__(self) -> int:
+            return len(files)
+
+        def __getitem__(self, number: int) -> tuple[int, int]:
+            with h5py.File(files[number]) as file:
+                steps = len(file["data/demo_0/actions"])
+            return number, int(np.random.default_rng(number).integers(steps))
+
+    theirs = {tuple(map(int, sample)) for sample in DataLoader(OfFiles(), batch_size=None)}
+    assert len(theirs) == 5
+    store = open_store(tmp_path)
+    order = Order((len(store.sampled),), seed=1)
+    ours = store.sampled[order.at(np.arange(order.epoch))]
+    assert order.epoch == len(store) == 5 * 24
+    assert sorted(ours) == list(range(5 * 24))

@@ -266,3 +266,17 @@ def test_the_command_stops_with_3(spoiled: Callable[..., Path], tmp_path: Path) 
     assert good.returncode == 0, good.stderr
     wrong = rdtl("data", "verify", str(path), "--gripper-open", "0", cwd=tmp_path)
     assert wrong.returncode == 2
+
+
+def test_ends_of_episodes_that_are_never_a_sample(spoiled: Callable[..., Path]) -> None:
+    """What a sampler that draws below T - chunk loses, here for good: no picture of its own."""
+
+    def change(demo: h5py.Group) -> None:
+        steps = demo["obs/frame_step"][:]
+        steps[-16:] = steps[-17]
+        demo["obs/frame_step"][:] = steps
+
+    error = only_error(look(spoiled(change, ("demo_1",))))
+    assert error.code == "RDTL-D008"
+    assert error.what == "the last steps of 1 of 2 episodes are never a sample"
+    assert "demo_1" in error.where

@@ -20,6 +20,7 @@ from rdt.data import contact_sheet, inspection
 from rdt.data.store import EpisodeStore, open_store
 from tests.cli.run_rdtl import rdtl
 from tests.data import writers
+from tests.docs import pages
 from tests.report.browser import CHROMIUM, DRIVER, Browser, browser
 from tests.report.test_build import tags
 
@@ -296,3 +297,15 @@ def test_in_a_real_browser(shown: Browser, tmp_path: Path) -> None:
         assert shown.run("return document.documentElement.scrollWidth") == width
         assert shown.run(outside) == []
     assert shown.log("browser") == []
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+@pytest.mark.skipif(not CHROMIUM.exists() or not DRIVER.exists(), reason="needs Chromium")
+def test_nothing_serious_keeps_anybody_out(
+    rlds: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path / "index.html"
+    path.write_text(page.render(inspect(rlds), "again"))
+    with browser(tmp_path_factory.mktemp("profile")) as session:
+        assert pages.trouble(session, path) == {}

@@ -39,6 +39,20 @@ def test_neighbours_part() -> None:
     assert len(np.unique((first - second) % 10_000)) > 5_000
 
 
+@pytest.mark.parametrize("size", [200, 1000, 5000])
+def test_a_buffer_that_gives_from_32_on_hardly_mixes(size: int) -> None:
+    """RDTL-D024: one published loader, whatever the size of its buffer; and our order beside it."""
+    random, source, buffer, out = np.random.default_rng(0), np.arange(20_000), [], []
+    for sample in source.tolist():
+        buffer.append(sample)
+        if len(buffer) >= min(32, size):
+            out.append(buffer.pop(random.integers(len(buffer))))
+    theirs = np.abs(np.array(out) - np.arange(len(out))).mean()
+    ours = np.abs(Order((len(source),), seed=1).at(source) - source).mean()
+    assert theirs < 32
+    assert ours == pytest.approx(len(source) / 3, rel=0.05)
+
+
 @st.composite
 def samplers(draw: st.DrawFn) -> tuple[Sampler, int]:
     micro, accumulation = (draw(st.integers(1, 4)) for _ in range(2))

@@ -14,6 +14,7 @@ import pytest
 
 from launcher.core.errors import RdtlError, RefusedError, UsageError
 from rdt.data import rlds as rlds_reader
+from rdt.data.selection import Selection
 from rdt.data.store import EpisodeStore, open_store, stream
 from rdt.spec.contract import CONTRACTS
 from tests.data import writers
@@ -292,3 +293,38 @@ def test_chunks_across_pictures_are_named(demos: list[Demo], tmp_path: Path) -> 
     whole_pictures.mkdir()
     path = writers.write_regenerated(demos, whole_pictures)
     assert open_store(path).findings() == []
+
+
+def test_what_is_chosen_of_what_is_there_is_told(collected: Path) -> None:
+    """RDTL-D019: as the loaders that read `demo_0` of each file."""
+    (finding,) = open_store(collected, demos=[0]).findings()
+    assert (finding.code, finding.severity) == ("RDTL-D019", "info")
+    assert finding.what.startswith("1 of 2 demonstrations")
+    assert open_store(collected).findings() == []
+
+
+def test_a_part_of_a_suite_and_a_filtered_copy_are_told(demos: list[Demo], tmp_path: Path) -> None:
+    """RDTL-D014: a folder that lost nine files; ten tasks of which most demonstrations are gone."""
+    lost = tmp_path / "libero_object"
+    lost.mkdir()
+    writers.write_regenerated(demos, lost)
+    (finding,) = open_store(lost).findings()
+    assert (finding.code, finding.severity) == ("RDTL-D014", "warning")
+    assert finding.what == "1 of the 10 tasks of libero_object are there"
+
+    words = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+    tasks = [replace(demos[0].part(20, 4), task=f"pick_up_the_{word}") for word in words]
+    episodes = [writers.rlds_episode(demo) for demo in tasks]
+    folder = writers.write_rlds(episodes, tmp_path / "libero_object_no_noops/1.0.0")
+    (finding,) = open_store(folder).findings()
+    assert (finding.code, finding.severity) == ("RDTL-D014", "info")
+    assert finding.what.startswith("10 demonstrations, libero_object has 500: another copy")
+    assert finding.where.endswith("1 to 1 of a task")
+
+
+def test_the_published_copy_of_a_suite_passes(tmp_path: Path) -> None:
+    selection = Selection()
+    for number in range(500):
+        selection.wants(f"task {number % 10}", "words", f"demo_{number // 10}", number // 10)
+    for name in ("libero_goal", "libero_goal_no_noops/1.0.0", "own"):
+        assert selection.findings(tmp_path / name) == []

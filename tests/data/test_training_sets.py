@@ -186,7 +186,7 @@ def test_pictures_of_another_size_in_one_of_the_sets(demos: list[Demo], tmp_path
     small = hdf5([demo.part(len(demo), every=2) for demo in demos], tmp_path / "small")
     sets = [entry(hdf5(demos, tmp_path / "set")), entry(small)]
     error = refused(run_on(tmp_path / "run", sets))
-    assert error.problem.code == "RDTL-D014"
+    assert error.problem.code == "RDTL-D047"
     assert "32 pixels" in error.problem.what and str(small) in error.problem.where
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -12,12 +14,14 @@ from typing import Any
 import pytest
 
 from launcher import presets, sizing
+from launcher.core import files
 from launcher.core.errors import RefusedError, UsageError
 from launcher.core.plan import Plan
 from launcher.core.runs import RunDir
 from launcher.create import create
 from launcher.schema import RunConfig
 from launcher.sites import Site
+from rdt.spec import card as cards
 from rdt.spec import record as records
 from tests.cli.run_rdtl import rdtl
 from tests.evaluation.test_plan import run_config
@@ -64,6 +68,27 @@ def test_an_estimate_grows_with_steps_and_looks() -> None:
     assert policy > 3 * sizing.episode_seconds(config, "expert", "libero_10")
     often = {**config, "evaluate": {**config["evaluate"], "execution_horizon": 1}}
     assert sizing.episode_seconds(often, "rdt", "libero_10") > 5 * policy
+
+
+def test_a_task_asks_for_the_memory_of_its_checkpoint(tmp_path: Path) -> None:
+    """rdt-1b takes 4.9 GB in float32, whatever its file holds; Slurm ends what takes more."""
+    encoders = {"vision": cards.SIGLIP, "language": cards.T5}
+    card = tmp_path / "run/policy/card.json"
+    files.write_json(card, {"encoders": encoders, "dtype": "bfloat16"})
+    with (card.parent / "model.safetensors").open("wb") as handle:
+        handle.truncate(2_456_755_578)
+    (tmp_path / "words").mkdir()
+
+    def memory(**evaluate: Any) -> int:
+        config = run_config(**{"policies": ["rdt"], **evaluate}).model_dump(mode="json")
+        return sizing.memory_mb(config)
+
+    small = memory(checkpoint="hf://models/a/b")
+    tested = {"checkpoint": str(tmp_path / "run"), "language": str(tmp_path / "words")}
+    assert memory(**tested) - small == 4913 + 1750
+    assert memory(**tested, policy_memory_mb=400) == small
+    assert memory(**tested, workers=2) - memory(workers=2) == 4913 + 1750
+    assert memory(**tested, workers=4, gpus=2) - memory(workers=4, gpus=2) == 2 * (4913 + 1750)
 
 
 def plan_of(run: RunDir, **evaluate: Any) -> Plan:
@@ -126,3 +151,48 @@ def test_an_interrupted_evaluation_goes_on_in_more_tasks(tmp_path: Path) -> None
     lines = records.read_lines(run.records)
     assert len(lines) == len({line.key for line in lines}) == 6
     assert {line.shard for line in lines} >= {1, 2}
+
+
+@pytest.mark.slow
+@pytest.mark.sim
+def test_videos_and_page_are_made_again_once_a_failed_task_is_done(tmp_path: Path) -> None:
+    """The kernel killed a task, the rest was shown, and the same command then ran what was left."""
+    settings = ["evaluate.init_states=[0,4]", "evaluate.policies=[zero]", "task.max_steps=6"]
+    words = ["evaluate", "demo", "--runtime", "none", "--jobs", "1", "--shards", "2"]
+    words += [word for setting in settings for word in ("--set", setting)]
+    run = RunDir(tmp_path / "runs" / "evaluate-demo-local")
+    argv = [sys.executable, "-P", "-m", "launcher", *words]
+    with subprocess.Popen(argv, cwd=tmp_path, stdout=subprocess.DEVNULL) as launcher:
+        job = _job_of_task(1, run, launcher)
+        os.kill(job, signal.SIGKILL)
+        assert launcher.wait(timeout=600) == 1
+    assert _shown(run) == {"zero-libero_object-t0-i0-n0", "zero-libero_object-t0-i1-n0"}
+    page = run.report / "index.html"
+    assert "0 of 2 episodes" in page.read_text().replace("\xa0", " ")
+    done = rdtl(*words, cwd=tmp_path, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert _shown(run) == {f"zero-libero_object-t0-i{state}-n0" for state in range(4)}
+    assert "0 of 4 episodes" in page.read_text().replace("\xa0", " ")
+    again = rdtl(*words, cwd=tmp_path)
+    assert again.returncode == 0 and run.ledger.attempts("videos") == [1, 2], "nothing is new"
+
+
+def _job_of_task(index: int, run: RunDir, launcher: subprocess.Popen[bytes]) -> int:
+    """Process id of the program of this task, as soon as it is there."""
+    deadline = time.monotonic() + 400
+    while True:
+        assert launcher.poll() is None and time.monotonic() < deadline
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+                told = path.read_bytes()
+                if b"jobs.evaluate" not in told or str(run.root).encode() not in told:
+                    continue
+                if f"RDTL_INDEX={index}\0".encode() in (path.parent / "environ").read_bytes():
+                    return int(path.parent.name)
+        time.sleep(0.05)
+
+
+def _shown(run: RunDir) -> set[str]:
+    """Episodes in the index of videos."""
+    paths = run.videos.glob("index.*.json")
+    return {entry["key"] for path in paths for entry in files.read_json(path)}

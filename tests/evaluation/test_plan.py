@@ -11,16 +11,25 @@ from hypothesis import strategies as st
 
 from launcher import config as configs
 from launcher import presets, sites
-from launcher.cli.evaluate import short_limits, with_server
+from launcher.cli.evaluate import with_server
+from launcher.core.checks import Finding
 from launcher.core.errors import UsageError
 from launcher.core.runs import RunDir
+from launcher.doctor import configuration
+from launcher.doctor.subject import Subject, as_json
 from launcher.schema import Evaluate, RunConfig, Task
+from launcher.sites import Site
 from rdt.spec import planned, suites
 
 
 def run_config(task: dict[str, Any] | None = None, **evaluate: Any) -> RunConfig:
     """A configuration that evaluates."""
     return RunConfig(name="test", task=Task(**task or {}), evaluate=Evaluate(**evaluate))
+
+
+def limits(config: RunConfig) -> list[Finding]:
+    """What `rdtl doctor` and every submission say of the length of its episodes."""
+    return configuration.limits(Subject("local", Site(kind="local"), Path(), as_json(config)))
 
 
 def plan(config: RunConfig) -> planned.Planned:
@@ -37,6 +46,7 @@ def plan(config: RunConfig) -> planned.Planned:
         ("notes", 90, 10, 1),
         ("openvla-sequential", 40, 50, 4),
         ("demo", 1, 20, 1),
+        ("plus", 10_030, 1, 28),
     ],
 )
 def test_presets_hold_what_they_promise(
@@ -47,7 +57,7 @@ def test_presets_hold_what_they_promise(
     found = plan(config)
     assert (len(found.tasks), found.per_task) == (tasks, each)
     assert len({suite for suite, _ in found.tasks}) == suites_named
-    assert short_limits(config) == []
+    assert [found.severity for found in limits(config)] == ["ok"]
     assert config.evaluate is not None
     sequential = config.evaluate.reset == "openvla-sequential"
     assert sequential == (name == "openvla-sequential")
@@ -133,7 +143,7 @@ def test_limits_are_the_published_ones_unless_set() -> None:
 
 def test_a_limit_below_the_demonstrations_is_warned_of() -> None:
     config = run_config({"max_steps": 280}, suites={"libero_object": [], "libero_10": []})
-    (found,) = short_limits(config)
+    (found,) = limits(config)
     assert (found.code, found.severity) == ("RDTL-E032", "warning")
     assert "libero_10" in found.what and "505" in found.why
 

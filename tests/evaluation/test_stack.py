@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher import diagnose
 from launcher.presets import JOB_ENVIRONMENT
 from rdt.sim import probe
 from tests.evaluation.test_exactness import EXPERT, ROOT, SHORT, new_run
@@ -35,19 +36,31 @@ def wrong_stack(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {**os.environ, **JOB_ENVIRONMENT, "PYTHONPATH": f"{folder}:{ROOT}"}
 
 
+@pytest.mark.parametrize(("module", "workers"), [("jobs.evaluate", 1), ("jobs.workers", 2)])
 def test_its_version_is_refused_before_any_episode(
-    wrong_stack: dict[str, str], tmp_path: Path
+    module: str, workers: int, wrong_stack: dict[str, str], tmp_path: Path
 ) -> None:
-    run = new_run(tmp_path, SHORT, EXPERT)
+    run = new_run(tmp_path, SHORT, {**EXPERT, "workers": workers})
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "jobs.evaluate", str(run.root)],
+        [sys.executable, "-P", "-m", module, str(run.root)],
         env=wrong_stack,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 3
-    assert "RDTL-E001: mujoco 3.17.0 is not the protocol's version 3.3.2" in done.stderr
+    assert "RDTL-E003: mujoco 3.17.0 is not the protocol's version 3.3.2" in done.stderr
     assert not list(run.records.glob("part-*"))
+
+
+def test_what_robosuite_says_of_it_is_recognised(
+    wrong_stack: dict[str, str], tmp_path: Path
+) -> None:
+    """Without us in between."""
+    code = "import robosuite; robosuite.make('Lift', robots='Panda', has_renderer=False)"
+    argv = [sys.executable, "-P", "-c", code]
+    done = subprocess.run(argv, env=wrong_stack, capture_output=True, text=True, check=False)
+    (tmp_path / "log").write_text(done.stderr)
+    assert [found.code for found in diagnose.diagnose(tmp_path / "log")] == ["RDTL-E003"]
 
 
 def test_the_probe_sees_what_a_version_number_may_hide(wrong_stack: dict[str, str]) -> None:

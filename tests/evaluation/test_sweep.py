@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,7 @@ def test_each_suite_has_its_best(tmp_path: Path) -> None:
 def test_another_contract_is_for_adopted_weights_alone() -> None:
     pytest.importorskip("torch")
     from rdt.policy.loading import contract_of
+    from rdt.spec.card import Training
     from rdt.spec.contract import LIBERO_RAW_VELOCITY
     from tests.rdt import small_policy
 
@@ -158,6 +160,11 @@ def test_another_contract_is_for_adopted_weights_alone() -> None:
     for name in ("libero-velocity", "no-such"):  # it normalises; it is none
         with pytest.raises(RefusedError, match="RDTL-T012"):
             contract_of(adopted, name, "card.json")
+    training = Training(1, 0, 32, "", "libero_object", "", 1, 1)
+    trained = replace(adopted, origin="trained", training=training)
+    assert contract_of(trained, LIBERO_RAW_VELOCITY.name, "card.json") is LIBERO_RAW_VELOCITY
+    with pytest.raises(RefusedError, match="RDTL-E071"):
+        contract_of(trained, "libero-eef6d", "card.json")
 
 
 def training(root: Path) -> RunDir:
@@ -206,7 +213,7 @@ def test_a_horizon_beyond_the_chunk_is_refused_before_anything_runs(tmp_path: Pa
     policy = small_policy.trained_folder(tmp_path)
     done = rdtl("sweep", "smoke", "--checkpoint", str(policy), "--dry-run", cwd=tmp_path)
     assert done.returncode == 2
-    assert f"RDTL-E022: of a chunk of {small_policy.HORIZON} actions 64 cannot be" in done.stderr
+    assert f"RDTL-E074: of a chunk of {small_policy.HORIZON} actions 64 cannot be" in done.stderr
     assert "--horizons 8" in done.stderr
 
 

@@ -13,17 +13,23 @@ from jobs import evaluate, evaluated
 from launcher import config as configs
 from launcher.cli.evaluate import weights_chosen, with_network
 from launcher.core import files
-from launcher.core.errors import RdtlError
+from launcher.core.errors import RdtlError, RefusedError
 from launcher.core.job import Job
 from launcher.core.runs import RunDir
 from launcher.placement import named_files
+from launcher.report.compare import differing_fields
 from rdt import checkpoint
 from rdt.checkpoint import save
+from rdt.spec import card as cards
+from rdt.spec import chunks
 from rdt.spec import protocol as protocols
 from rdt.spec import record as records
 from rdt.spec.contract import LIBERO_RAW_VELOCITY
+from tests.cli.run_rdtl import rdtl
 from tests.evaluation.test_plan import run_config
 from tests.rdt import checkpoints, small_policy
+from tests.report.runs import VERSIONS
+from tests.serve import servers
 
 pytestmark = pytest.mark.train
 
@@ -62,6 +68,39 @@ def test_a_run_a_step_and_a_file_are_the_same_weights(policy: Path, tmp_path: Pa
     assert (noted["weights"], noted["dtype"], noted["findings"]) == ("ema", "float32", [])
 
 
+def test_records_of_batches_are_told_apart(policy: Path, tmp_path: Path) -> None:
+    """Rounding differs between shapes, devices and types, so an episode may end otherwise."""
+    ways: dict[str, dict[str, Any]] = {
+        "policy seed, episode, query": {"workers": 4},
+        "policy seed, episode, query, batches of 4": {"workers": 4, "rows": 4},
+        "policy seed, episode, query, batches of whoever asks": {"workers": 4, "batching": "free"},
+        "policy seed, episode, query, batches of 4, cuda": {"rows": 4, "gpus": 1},
+    }
+    found = {}
+    for number, (rule, asked) in enumerate(ways.items()):
+        job = job_of(tmp_path / str(number), checkpoint=str(policy), **asked)
+        made = protocols.from_config(job.config, VERSIONS, "osmesa", evaluated.tested(job).sight)
+        assert made.policy_seed_rule == rule
+        found[made.fingerprint()] = made
+    alone = job_of(tmp_path / "alone", checkpoint=str(policy))
+    sight = evaluated.tested(alone).sight
+    default = protocols.from_config(alone.config, VERSIONS, "osmesa", sight)
+    assert len(found) == 4 and found[default.fingerprint()] == default, "workers do not matter"
+    for other in (made for made in found.values() if made != default):
+        assert [name for name, _, _ in differing_fields(default, other)] == ["policy_seed_rule"]
+
+
+def test_a_server_tells_of_its_batches(tmp_path: Path) -> None:
+    made = small_policy.policy(rows=2)
+    with servers.ours(made) as uri:
+        job = job_of(tmp_path / "run", policies=["server"], server=uri)
+        found = evaluated.tested(job).sight.seed_rule
+    assert found == "the server's seed 5, episode, query, batches of 2"
+    with servers.foreign(lambda asked: {}) as (uri, _):
+        job = job_of(tmp_path / "foreign", policies=["server"], server=uri)
+        assert evaluated.tested(job).sight.seed_rule == "the server's own"
+
+
 def test_an_average_in_16_bits_is_warned_of_before_and_after(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoint"
     network = small_policy.network(small_policy.config(), torch.bfloat16)
@@ -82,6 +121,33 @@ def test_an_average_in_16_bits_is_warned_of_before_and_after(tmp_path: Path) -> 
         noted = files.read_json(job.run.records / protocols.WEIGHTS)
         assert noted["weights"] == taken
         assert [f["code"] for f in noted["findings"]] == warned
+
+
+@pytest.mark.parametrize(("executed", "warned"), [(8, True), (4, False)])
+def test_a_horizon_that_hardly_replans_is_warned_of_before_and_after(
+    policy: Path, tmp_path: Path, executed: int, warned: bool
+) -> None:
+    """Chunks have 8 actions. The command line says it, and the report once more."""
+    grid = ["policies=[rdt]", f"checkpoint={policy}", f"execution_horizon={executed}"]
+    words = [word for setting in grid for word in ("--set", f"evaluate.{setting}")]
+    done = rdtl("evaluate", "smoke", *words, "--dry-run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert ("RDTL-E022" in done.stdout) == warned
+    job = job_of(tmp_path / "job", checkpoint=str(policy), execution_horizon=executed)
+    evaluated.tested(job)
+    noted = files.read_json(job.run.records / protocols.WEIGHTS)["findings"]
+    assert [f["code"] for f in noted] == ["RDTL-E022"] * warned
+    assert not warned or noted[0]["fix"].startswith("--set evaluate.execution_horizon=2, or ")
+
+
+def test_more_than_half_of_a_chunk_is_hardly_replanning() -> None:
+    """What is published executes at most half: RDT 16 of 64, openpi 5 of 10, GR00T 8 of 16."""
+    published = ((16, 64), (5, 10), (8, 16), (1, 1))
+    assert [f for pair in published for f in chunks.replanning(*pair, "here")] == []
+    for executed in (33, 64):
+        (found,) = chunks.replanning(executed, 64, "here")
+        assert (found.code, found.severity) == ("RDTL-E022", "warning")
+        assert "execution_horizon=16" in found.fix and "--horizons 8,16,32" in found.fix
 
 
 def test_weights_without_a_card_are_to_be_adopted(tmp_path: Path) -> None:
@@ -113,6 +179,21 @@ def test_paths_are_absolute_bound_and_hub_ids_are_left_alone(
     assert config.evaluate.policies == ["rdt", "zero"]
     assert config.evaluate.vision == "google/siglip-so400m-patch14-384"
     assert named_files(config) == [tmp_path / "sentences", tmp_path / "made"]
+
+
+@pytest.mark.parametrize(("trained_at", "refused"), [(128, True), (256, False), (0, False)])
+def test_a_fine_tune_is_shown_pictures_of_the_size_of_its_data(
+    policy: Path, tmp_path: Path, trained_at: int, refused: bool
+) -> None:
+    """SigLIP takes any size; `smoke` and `published` render 256 pixels, LIBERO's own data 128."""
+    replace(cards.read(policy), camera_size=trained_at).write(policy)
+    job = job_of(tmp_path / "job", {"camera_size": 256}, checkpoint=str(policy))
+    if not refused:
+        evaluated.tested(job)
+        return
+    with pytest.raises(RefusedError, match="RDTL-T012") as caught:
+        evaluated.tested(job)
+    assert caught.value.problem.fix == "--set task.camera_size=128"
 
 
 @pytest.mark.sim

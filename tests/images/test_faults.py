@@ -17,6 +17,7 @@ from launcher.images import tools
 from launcher.images.build import build
 from launcher.images.errors import build_failed
 from launcher.images.store import Store
+from tests.cli.interrupting import interrupt
 from tests.images import root_range, secret_index
 from tests.images.tiny import ROOT, UNABLE, Place, holding, place
 
@@ -127,3 +128,24 @@ def test_a_syntax_line_without_a_registry_is_explained(place: Place, tmp_path: P
     status = tools.run_logged(argv, environment, log, tools.Redaction(place.builder), tmp_path)
     assert status != 0
     assert build_failed("docker build", status, log).problem.code == "RDTL-C020"
+
+
+@pytest.mark.parametrize("kind", ["apptainer", "docker"])
+def test_ctrl_c_during_a_build_leaves_nothing_half_built(kind: str, place: Place) -> None:
+    place.define("ended", lock=re.sub(r"^# .*", f"# of its own: {kind}", secret_index.lock_text()))
+    builders = place.folder / "configs" / "builders"
+    builders.mkdir(exist_ok=True)
+    store = place.folder / f"store-{kind}"
+    text = place.builder.model_copy(update={"cache": str(store)}).model_dump(mode="json")
+    (builders / "ended.yaml").write_text(yaml.safe_dump(text))
+
+    def at_work() -> bool:
+        return any("pip" in log.read_text() for log in store.rglob("build.log"))
+
+    words = ("image", "build", "ended", "--with", kind, "--builder", "ended")
+    done = interrupt(*words, when=at_work, cwd=place.folder, timeout_s=120)
+    assert done.returncode == 130, done.stderr
+    assert "interrupted; nothing half-built is left" in done.stderr
+    assert Store(store).named("ended", kind) is None  # type: ignore[arg-type]
+    left = [path for path in store.rglob("*") if path.is_file() and path.stat().st_size > 10_000]
+    assert left == []

@@ -18,8 +18,9 @@ import yaml
 
 from launcher.core.errors import RdtlError, UsageError
 from launcher.core.node_facts import architecture
+from launcher.core.runtime_errors import check_image
 from launcher.core.runtimes import Container
-from launcher.images import definition, sif
+from launcher.images import clean, definition, sif
 from launcher.images.builder import Builder
 from launcher.images.resolve import from_file, intact, resolve, verify
 from launcher.images.store import BuiltImage, Store
@@ -192,6 +193,28 @@ def test_an_image_whose_file_was_removed_is_built_again(tmp_path: Path) -> None:
     assert len(builds.read_text().splitlines()) == 2
 
 
+def test_only_what_is_replaced_and_unused_goes(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    for key in ("a" * 64, "b" * 64, "c" * 64):  # of one name: the last is the newest
+        store.get_or_make(key, lambda folder, key=key: replace(image(folder), key=key))
+    packages = store.root / "wheels/lock-amd64"
+    packages.mkdir(parents=True)
+    long_ago = time.time() - 40 * clean.DAY_S
+    for path in (*store.root.glob("*/image.json"), packages):
+        os.utime(path, (long_ago, long_ago))
+    kept = store.find("b" * 64)
+    assert kept
+    store.use(kept)  # somebody asks for it again
+    found = clean.find(store, unused_days=30)
+    assert [one.path for one in found] == [store.root / ("a" * 64), packages]
+    assert [one.size for one in found][1] == 0 and found[0].size > 1000
+    for one in found:
+        store.remove(one.path)
+    assert {one.key for one in store.images()} == {"b" * 64, "c" * 64}
+    assert left(store) == [] and not packages.exists()
+    assert [one.path.name for one in clean.find(store, unused_days=0)] == ["b" * 64]
+
+
 @pytest.fixture
 def four_megabytes(tmp_path: Path) -> Iterator[Path]:
     """A file system that is soon full."""
@@ -239,6 +262,30 @@ def test_a_built_image_is_found_by_name_and_by_path(tiny: Builder) -> None:
     found = resolve("tiny", "apptainer", tiny)
     assert (found.architecture, found.key) == (architecture(), KEY)
     assert resolve(found.reference, "apptainer", tiny) == found
+
+
+@needs_apptainer
+def test_each_use_by_path_keeps_an_image(tiny: Builder) -> None:
+    """A person names the file, and so does each task of a plan."""
+    found = resolve("tiny", "apptainer", tiny)
+    record, before = Path(found.reference).with_name("image.json"), time.time() - clean.DAY_S
+    file = {"size_bytes": found.size_bytes, "mtime_ns": found.mtime_ns}
+    task = Container(
+        "apptainer", found.reference, "tiny", found.sha256, "", found.architecture, **file
+    )
+    for use in (
+        lambda: resolve(found.reference, "apptainer", tiny),
+        lambda: check_image(task, architecture()),
+    ):
+        os.utime(record, (before, before))
+        use()
+        assert record.stat().st_mtime > before + 1
+
+
+def test_what_may_not_be_removed_has_a_code(tmp_path: Path) -> None:
+    with pytest.raises(RdtlError) as caught:
+        Store(tmp_path).remove(tmp_path / "gone")
+    assert caught.value.problem.code == "RDTL-G018" and "gone" in caught.value.problem.where
 
 
 @needs_apptainer

@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from launcher.core import files
+from launcher.core import files, retention
 from launcher.core.runs import RunDir
 from rdt.training import checkpoint_files
 from tests.cli.run_rdtl import rdtl
@@ -61,9 +61,9 @@ def curve(run: RunDir) -> list[dict[str, float]]:
 
 def whole(run: RunDir) -> list[int]:
     """Steps of the checkpoints; fails when one is not as it was written."""
-    steps = checkpoint_files.steps(run.checkpoints)
+    steps = retention.steps(run.checkpoints)
     for step in steps:
-        assert checkpoint_files.damage(checkpoint_files.place(run.checkpoints, step)) == []
+        assert checkpoint_files.damage(retention.place(run.checkpoints, step)) == []
     return steps
 
 

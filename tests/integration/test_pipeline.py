@@ -53,14 +53,16 @@ def test_submitted_detached_then_extended_and_followed_by_other_processes(
     assert followed.returncode == 0, followed.stderr
     run = Path(answer["run"])
     stages = [stage.name for stage in read(run / "plan.json").stages]
-    assert stages == ["stage", "dataset", "train", "evaluate", "report"]
+    assert stages == ["stage", "dataset", "train", "stage-2", "evaluate", "report"]
     for stage in stages:
         assert [path.name for path in (run / "events").glob(f"claim.{stage}.*")] == [
             f"claim.{stage}.a1.json"
         ]
-    manifest = json.loads((run / "assets" / "manifest.json").read_text())
-    (copied,) = manifest["dataset.sets.0.path"]["files"].values()
-    assert copied == {"size": source.stat().st_size, "sha256": small_demo.digest(source)}
+    folder = run / "assets" / "dataset.sets.0.path"
+    (staged,) = json.loads((folder / "manifest.json").read_text())["files"]
+    size, digest = source.stat().st_size, small_demo.digest(source)
+    assert staged == {"path": source.name, "size": size, "sha256": digest}
+    assert small_demo.digest(folder / source.name) == digest
     assert {record.status for record in small_demo.records(run)} == {"fail"}
     assert (run / "report" / "summary.csv").exists()
 
@@ -73,9 +75,11 @@ def test_an_asset_that_is_not_there_stops_the_chain(cluster: Path, tmp_path: Pat
     assert not (cluster / "runs/nowhere-minislurm/policy").exists()
 
 
-@pytest.mark.parametrize("uri", ["gs://bucket/x.hdf5", "file://host/x.hdf5"])
-def test_other_stores_are_refused_before_anything_is_written(uri: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("uri", ["ftp://host/x.hdf5", "file://host/x.hdf5"])
+def test_places_that_are_none_are_refused_before_anything_is_written(
+    uri: str, tmp_path: Path
+) -> None:
     done = rdtl("pipeline", str(write_config(tmp_path, uri)), cwd=tmp_path)
     assert done.returncode == 2
-    assert "RDTL-G001" in done.stderr
+    assert "RDTL-G019" in done.stderr
     assert not (tmp_path / "runs").exists()

@@ -18,8 +18,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from launcher import diagnose
 from launcher.arrays import cut
-from launcher.core import files
+from launcher.core import files, runtimes
 from launcher.core.plan import Plan, Stage
 from launcher.core.runs import RunDir
 from launcher.core.runtimes import Bind
@@ -222,8 +223,13 @@ def test_a_controller_away_while_submitting_and_while_looking(
 
 
 def wait_for_saved_state(machine: layout.Cluster, bench: Bench) -> None:
-    """The controller saves every five seconds; what is younger a crash forgets."""
+    """The controller saves changes every five seconds; what is younger a crash forgets.
+
+    It may just have saved, and without a change it would not do so again.
+    """
     started = time.time()
+    (job,) = bench.jobs()
+    bench.slurm("scontrol", "update", f"jobid={job}", "comment=changed")
     bench.wait(lambda: (machine.root / "state" / "job_state").stat().st_mtime > started, 20)
 
 
@@ -255,6 +261,59 @@ def test_an_array_larger_than_the_queue_goes_in_part_by_part(cluster: Path, tmp_
     assert bench.ran() == {**{f"a.{index}": 1 for index in range(5)}, "b.0": 1}
     assert len(bench.jobs()) == 4
     assert len(list(bench.run.root.glob("slurm/a/attempt_1/part_*/submission.sh"))) == 3
+
+
+def configure(machine: layout.Cluster, text: str) -> None:
+    """Another slurm.conf, read by a controller that keeps its state."""
+    machine.slurm_conf.write_text(text)
+    daemons.run(machine, "scontrol", "shutdown", "slurmctld")  # it saves its state first
+    records = processes.recorded(machine.records)
+    processes.wait_until(lambda: not records["slurmctld"].alive, 20, "end of slurmctld")
+    daemons.restart_controller(machine)
+
+
+def test_an_array_larger_than_the_cluster_takes_is_cut(cluster: Path, tmp_path: Path) -> None:
+    """MaxArraySize is one more than the highest index: a plain sbatch of as many is refused."""
+    machine, bench = controller_of(cluster), Bench(tmp_path, cluster, [stage(array=9)])
+    usual = machine.slurm_conf.read_text()
+    configure(machine, usual.replace("MaxArraySize=10001", "MaxArraySize=4"))
+    try:
+        plain = [["sbatch", "--hold", f"--array=0-{last}", "--wrap=true"] for last in (4, 3)]
+        refused, taken = (
+            subprocess.run(
+                argv, cwd=tmp_path, env=bench.environment, capture_output=True, text=True
+            )
+            for argv in plain
+        )
+        ends_well(bench.start())
+    finally:
+        bench.slurm("scancel", "--name=wrap")
+        configure(machine, usual)
+    (tmp_path / "refused").write_text(refused.stderr)
+    assert [found.code for found in diagnose.diagnose(tmp_path / "refused")] == ["RDTL-S002"]
+    assert (refused.returncode, taken.returncode) == (1, 0)
+    assert bench.ran() == {f"a.{index}": 1 for index in range(9)}
+    assert len(bench.jobs()) == 3
+
+
+def test_what_a_plain_sbatch_does_not_forgive(cluster: Path, tmp_path: Path) -> None:
+    """A folder of logs that is missing leaves no word and nothing run; pmix is not everywhere;
+    and a program in a container, which has no scontrol, cannot have itself started again."""
+    requeue = "import subprocess; subprocess.run(['scontrol', 'requeue', '1'])"
+    inside_it = f'{runtimes.IMAGE_PYTHON} -c "{requeue}" 2> said; true'
+    bench = Bench(tmp_path, cluster, [stage(then=inside_it)])
+    log, touch = tmp_path / "missing" / "job.log", f"touch {tmp_path / 'ran'}"
+    wait = ["sbatch", "--wait", "--mem=100", f"--output={log}", f"--wrap={touch}"]
+    done = subprocess.run(wait, env=bench.environment, capture_output=True, timeout=60)
+    assert done.returncode != 0 and not log.exists() and not (tmp_path / "ran").exists()
+    step = ["srun", "--mpi=pmix", "--mem=100", "true"]
+    mpi = subprocess.run(step, env=bench.environment, capture_output=True, timeout=60)
+    assert mpi.returncode != 0 and b"pmix" in mpi.stderr
+    ends_well(bench.start())
+    assert bench.ran() == {"a.0": 1}
+    assert list(bench.run.root.glob("slurm/a/attempt_1/*.log"))
+    said = diagnose.diagnose(bench.run.root / "said")
+    assert [found.code for found in said] == ["RDTL-S009"]
 
 
 def names_of(bench: Bench) -> str:
@@ -350,12 +409,7 @@ def accounting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         machine = controller_of(folder)
         limit = ["modify", "qos", "normal", "set", "MaxSubmitJobsPerUser=3"]
         assert daemons.run(machine, "sacctmgr", "-i", *limit).returncode == 0
-        with machine.slurm_conf.open("a") as handle:
-            handle.write("AccountingStorageEnforce=limits,qos\n")
-        daemons.run(machine, "scontrol", "shutdown", "slurmctld")  # it saves its state first
-        records = processes.recorded(machine.records)
-        processes.wait_until(lambda: not records["slurmctld"].alive, 20, "end of slurmctld")
-        daemons.restart_controller(machine)
+        configure(machine, f"{machine.slurm_conf.read_text()}AccountingStorageEnforce=limits,qos\n")
         yield folder
     finally:
         subprocess.run([*verb, "down", *options], cwd=ROOT, check=True, timeout=120)

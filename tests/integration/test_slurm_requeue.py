@@ -17,6 +17,7 @@ from launcher.core.runs import RunDir
 from rdt.spec.record import read_folder
 from tests.cli.run_rdtl import rdtl
 from tests.cluster import daemons, layout
+from tests.integration.slurm_training import Machine
 
 pytestmark = [
     pytest.mark.slurm,
@@ -43,12 +44,20 @@ while not seen and time.monotonic() < end:
 state.write_text("saved")
 sys.exit(85 if signal.SIGUSR2 in seen else 86)
 """
+DEAF = """
+import os, time
+from pathlib import Path
+Path("ready." + os.environ["NODE_RANK"]).touch()
+if os.environ["RDTL_RESTART"] == "0":
+    time.sleep(120)
+"""
+"""Without a handler TERM ends it, and it has saved nothing; started again, it ends well."""
 
 
 class Running:
     """``rdtl run`` of the program above in a directory of its own, attached to its job."""
 
-    def __init__(self, cluster: Path, name: str, nodes: int = 1) -> None:
+    def __init__(self, cluster: Path, name: str, nodes: int = 1, program: str = PROGRAM) -> None:
         self.cwd = cluster / f"cwd-{name}"
         self.cwd.mkdir()
         shutil.copytree(cluster / "configs", self.cwd / "configs")
@@ -56,7 +65,7 @@ class Running:
         site = yaml.safe_load((cluster / "configs/sites/minislurm.yaml").read_text())
         self.environment = {**os.environ, **site["environment"]}
         self.arguments = ["run", "--site", "minislurm", "--runtime", "apptainer", "--name", name,
-                          "--nodes", str(nodes), "--", "python", "-c", PROGRAM]  # fmt: skip
+                          "--nodes", str(nodes), "--", "python", "-c", program]  # fmt: skip
         self.launcher = subprocess.Popen(
             [sys.executable, "-P", "-m", "launcher", *self.arguments], cwd=self.cwd, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -116,19 +125,25 @@ def test_a_cancelled_job_saves_and_is_not_brought_back(cluster: Path) -> None:
     assert running.run.ledger.attempts("run") == [1, 2]
 
 
-def test_a_preempted_job_goes_on_when_the_other_one_is_done(cluster: Path) -> None:
-    """A job of a higher partition takes the nodes: Slurm itself sends USR2 and starts it again."""
-    running = Running.__new__(Running)
-    site_file = cluster / "configs" / "sites" / "minislurm.yaml"
-    site = yaml.safe_load(site_file.read_text())
-    low = cluster / "low"
-    (low / "configs" / "sites").mkdir(parents=True)
-    (low / "configs" / "sites" / "minislurm.yaml").write_text(
-        yaml.safe_dump({**site, "partition": "low"})
-    )
-    running.__init__(low, "low", nodes=3)  # type: ignore[misc]
+def in_low(cluster: Path, name: str) -> Path:
+    """A directory whose site ``minislurm`` sends to the partition that others preempt."""
+    site = yaml.safe_load((cluster / "configs" / "sites" / "minislurm.yaml").read_text())
+    sites = cluster / name / "configs" / "sites"
+    sites.mkdir(parents=True)
+    (sites / "minislurm.yaml").write_text(yaml.safe_dump({**site, "partition": "low"}))
+    return cluster / name
+
+
+def preempt(running: Running) -> None:
+    """A job of a higher partition takes all nodes for a second."""
     high = ["srun", "--partition=high", "--nodes=3", "--exclusive", "--immediate=60", "sleep", "1"]
     subprocess.run(high, env=running.environment, check=True, timeout=90, cwd="/")
+
+
+def test_a_preempted_job_goes_on_when_the_other_one_is_done(cluster: Path) -> None:
+    """A job of a higher partition takes the nodes: Slurm itself sends USR2 and starts it again."""
+    running = Running(in_low(cluster, "low"), "low", nodes=3)
+    preempt(running)
     running.at_once()
     _, err = running.launcher.communicate(timeout=90)
     assert running.launcher.returncode == 0, err
@@ -136,6 +151,33 @@ def test_a_preempted_job_goes_on_when_the_other_one_is_done(cluster: Path) -> No
 
 
 @pytest.mark.slow
+def test_a_preempted_program_without_a_handler_has_not_failed(cluster: Path) -> None:
+    """TERM alone ends it at once; Slurm starts it again all the same, after the grace time."""
+    running = Running(in_low(cluster, "deaf"), "deaf", nodes=2, program=DEAF)
+    with Machine(cluster).preemption_by_term(grace_s=4):
+        preempt(running)
+    running.at_once()
+    _, err = running.launcher.communicate(timeout=90)
+    assert running.launcher.returncode == 0, err
+    ledger = running.run.ledger
+    assert ledger.attempts("run") == [1], "the launcher submitted it a second time"
+    assert (ledger.read("finished.run.i0.n0.a1.r0") or {})["exit_code"] == 86
+    assert (ledger.read("finished.run.i0.n1.a1.r0") or {})["exit_code"] == 86
+
+
+@pytest.mark.slow
+def test_a_cancelled_program_without_a_handler_ends_at_once(cluster: Path) -> None:
+    """Nobody waits for KILL, which Slurm sends KillWait (5 s here) after TERM."""
+    running = Running(cluster, "deaf-cancelled", program=DEAF)
+    began = time.monotonic()
+    running.slurm("scancel", running.id)
+    state = ["squeue", "--states=all", "-h", "-j", running.id, "-o", "%T"]
+    running.wait(lambda: running.slurm(*state) == "CANCELLED")
+    assert time.monotonic() - began < 4
+    assert running.launcher.wait(90) == 1
+    assert (running.run.ledger.read("finished.run.i0.n0.a1.r0") or {})["exit_code"] == 143
+
+
 def test_a_job_of_a_dead_node_goes_on_elsewhere(cluster: Path) -> None:
     running = Running(cluster, "dead")
     (running.cwd / "state.0").write_text("what an earlier step has saved")

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from jobs.requeue import IDLE_ROUNDS
+from launcher.core import retention
 from launcher.core.plan import read
 from launcher.core.runs import RunDir
-from rdt.training import checkpoint_files
 from tests.cluster import daemons, processes
 from tests.integration.slurm_training import (
     EVERY,
@@ -163,9 +163,7 @@ def cut_the_newest(training: Training) -> int:
     """Shorten a file of the newest checkpoint; how many steps it was ahead of the one before."""
     before, newest = whole(training.run)[-2:]
     assert newest == training.done()
-    victim = next(
-        checkpoint_files.place(training.run.checkpoints, newest).rglob("*optim_states.pt")
-    )
+    victim = next(retention.place(training.run.checkpoints, newest).rglob("*optim_states.pt"))
     victim.write_bytes(victim.read_bytes()[:-10])
     return newest - before
 
@@ -252,7 +250,7 @@ def test_a_disk_that_others_fill(training: Training, undisturbed: RunDir) -> Non
             daemons.kill(cluster, f"slurmd-{node}")
             daemons.restart_node(cluster, node)
         launcher = training.start()
-        training.wait(lambda: checkpoint_files.steps(folder) == [EVERY])
+        training.wait(lambda: retention.steps(folder) == [EVERY])
         training.hold(EVERY + 1)
         full = folder / "of somebody else"
         full.write_bytes(bytes(shutil.disk_usage(folder).free - 1_000_000))

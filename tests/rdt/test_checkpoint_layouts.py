@@ -237,6 +237,15 @@ def test_names_that_lead_nowhere(
     assert caught.value.problem.code == "RDTL-T034"
 
 
+def test_a_run_in_mid_training_names_its_newest_checkpoint(made: Rdt, tmp_path: Path) -> None:
+    for step in ("step_999999", "step_1000000"):
+        checkpoints.reference(tmp_path / "run/checkpoints" / step / "policy", made)
+    (tmp_path / "run/checkpoints/.step_2000000.part/policy").mkdir(parents=True)
+    with pytest.raises(UsageError, match="has not ended") as caught:
+        checkpoint.load(tmp_path / "run")
+    assert "checkpoints/step_1000000," in caught.value.problem.fix
+
+
 def test_a_link_to_weights_has_the_config_of_its_target(made: Rdt, tmp_path: Path) -> None:
     folder = checkpoints.reference(tmp_path / "store/rdt", made)
     link = tmp_path / "a/b/c/best.safetensors"

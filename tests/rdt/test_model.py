@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -296,6 +297,33 @@ def test_gradient_checkpointing_of_the_training_loss() -> None:
     assert torch.equal(loss, again)
     assert all(torch.equal(a, b) for a, b in zip(gradients, others, strict=True))
     assert little < everything / 3, f"{little} of {everything} bytes"
+
+
+def test_checkpointing_works_in_every_mode_and_elsewhere_only_in_training() -> None:
+    """RDTL-T009: transformers takes the wish of a network in eval mode and does nothing for it."""
+    from transformers import SiglipVisionConfig, SiglipVisionModel
+
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 6}
+    given = SiglipVisionConfig(num_attention_heads=2, image_size=64, patch_size=16, **sizes)
+    theirs, ours = SiglipVisionModel(given), policy_network(TRAINED)
+    pictures, batch = torch.zeros(4, 3, 64, 64), training_batch(TRAINED, rows=4, draws=2)
+
+    def held(network: torch.nn.Module, *inputs: Any) -> int:
+        with LiveStorage() as live:
+            out = network(*inputs)
+            kept = live.bytes()
+        del out
+        return kept
+
+    without = {name: held(theirs.train(name == "train"), pictures) for name in ("train", "eval")}
+    theirs.gradient_checkpointing_enable({"use_reentrant": False})
+    assert held(theirs.train(), pictures) < without["train"] / 2
+    assert held(theirs.eval(), pictures) == without["eval"], "the wish had no effect"
+    for network in (ours.train(), ours.eval()):
+        network.checkpointing = False
+        everything = held(network, batch)
+        network.checkpointing = True
+        assert held(network, batch) < everything / 3
 
 
 def test_checkpointing_changes_nothing_without_gradients(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
@@ -11,8 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rdt import diffusion
+from rdt.data import unified
 from rdt.model.config import NOISE_SCHEDULER, RdtConfig
 from rdt.model.rdt import Rdt
+from rdt.spec.contract import LIBERO_VELOCITY
 from tests.rdt import golden, literal, small_rdt
 
 pytestmark = pytest.mark.train
@@ -161,3 +164,21 @@ def test_the_comparison_notices(where: str, wrong: Any, monkeypatch: pytest.Monk
     found = [small_rdt.sample(network, inputs), small_rdt.predict(network, inputs)]
     distances = [golden.distance(*pair) for pair in zip(found, expected, strict=True)]
     assert distances[0] > 5e-6 or distances[1] > 1e-6, distances
+
+
+def test_one_mask_of_the_state_alone_stills_the_arm() -> None:
+    """RDTL-D018: LIBERO's state and actions share the gripper's slot and no other."""
+    contract = LIBERO_VELOCITY
+    config = small_rdt.changed(action_dim=128, state_token_dim=128)
+    network = small_rdt.network(config, seed=3)
+    inputs = small_rdt.inputs(config, 1, 4, seed=3)
+    chunks = {}
+    for name, slots in (("state", contract.state_slots), ("contract", contract.mask_slots)):
+        mask = torch.zeros(1, 1, 128)
+        mask[..., list(slots)] = 1.0
+        given = literally(replace(inputs, mask=mask))
+        W = network.state_dict()
+        chunk = literal.sample(W, config.num_heads, given, inputs.noise, 5, "sample")
+        chunks[name] = unified.decode_action(chunk[0].detach().numpy(), contract)
+    assert not chunks["state"][:, :6].any(), "the arm never moves"
+    assert (chunks["contract"][:, :6] != 0).all()

@@ -84,7 +84,7 @@ def test_equals_the_network_that_was_trained(folder: Path) -> None:
 
 
 def test_pictures_of_another_size_are_refused(folder: Path) -> None:
-    with pytest.raises(RefusedError, match=r"RDTL-T012[\s\S]*set task.camera_size to 64"):
+    with pytest.raises(RefusedError, match=r"RDTL-T012[\s\S]*--set task.camera_size=64"):
         load(folder, 5).chunks([request(128)])
 
 

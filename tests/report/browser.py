@@ -18,6 +18,8 @@ ARGUMENTS = (
     *("--no-first-run", "--disable-quic", "--disable-sync", "--disable-background-networking"),
     *("--disable-component-update", "--hide-scrollbars"),
     "--autoplay-policy=no-user-gesture-required",
+    # a mouse, as on a desk: pages ask for it before they give a keyboard its way to what scrolls
+    "--blink-settings=primaryHoverType=2,availableHoverTypes=2",
 )
 LOCAL = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -64,10 +66,19 @@ class Browser:
         entries: list[dict[str, Any]] = self.call("/se/log", {"type": kind})
         return entries
 
-    def screenshot(self, path: Path, width: int) -> None:
-        """The whole page as PNG at this width in CSS pixels."""
+    def resize(self, width: int) -> None:
+        """Lay the page out for this width in CSS pixels."""
         size = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
         self.devtools("Emulation.setDeviceMetricsOverride", **size)
+
+    def prefer(self, scheme: str) -> None:
+        """Show pages as a reader wants them who prefers ``light`` or ``dark``."""
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.devtools("Emulation.setEmulatedMedia", features=features)
+
+    def screenshot(self, path: Path, width: int) -> None:
+        """The whole page as PNG at this width."""
+        self.resize(width)
         shot = self.devtools("Page.captureScreenshot", captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(shot["data"]))
 

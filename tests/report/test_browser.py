@@ -71,8 +71,7 @@ def test_the_page_never_scrolls_sideways(shown: Browser, width: int, tmp_path: P
 def test_dark_mode_changes_the_colours_and_keeps_the_contrast(shown: Browser) -> None:
     script = "const s = getComputedStyle(document.body); return [s.color, s.backgroundColor]"
     for scheme in ("light", "dark"):
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
-        shown.devtools("Emulation.setEmulatedMedia", features=features)
+        shown.prefer(scheme)
         ink, paper = (_luminance(colour) for colour in shown.run(script))
         assert (ink < paper) == (scheme == "light")
         assert (max(ink, paper) + 0.05) / (min(ink, paper) + 0.05) > 7

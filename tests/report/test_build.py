@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import re
 import subprocess
 import sys
@@ -14,12 +13,10 @@ from pathlib import Path
 import pytest
 
 import launcher.report
-from launcher import summary
 from launcher.core import files
 from launcher.core.errors import UsageError
 from launcher.core.runs import RunDir
 from launcher.html import svg
-from launcher.output import Output
 from launcher.report import charts, evidence, page, sources
 from rdt.spec import planned
 from tests.report import runs
@@ -153,20 +150,6 @@ def test_the_page_needs_nothing_from_outside(tmp_path: Path) -> None:
     assert all(str(v).startswith("data:video/mp4;base64,") for v in sources_used)
     policy = next(a["content"] for _, a in found if "content-security-policy" in str(a).lower())
     assert str(policy).startswith("default-src 'none'")
-
-
-def test_a_page_that_lacks_later_episodes_is_written_again(tmp_path: Path) -> None:
-    """A task failed, the report was made without it, and the same command ran the rest."""
-    run = runs.new_run(tmp_path, policies=["rdt"], init_states=(30, 34))
-    runs.add_outcomes(run, "rdt", "SS..")
-    page_of_half = launcher.report.build(run.root).run.report / "index.html"
-    before = page_of_half.stat()
-    summary.show(Output(), run)
-    assert page_of_half.stat().st_mtime_ns == before.st_mtime_ns  # nothing new: not touched
-    part = runs.add(run, [runs.record(run, "rdt", 32, "fail")], "part-a2-s0-node1-12.jsonl")
-    os.utime(part, (before.st_mtime + 5, before.st_mtime + 5))
-    summary.show(Output(), run)
-    assert "rdt succeeded in 2 of 3 episodes" in page_of_half.read_text().replace("\xa0", " ")
 
 
 def test_the_grid_shows_every_planned_episode(tmp_path: Path) -> None:

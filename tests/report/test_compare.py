@@ -14,7 +14,7 @@ from launcher.cli.app import main
 from launcher.core import files
 from launcher.core.errors import RdtlError, RefusedError, UsageError
 from launcher.core.runs import RunDir
-from launcher.report import averages, compare, comparison_page, load, merge, tables
+from launcher.report import averages, compare, comparison_page, load, merge, page, tables
 from launcher.report.intervals import paired_difference
 from tests.report import runs
 from tests.report.test_build import tags
@@ -125,6 +125,43 @@ def test_runs_of_several_tasks_are_one_result(tmp_path: Path) -> None:
         merge.merge([own[0], other])
     assert caught.value.problem.code == "RDTL-E063"
     assert "camera_size 128 in" in caught.value.problem.where
+
+
+def test_means_of_libero_plus_are_of_tasks(tmp_path: Path) -> None:
+    """Its suites differ in size, and its published table weighs every task the same."""
+    rows = merge.merge([
+        load(a_run(tmp_path / f"{suite}{task}", outcome, {"suite": suite, "task_id": task}))
+        for suite, task, outcome in (
+            ("libero_object_plus_camera", 0, "S"), ("libero_object_plus_camera", 1, "S"),
+            ("libero_object_plus_camera", 2, "S"), ("libero_goal_plus_camera", 0, "F"),
+            ("libero_goal_plus_noise", 5, "F"),
+        )
+    ])  # fmt: skip
+    found = {a.suite: (a.rate, a.tasks) for a in averages.of(rows)}
+    assert (found["PLUS camera"], found["PLUS ALL"]) == ((0.75, 4), (0.6, 5))
+    assert "ALL" not in found and found["PLUS noise"] == (0.0, 1)
+
+
+def test_thousands_of_tasks_are_told_by_axis(tmp_path: Path) -> None:
+    suites = {
+        "libero_goal_plus_robot": [],
+        "libero_10_plus_robot": [0],
+        "libero_10_plus_light": [0],
+    }
+    run = runs.new_run(tmp_path, suites=suites, policies=["rdt"], init_states=(0, 1))
+    planned = [("libero_goal_plus_robot", n) for n in range(409)]
+    planned += [("libero_10_plus_robot", 0), ("libero_10_plus_light", 0)]
+    outcomes = ("success", "fail")
+    for suite, number in planned:
+        done = {"suite": suite, "task_id": number}
+        runs.add(run, [runs.record(run, "rdt", 0, outcomes[number % 2], **done)])
+    report = load(run)
+    said = "rdt in % of varied tasks: robot 50.2, light 100.0, ALL 50.4."
+    assert said in tables.summary(report).sentences
+    heat = page.heat({"rdt": report.tasks})
+    means = ["PLUS robot AVG", "PLUS light AVG", "PLUS ALL AVG"]
+    assert [name for name, *_ in heat.rows] == ["libero_goal_plus_robot AVG", *means]
+    assert len(page.heat({"rdt": report.tasks[:300]}).rows) == 300 + 4
 
 
 def test_tasks_csv_has_the_columns_of_published_evaluations(tmp_path: Path) -> None:

@@ -97,6 +97,68 @@ def test_caveats_name_everything_odd(tmp_path: Path) -> None:
     assert "1 record file ends in a torn line" in text
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"init_states": (0, 50), "suites": {"libero_goal": [], "libero_10": []}}, []),
+        ({"init_states": (0, 1), "suites": {"libero_goal_plus_robot": []}}, []),
+        ({"suites": {"my_own_suite": [0]}}, []),
+        (
+            {"init_states": (0, 3), "suites": {"libero_goal": [0, 1, 2, 3, 4]}},
+            ["RDTL-E020", "5 tasks, 15 planned", "stands on 500,", "a smoke test"],
+        ),
+        (
+            {"init_states": (0, 20), "suites": {"libero_goal": [], "libero_10": []}},
+            ["400 planned", "libero_10, libero_goal stands on 1,000,", "a part of the"],
+        ),
+    ],
+)
+def test_fewer_episodes_than_published_are_named_so(
+    tmp_path: Path, asked: dict[str, Any], said: list[str]
+) -> None:
+    run = runs.new_run(tmp_path, {"max_steps": 600}, policies=["zero"], **asked)
+    (suite, chosen), *_ = asked["suites"].items()
+    first, one = asked.get("init_states", (30, 50))[0], (chosen or [0])[0]
+    runs.add(run, [runs.record(run, "zero", first, "fail", suite=suite, task_id=one)])
+    report = load(run)
+    assert all(text in evidence.scope(report) for text in said)
+    assert bool(evidence.scope(report)) == bool(said)
+    printed = tables.summary(report).sentences
+    assert any("RDTL-E020" in sentence for sentence in printed) == bool(said)
+
+
+@pytest.mark.parametrize(
+    ("learned", "foreign"),
+    [
+        ([runs.TASK_NAME], False),
+        (["open the drawer", runs.TASK_NAME.replace("_", " ")], False),
+        (["LIVING_ROOM_SCENE2_" + runs.TASK_NAME], False),
+        (["open the drawer"], True),
+        ([], False),  # adopted weights: nothing is known of them
+    ],
+)
+def test_tasks_that_the_weights_never_saw_are_named(
+    tmp_path: Path, learned: list[str], foreign: bool
+) -> None:
+    run = outcomes(tmp_path, rdt="FF", zero="FF")
+    told = {"path": "p", "weights": "ema", "dtype": "float32", "origin": "trained"}
+    files.write_json(run.records / "weights.json", {**told, "findings": [], "tasks": learned})
+    said = evidence.caveats(load(run))
+    assert [sentence[:9] for sentence in said] == ["RDTL-E029"] * foreign
+    assert not foreign or "1 of 1 evaluated tasks are not among those" in said[0]
+
+
+def test_free_batches_are_a_caveat(tmp_path: Path) -> None:
+    """Servers of several tasks are added up; their folder is no foreign file."""
+    run = outcomes(tmp_path, rdt="SF")
+    for number, equal in enumerate((2, 5)):
+        told = {"looked": 10, "equal": equal, "largest": 1e-6 * equal}
+        files.write_json(run.records / "agreement" / f"a0-s{number}-server0.json", told)
+    (said,) = evidence.caveats(load(run))
+    assert "7 of 20 answers looked at (35.0 %)" in said
+    assert "largest difference 5.0e-06" in said
+
+
 def test_most_errors_have_one_cause(tmp_path: Path) -> None:
     """The query and the place in brackets do not make two causes of one."""
     run = runs.new_run(tmp_path, policies=["rdt"], init_states=(30, 34))

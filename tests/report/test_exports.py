@@ -1,15 +1,26 @@
-"""The result in the shapes of lerobot-eval and vla-eval, and vla-eval's own code reading it."""
+"""The result in the shapes of lerobot-eval and vla-eval, against their own code."""
 
 from __future__ import annotations
 
+import ast
+import concurrent.futures
+import functools
 import json
 import os
 import shutil
 import subprocess
+import sys
+import threading
+import time
 import venv
+import zipfile
+from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, TypedDict
 
+import numpy as np
 import pytest
 
 import launcher.report
@@ -20,7 +31,7 @@ MEANS = {
     *("avg_sum_reward", "avg_max_reward", "pc_success", "n_episodes"),
     *("video_paths", "predicted_video_paths"),
 }
-VLA_EVAL = "vla-eval==0.8.0"
+VLA_EVAL, LEROBOT = "vla-eval==0.8.0", "lerobot==0.6.1"
 READER = """
 import json, sys
 from vla_eval.results.collector import ResultCollector
@@ -70,6 +81,59 @@ def test_lerobots_trainer_finds_what_it_reads(tmp_path: Path) -> None:
     assert second["metrics"]["video_paths"] == []
 
 
+@pytest.mark.slow
+def test_lerobot_makes_the_same_file_of_our_episodes(tmp_path: Path) -> None:
+    """Its own function, asked to evaluate tasks whose episodes are ours, comes to our numbers."""
+    found = json.loads((built(tmp_path).report / "eval_info.json").read_text())
+    metrics = {(t["task_group"], t["task_id"]): t["metrics"] for t in found["per_task"]}
+    envs: dict[str, dict[int, Any]] = {}
+    for suite, task_id in metrics:
+        envs.setdefault(suite, {})[task_id] = SimpleNamespace(close=lambda: None)
+    policy = SimpleNamespace(training=False, eval=lambda: None, train=lambda mode: None)
+    evaluate = _lerobot_eval(
+        lambda suite, task_id, env, **_: (suite, task_id, metrics[suite, task_id])
+    )
+    expected = json.loads(json.dumps(evaluate(envs, policy, *[None] * 4, n_episodes=4)))
+    assert expected["overall"].keys() == found["overall"].keys()
+    for measured in ("eval_s", "eval_ep_s"):
+        expected["overall"][measured] = found["overall"][measured]
+    assert found == expected
+
+
+def _lerobot_eval(run_one: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
+    """`eval_policy_all` of lerobot's own file, which asks ``run_one`` for the episodes of a task.
+
+    The file is not imported: it asks for Python 3.12 and half of the world.
+    """
+    with zipfile.ZipFile(_lerobot()) as wheel:
+        tree = ast.parse(wheel.read("lerobot/scripts/lerobot_eval.py"))
+    wanted = ("eval_policy_all", "TaskMetrics", "ACC_KEYS")
+    tree.body = [
+        node for node in tree.body
+        if getattr(node, "name", "") in wanted
+        or (isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in wanted)
+    ]  # fmt: skip
+    modules = {"np": np, "time": time, "threading": threading, "cf": concurrent.futures}
+    names = {"defaultdict": defaultdict, "partial": functools.partial, "TypedDict": TypedDict}
+    scope: dict[str, Any] = {**modules, **names, "run_one": run_one}
+    exec(compile(tree, LEROBOT, "exec"), scope)  # inherits that annotations are not evaluated
+    made: Callable[..., dict[str, Any]] = scope["eval_policy_all"]
+    return made
+
+
+def _lerobot() -> Path:
+    """Its wheel, cached."""
+    folder = _cache() / LEROBOT
+    if not (folder / "complete").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        asked = ["--no-deps", "--only-binary", ":all:", "--python-version", "3.12", LEROBOT]
+        download = [sys.executable, "-m", "pip", "download", "-q", *asked, "-d", folder]
+        subprocess.run(download, check=True, timeout=300)
+        (folder / "complete").touch()
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
 def test_vla_evals_shape(tmp_path: Path) -> None:
     found = json.loads((built(tmp_path).report / "vla_eval.json").read_text())
     first, second = found["tasks"]
@@ -96,8 +160,7 @@ def test_vla_eval_reads_it_and_counts_the_same(tmp_path: Path) -> None:
 
 def _vla_eval() -> Path:
     """The interpreter of a cached environment with vla-eval's results, which need only rich."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    folder = cache / "rdtl" / "tests" / VLA_EVAL
+    folder = _cache() / VLA_EVAL
     if not (folder / "complete").exists():
         shutil.rmtree(folder, ignore_errors=True)
         venv.create(folder, with_pip=True)
@@ -106,3 +169,8 @@ def _vla_eval() -> Path:
             subprocess.run(install, check=True, timeout=300)
         (folder / "complete").touch()
     return folder / "bin/python"
+
+
+def _cache() -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    return cache / "rdtl" / "tests"

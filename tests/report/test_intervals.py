@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from launcher.report.intervals import fisher_greater, fisher_two_sided, mcnemar, wilson
+from launcher.report.intervals import fisher_greater, mcnemar, wilson
 
 KNOWN = [
     (490, 500, 96.4, 98.9),
@@ -75,15 +75,12 @@ def test_fisher_agrees_with_scipy(table: tuple[int, int, int, int]) -> None:
     k1, n1, k2, n2 = table
     square = [[k1, n1 - k1], [k2, n2 - k2]]
     one = stats.fisher_exact(square, alternative="greater").pvalue
-    two = stats.fisher_exact(square).pvalue
     assert isclose(fisher_greater(*table), one, rel_tol=1e-7, abs_tol=1e-12)
-    assert isclose(fisher_two_sided(*table), two, rel_tol=1e-7, abs_tol=1e-12)
 
 
 def test_fisher_knows_its_direction() -> None:
     assert fisher_greater(16, 20, 0, 20) < 1e-6
     assert fisher_greater(0, 20, 16, 20) == 1.0
-    assert fisher_two_sided(0, 20, 16, 20) == fisher_two_sided(16, 20, 0, 20) < 1e-6
 
 
 @pytest.mark.parametrize(

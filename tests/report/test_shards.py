@@ -115,7 +115,7 @@ def test_impossible_values_are_named(tmp_path: Path, changes: dict[str, object])
     (name,) = changes
     with pytest.raises(RdtlError) as caught:
         load(run)
-    assert caught.value.problem.code == "RDTL-E030"
+    assert caught.value.problem.code == "RDTL-E075"
     assert f"{part}:4: " in caught.value.problem.where
     assert name in caught.value.problem.where
 

@@ -19,6 +19,7 @@ import pytest
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_async
 
+from launcher import diagnose
 from rdt.policy.rdt import RdtPolicy
 from rdt.policy.remote import open_policy
 from rdt.serve import codec, openpi, server
@@ -29,6 +30,7 @@ from tests.serve import servers
 
 pytestmark = [pytest.mark.slow, pytest.mark.train]
 PACKAGES = ("openpi-client==0.1.2", "typing_extensions")  # which it needs and does not declare
+CLIENT = "websocket_client_policy"
 LONG_S = 45
 """Longer than the 20 s + 20 s after which websockets gives a silent server up."""
 
@@ -45,6 +47,22 @@ def python() -> Path:
         subprocess.run(install, check=True, timeout=300)
         (folder / "complete").touch()
     return folder / "bin/python"
+
+
+@pytest.mark.parametrize("left_out", ["typing_extensions", "nothing"])
+def test_what_it_needs_and_does_not_declare(python: Path, tmp_path: Path, left_out: str) -> None:
+    """The real package beside all its declared dependencies, and only those."""
+    (installed,) = python.parent.parent.glob("lib/python*/site-packages")
+    for place in installed.iterdir():
+        if not place.name.startswith(left_out):
+            (tmp_path / place.name).symlink_to(place)
+    code = f"import sys; sys.path.append({str(tmp_path)!r}); import openpi_client.{CLIENT}"
+    argv = [python, "-I", "-S", "-c", code]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    (tmp_path / "log").write_text(done.stderr)
+    found = [one.code for one in diagnose.diagnose(tmp_path / "log")]
+    complete = left_out == "nothing"
+    assert (done.returncode == 0, found) == (complete, [] if complete else ["RDTL-E017"])
 
 
 def client(python: Path, verb: str, uri: str, folder: Path, **streams: Any) -> Any:

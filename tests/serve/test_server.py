@@ -30,6 +30,7 @@ from rdt.serve.connection import Connection, LostError
 from rdt.serve.exact import Asked
 from rdt.spec.contract import LIBERO_RAW_VELOCITY
 from rdt.spec.record import EpisodeKey
+from tests.cli.interrupting import descendants, interrupt
 from tests.rdt import small_policy
 from tests.serve import servers
 
@@ -136,6 +137,24 @@ def test_an_error_is_a_text_and_the_next_question_is_answered() -> None:
         bad = wire(1)
         bad[openpi.JOINTS][3] = np.nan
         assert "RDTL-E043" in ask(connection, bad)
+        assert "actions" in ask(connection, wire(1))
+
+
+def test_a_fault_in_the_policy_is_told_and_the_next_question_is_answered() -> None:
+    policy: Any = small_policy.policy()
+    whole, told = policy.chunks, []
+
+    def chunks(requests: Any) -> Any:
+        if not told and requests[0].episode != "warm-up":
+            told.append(requests)
+            raise FloatingPointError("cuBLAS")
+        return whole(requests)
+
+    policy.chunks = chunks
+    with servers.ours(policy) as uri, connect(uri) as connection:
+        connection.recv()
+        said = ask(connection, wire(1))
+        assert "RDTL-E059" in said and "FloatingPointError: cuBLAS" in said
         assert "actions" in ask(connection, wire(1))
 
 
@@ -339,3 +358,31 @@ def test_a_sentence_without_words_is_no_warm_up(tmp_path: Path) -> None:
     policy = loading.load(small_policy.trained_folder(tmp_path), 0)
     with pytest.raises(RefusedError, match="RDTL-D020"):
         server.warm_up(policy, "")
+
+
+@pytest.mark.parametrize("listens", [True, False], ids=["listening", "loading"])
+def test_ctrl_c_ends_a_server_with_a_word(listens: bool, tmp_path: Path) -> None:
+    folder = small_policy.trained_folder(tmp_path)
+    mark = f"serve-{tmp_path.name}"
+
+    def at_work() -> bool:
+        if listens:
+            return any("listening on" in path.read_text() for path in tmp_path.glob("*.out"))
+        return has_loaded(mark, "libtorch")
+
+    done = interrupt(
+        *("serve", str(folder), "--port", "0", "--instruction", servers.INSTRUCTION),
+        when=at_work,
+        cwd=tmp_path,
+        env=servers.environment(),
+        mark=mark,
+    )
+    assert done.returncode == 130, done.stderr
+    assert "interrupted; the same command serves again" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def has_loaded(mark: str, library: str) -> bool:
+    """Whether a marked process has mapped that library into its memory."""
+    maps = (Path(f"/proc/{process}/maps") for process in descendants(mark))
+    return any(library in each.read_text() for each in maps)

@@ -128,7 +128,7 @@ def test_a_faulty_policy_is_no_failed_episode(
     settings = config(policies=["zero"], init_states=(30, 32), max_steps=3)
     job = make_job(tmp_path, settings)
     with monkeypatch.context() as patch:
-        patch.setattr(evaluated, "load", lambda job, name: lambda suite, number: Faulty())
+        patch.setattr(evaluated, "load", lambda job, name, shared: lambda suite, number: Faulty())
         with pytest.raises(RdtlError, match="RDTL-E066") as caught:
             evaluate.body(job)
     assert "i31-n0: query 1: ValueError: out of cheese" in caught.value.problem.where
@@ -191,6 +191,7 @@ def test_other_weights_under_the_same_name_are_refused(
 
     small_policy.trained_folder(job.run.root)
     job.config["evaluate"]["execution_horizon"] = small_policy.HORIZON
+    job.config["task"]["camera_size"] = 64  # as on its card
     job.run.records.mkdir()
     old = Record(**{**vars(_records(whole)[0]), "policy": "rdt", "checkpoint": "0123456789ab"})
     (job.run.records / "part-x.jsonl").write_text(old.line() + "\n")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,15 +11,21 @@ import pytest
 import torch
 from PIL import Image
 
+from jobs import evaluate
+from launcher.core.errors import UsageError
 from rdt.policy.remote import open_policy
+from rdt.sim import sequential
 from rdt.sim.episode import run_episode
 from rdt.sim.libero import Simulator
+from rdt.spec import record as records
 from rdt.spec.record import EpisodeKey
 from tests.rdt import small_policy
 from tests.serve import servers
+from tests.sim.conftest import lender
 
 pytestmark = [pytest.mark.sim, pytest.mark.train]
 KEY = EpisodeKey("rdt", "libero_object", 0, 30, 0)
+Build = Callable[..., Any]
 STEPS, HORIZON = 13, 4
 
 
@@ -40,6 +48,22 @@ def test_an_episode_through_a_server_is_that_of_the_policy_itself(seeing: Simula
         remote.close()
     assert found.actions_sha256 == expected.actions_sha256
     assert (found.queries, found.renders) == (expected.queries, expected.renders) == (4, 14)
+
+
+def test_a_server_whose_chunks_are_too_short_ends_the_evaluation(
+    tmp_path: Path, make_job: Build, config: Build, seeing: Simulator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """It declares nothing, so its first answer tells: the protocol would say 16, and 10 be done."""
+    borrow = lender(seeing)
+    monkeypatch.setattr(sequential, "Simulator", lambda task, blind, cameras: borrow(task))
+    asked = {"policies": ["server"], "init_states": (30, 32), "execution_horizon": 16}
+    with servers.foreign(lambda asked: {"actions": np.zeros((10, 7), np.float32)}) as (uri, heard):
+        job = make_job(tmp_path, config(max_steps=STEPS, server=uri, **asked))
+        with pytest.raises(UsageError, match="RDTL-E074") as caught:
+            evaluate.body(job)
+    assert "a chunk has 10" in caught.value.problem.what
+    assert len(heard) == 1 and not list(records.read_lines(job.run.records))
 
 
 def test_an_openpi_server_drives_the_simulator(seeing: Simulator) -> None:

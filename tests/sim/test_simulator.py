@@ -3,17 +3,22 @@
 import os
 import subprocess
 import sys
+import traceback
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from launcher.core.errors import RefusedError, UsageError
+from launcher import diagnose
+from launcher.core.errors import RdtlError, RefusedError, UsageError
+from rdt.data import rotations
 from rdt.sim import backend, probe
 from rdt.sim.expert import expert
 from rdt.sim.geometry import collision_points
-from rdt.sim.libero import SENSORS, Simulator, find_task
+from rdt.sim.libero import SENSORS, Simulator
+from rdt.sim.tasks import find_task
 from rdt.sim.wide import CLEARANCE_M, widened
 from rdt.spec.protocol import SETTLE_ACTION
 
@@ -36,18 +41,15 @@ def test_floor_is_drawn_as_published(seeing: Simulator) -> None:
     assert probe.floor_colour(seeing) == pytest.approx(probe.FLOOR_RGB, abs=probe.FLOOR_TOLERANCE)
 
 
-@pytest.mark.parametrize(
-    ("name", "version", "code"),
-    [("mujoco", "3.4.0", "RDTL-E001"), ("robosuite", "1.4.1", "RDTL-E003")],
-)
+@pytest.mark.parametrize(("name", "version"), [("mujoco", "3.4.0"), ("robosuite", "1.4.1")])
 def test_other_versions_are_refused(
-    monkeypatch: pytest.MonkeyPatch, name: str, version: str, code: str
+    monkeypatch: pytest.MonkeyPatch, name: str, version: str
 ) -> None:
     real = metadata.version
     monkeypatch.setattr(metadata, "version", lambda n: version if n == name else real(n))
     with pytest.raises(RefusedError) as caught:
         backend.check_versions()
-    assert caught.value.problem.code == code
+    assert caught.value.problem.code == "RDTL-E003"
 
 
 @pytest.mark.parametrize("place", [("libero_nothing", 0), ("libero_object", 10)])
@@ -110,7 +112,8 @@ def test_lazy_pictures_equal_eager_ones(seeing: Simulator) -> None:
             assert seeing.observation().pictures == {}
     assert seeing.renders == 2 * (1 + len(looks))
 
-    raw, final = _eager(seeing, actions)
+    raw, final, renders = _eager(seeing, actions)
+    assert renders == 2 * (1 + 10 + len(actions)) > 5 * seeing.renders
     eager = [raw[0]] + [raw[step + 1] for step in sorted(looks)]
     for ours, theirs in zip(lazy, eager, strict=True):
         assert set(ours.pictures) == set(SENSORS)
@@ -120,7 +123,81 @@ def test_lazy_pictures_equal_eager_ones(seeing: Simulator) -> None:
     np.testing.assert_array_equal(seeing.state(), final)
 
 
-def _eager(seeing: Simulator, actions: np.ndarray) -> tuple[list[dict[str, Any]], np.ndarray]:
+def test_a_reset_after_the_initial_state_discards_it(blind: Simulator) -> None:
+    """In LIBERO's own environment: every episode then begins alike, wherever it should."""
+    wrong, ours = {}, {}
+    for number in (1, 3):
+        blind.env.env.object_property_initializers.clear()
+        blind.env.seed(blind.task["env_seed"])
+        blind.env.set_init_state(blind.info.init_states[number])
+        blind.env.reset()
+        wrong[number] = blind.state()
+    for number in (1, 3):
+        blind.reset(number)
+        ours[number] = blind.state()
+    np.testing.assert_array_equal(wrong[1], wrong[3])
+    objects = np.s_[10 : 1 + blind.env.sim.model.nq]  # behind time and the robot's 9 joints
+
+    def off_mm(state: np.ndarray, number: int) -> float:
+        placed = blind.info.init_states[number][objects].reshape(-1, 7)
+        return float(1000 * np.abs(state[objects].reshape(-1, 7) - placed)[:, :2].max())
+
+    for number in (1, 3):
+        assert off_mm(ours[number], number) < 1 < 5 < off_mm(wrong[number], number)
+
+
+def test_a_soft_reset_leaves_traces(blind: Simulator) -> None:
+    """robosuite's own: the same initial state, and after settling thousandths elsewhere."""
+    action = np.array([0.5, -0.3, -0.4, 0.1, 0.0, 0.2, 1.0], np.float32)
+
+    def begun(hard: bool) -> np.ndarray:
+        blind.reset(2)
+        for _ in range(5):
+            blind.step(action)
+        blind.env.env.hard_reset = hard
+        try:
+            blind.reset(1)
+        finally:
+            blind.env.env.hard_reset = True
+        return blind.state()
+
+    first = begun(hard=True)
+    np.testing.assert_array_equal(begun(hard=True), first)
+    assert 1e-4 < np.abs(begun(hard=False) - first).max() < 0.1
+
+
+def test_robosuite_s_conversion_changes_what_it_is_given() -> None:
+    """And LIBERO's policies were trained on its sign: a quaternion must not be turned first."""
+    from robosuite.utils import transform_utils
+
+    rounded = np.array([0.0, 0.0, 0.0, -1.0 - 1e-7])  # as 32 bits may leave it
+    kept = rounded.copy()
+    assert rotations.quat_to_axis_angle(rounded).shape == (3,)
+    np.testing.assert_array_equal(rounded, kept)
+    transform_utils.quat2axisangle(rounded)
+    assert rounded[3] == -1 != kept[3]
+    beyond = np.array([0.8, 0.0, 0.0, -0.6])
+    theirs = transform_utils.quat2axisangle(beyond.copy())
+    np.testing.assert_allclose(rotations.quat_to_axis_angle(beyond), theirs, atol=1e-12)
+    assert np.abs(rotations.quat_to_axis_angle(-beyond) - theirs).max() > 1
+
+
+def test_a_closed_environment_is_recognised(task: dict[str, Any], tmp_path: Path) -> None:
+    """It cannot be used again, and what it then says has a code; a new one works."""
+    first = Simulator({**task, "camera_size": 64}, blind=True)
+    first.close()
+    with pytest.raises(AttributeError) as caught:
+        first.env.step(SETTLE)
+    log = tmp_path / "log"
+    log.write_text("".join(traceback.format_exception(caught.value)))
+    assert [found.code for found in diagnose.diagnose(log)] == ["RDTL-E026"]
+    second = Simulator({**task, "camera_size": 64}, blind=True)
+    second.reset(0)
+    second.close()
+
+
+def _eager(seeing: Simulator, actions: np.ndarray) -> tuple[list[dict[str, Any]], np.ndarray, int]:
+    """What it observes after settling and each action, its last state, how often it drew."""
     from libero.libero.envs import OffScreenRenderEnv
 
     size = seeing.task["camera_size"]
@@ -131,13 +208,15 @@ def _eager(seeing: Simulator, actions: np.ndarray) -> tuple[list[dict[str, Any]]
     env.seed(seeing.task["env_seed"])
     env.reset()
     env.sim.data._data.qacc_warmstart[:] = 0
+    drawn, render = [], env.sim.render
+    env.sim.render = lambda *given, **named: drawn.append(0) or render(*given, **named)
     env.set_init_state(seeing.info.init_states[1])
     for _ in range(10):
         settled = env.step(SETTLE.astype(np.float64))[0]
     raw = [settled] + [env.step(action.astype(np.float64))[0] for action in actions]
     final = env.get_sim_state()
     env.close()
-    return raw, final
+    return raw, final, len(drawn)
 
 
 def test_no_picture_of_a_blind_simulator(blind: Simulator) -> None:
@@ -201,6 +280,7 @@ def test_wide_shifts_and_is_deterministic(task: dict[str, Any], blind: Simulator
     wide.reset(1)
     np.testing.assert_array_equal(wide.state(), state)
     _assert_always_apart(wide)
+    _assert_no_place_is_told(wide)
     wide.close()
 
 
@@ -223,6 +303,20 @@ def _assert_always_apart(wide: Simulator) -> None:
             for low, high in (box for name, box in boxes.items() if name != moved):
                 gap = np.maximum(low - boxes[moved][1], boxes[moved][0] - high)
                 assert gap.max() > CLEARANCE_M - 1e-9
+
+
+def _assert_no_place_is_told(wide: Simulator) -> None:
+    """The target stands in a neighbour, and may go no further than a millimetre."""
+    target, *_ = wide.env.obj_of_interest
+    neighbour = next(n for n in wide.env.env.objects_dict if n not in wide.env.obj_of_interest)
+    model, state = wide.env.sim.model, wide.info.init_states[0].copy()
+    places = [
+        1 + model.get_joint_qpos_addr(wide.env.env.objects_dict[name].joints[0])[0]
+        for name in (target, neighbour)
+    ]
+    state[places[0] : places[0] + 2] = state[places[1] : places[1] + 2]
+    with pytest.raises(RdtlError, match="RDTL-E040"):
+        widened(wide.env, state, 1, (0, 0))
 
 
 def test_wide_refuses_other_suites(task: dict[str, Any]) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from launcher.core.errors import RdtlError, RefusedError
-from rdt.sim import backend
-from rdt.sim.libero import Simulator, find_task, instructions, task_ids
+from launcher.core.errors import RdtlError
+from rdt.sim.libero import Simulator
+from rdt.sim.tasks import find_task, instructions, task_ids
 from rdt.spec import suites
 
 pytestmark = pytest.mark.sim
@@ -64,14 +62,3 @@ def test_episodes_of_a_variant_repeat(task: dict[str, Any], name: str) -> None:
     simulator.close()
     np.testing.assert_array_equal(seen[0][0], seen[1][0])
     assert seen[0][1] == seen[1][1]
-
-
-def test_a_second_libero_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As pip leaves it: a distribution that importlib finds."""
-    info = tmp_path / "hf_libero-0.1.4.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: hf-libero\nVersion: 0.1.4\n")
-    backend.check_versions()
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    with pytest.raises(RefusedError, match="RDTL-E027: another LIBERO is installed: hf-libero"):
-        backend.check_versions()

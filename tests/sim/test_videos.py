@@ -86,6 +86,18 @@ def test_videos_show_what_the_records_say(whole: Job) -> None:
     assert path.stat().st_mtime_ns == first
 
 
+def test_two_failures_of_one_task_keep_a_video_each(whole: Job) -> None:
+    """openpi names a video by instruction and outcome: its second one replaces the first."""
+    for index in (0, 1):
+        videos.body(Job(whole.run, whole.config, "videos", index, 2, 0, 0))
+    index = [files.read_json(whole.run.videos / f"index.{n}.json")[0] for n in (0, 1)]
+    names = {r.key.text(): r.task_name for r in records.read_folder(whole.run.records).records}
+    by_openpi = {f"rollout_{names[one['key']]}_{one['status']}.mp4" for one in index}
+    assert len(by_openpi) == 1
+    kept = {(whole.run.videos / one["file"]).stat().st_ino for one in index}
+    assert len(kept) == 2
+
+
 def _video_facts(path: Path) -> tuple[tuple[int, int], float, int]:
     import imageio_ffmpeg
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import tempfile
+import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from launcher.core.plan import Stage
 from launcher.core.runs import RunDir
 from launcher.markers import Markers
 
@@ -39,12 +43,44 @@ def test_it_agrees_with_the_ledger(found: list[tuple[int, int, int, int, int]]) 
             run.ledger.publish(name, exit_code=code, error=None, host="n1")
         markers = Markers(run)
         for index in range(3):
-            if run.ledger.done("s", index, 2):
-                assert markers.done("s", index, 2)
+            whole = [
+                run.ledger.exit_codes("s", index, attempt) == {0: 0, 1: 0} for attempt in (1, 2)
+            ]
+            if any(whole):
+                assert markers.done(Stage("s", (), nodes=2), index)
             for attempt, mark in markers.marks("s", index).items():
                 codes = run.ledger.exit_codes("s", index, attempt)
                 newest = mark.finished.get(mark.restart, {})
                 assert codes == {node: event["exit_code"] for node, event in newest.items()}
+
+
+def test_what_began_before_its_source_was_opened_again_is_not_done(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+
+    def publish(name: str, **data: Any) -> None:
+        run.ledger.publish(name, **data)
+        time.sleep(0.002)
+
+    report = Stage("report", (), needs=("work",), needs_ended=True)
+    other = replace(report, needs_ended=False)
+
+    def found() -> tuple[bool, bool, bool]:
+        markers = Markers(run)
+        return markers.done(report, 0), markers.overtaken(report, 0), markers.done(other, 0)
+
+    publish("claim.work.a1", indices=[0, 1])
+    publish("claim.report.a1", indices=[0])
+    publish("started.report.i0.a1.r0", progress=0)
+    assert found() == (False, False, False)
+    publish("finished.report.i0.n0.a1.r0", exit_code=0, error=None, host="n1")
+    assert found() == (True, False, True)
+    publish("claim.work.a2", indices=[1])
+    assert found() == (False, True, True)
+    publish("claim.report.a2", indices=[0])
+    assert found() == (False, False, True)
+    publish("started.report.i0.a2.r0", progress=0)
+    publish("finished.report.i0.n0.a2.r0", exit_code=0, error=None, host="n1")
+    assert found() == (True, False, True)
 
 
 def test_refresh_reads_what_is_new_and_nothing_twice(tmp_path: Path) -> None:

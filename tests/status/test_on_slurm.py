@@ -94,6 +94,28 @@ def test_half_an_array_is_cancelled_and_only_that_half_runs_again(
     assert started["at"] > max(end["at"] for end in ends if end), "reported on half of the work"
 
 
+def test_a_report_made_without_a_failed_task_is_made_again(
+    cluster: Path, environment: dict[str, str]
+) -> None:
+    script = 'test -e "$RDTL_RUN_DIR/mended" || test $RDTL_INDEX != 1'
+    run = make(cluster / "runs" / "mended-minislurm", "minislurm", script, tasks=2)
+    words = ("runs", "resume", str(run.root))
+    assert rdtl(*words, cwd=cluster, env=environment).returncode == 1
+    wait_until(lambda: run.ledger.read("finished.report.i0.n0.a1.r0"))
+    (run.root / "mended").touch()
+    again = rdtl("runs", "resubmit", str(run.root), "--json", cwd=cluster, env=environment)
+    assert again.returncode == 0, again.stderr
+    parts = [(p["stage"], p["indices"]) for p in json.loads(again.stdout)]
+    assert parts == [("work", [1]), ("report", [0])]
+    done = rdtl(*words, cwd=cluster, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert run.ledger.attempts("report") == [1, 2]
+    work, report = (
+        run.ledger.read(f"{name}.a2.r0") for name in ("finished.work.i1.n0", "started.report.i0")
+    )
+    assert work and report and report["at"] > work["at"]
+
+
 def test_cancel_is_one_call_for_all_stages(
     cluster: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:

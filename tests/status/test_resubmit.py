@@ -12,7 +12,7 @@ from launcher import resubmit
 from launcher.arrays import Part
 from launcher.core.plan import Plan, Stage
 from launcher.core.runs import RunDir
-from launcher.drive import Driver
+from launcher.drive import Driver, submit_all
 from launcher.judges import LIVE, State, Task
 from launcher.markers import Markers
 from launcher.status import RunStatus, StageStatus
@@ -89,7 +89,9 @@ def test_what_is_done_or_alive_is_never_chosen(tmp_path: Path) -> None:
         found = {s.name: indices for s, indices in resubmit.chosen(one, which, ahead=ahead)}
         for stage in one.stages:
             wanted = found.get(stage.stage.name, [])
-            assert all(stage.tasks[i].state in resubmit.STATES[which] for i in wanted)
+            again = stage.stage.needs_ended and not found.keys().isdisjoint(stage.stage.needs)
+            may = {*resubmit.STATES[which], *(["done"] if again else [])}
+            assert all(stage.tasks[i].state in may for i in wanted)
         # The first stage waits for nobody, so all that is wanted of it is chosen.
         first = [t.index for t in one.stages[0].tasks if t.state in resubmit.STATES[which]]
         assert found.get("first", []) == first
@@ -109,6 +111,36 @@ def test_a_stage_whose_parent_stays_broken_is_left_alone(tmp_path: Path) -> None
     ]
     here = resubmit.chosen(one, "all", ahead=False)
     assert [stage.name for stage, _ in here] == ["first"], "the others follow when it is done"
+
+
+def test_what_has_read_too_little_is_read_again(tmp_path: Path) -> None:
+    states = (["done"] * 3, ["failed"], ["done"])
+    found = resubmit.chosen(status_of(tmp_path, states), "failed", ahead=True)
+    assert [(stage.name, indices) for stage, indices in found] == [("second", [0]), ("report", [0])]
+    of_first = status_of(tmp_path, (["failed", "done", "done"], ["running"], ["done"]))
+    found = resubmit.chosen(of_first, "failed", ahead=True)
+    assert [stage.name for stage, _ in found] == ["first"], "it does not read the first stage"
+
+
+def test_a_detached_run_sends_it_again_too(tmp_path: Path) -> None:
+    class Later(Queue):
+        """Of the first attempts nothing is alive any more."""
+
+        def alive(self, ids: list[str]) -> set[str]:
+            return {id_ for id_ in ids if not id_.endswith("a1")}
+
+    report = Stage("report", ("true",), needs=("first",), needs_ended=True)
+    run, plan = RunDir(tmp_path), Plan("p", "s", (FIRST, report), {})
+    assert submit_all(run, plan, Queue()) == {"first": ["first-a1"], "report": ["report-a1"]}
+    for task, code in {"first.i0": 0, "first.i1": 1, "first.i2": 0, "report.i0": 0}.items():
+        run.ledger.publish(f"started.{task}.a1.r0", progress=0)
+        run.ledger.publish(f"finished.{task}.n0.a1.r0", exit_code=code, error=None, host="n1")
+    later = Later()
+    assert submit_all(run, plan, later) == {"first": ["first-a2"], "report": ["report-a2"]}
+    assert [(part.stage, part.indices) for part in later.sent] == [
+        ("first", (1,)),
+        ("report", (0,)),
+    ]
 
 
 def test_a_claim_made_while_a_launcher_begins_is_not_overlooked(tmp_path: Path) -> None:

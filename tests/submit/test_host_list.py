@@ -74,7 +74,7 @@ def test_the_command_writes_the_file_once(tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("scontrol") is None, reason="needs Slurm's programs")
 def test_nodes_as_slurm_writes_them(cluster: Path) -> None:
     site = config.read_yaml(cluster / "configs" / "sites" / "minislurm.yaml")
-    words = ("hostfile", "--nodelist", "n[1-2,7]", "--slots", "8", "--output", "nodes")
+    words = ("hostfile", "--nodelist", "n[1-2,7]", "--slots", "8", "--out", "nodes")
     done = rdtl(*words, cwd=cluster, env=site["environment"])
     assert done.returncode == 0, done.stderr
     assert (cluster / "nodes").read_text() == "n1 slots=8\nn2 slots=8\nn7 slots=8\n"

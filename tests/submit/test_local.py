@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import submitit
 from submitit.core import utils
 
 from launcher.submit.local import CappedExecutor
@@ -40,6 +41,23 @@ def test_results_come_in_order_and_the_cap_holds(tmp_path: Path) -> None:
     alive = [job.result() for job in jobs]
     assert max(alive) <= 3
     assert alive[0] >= 2, "nothing ran at the same time"
+
+
+def all_together(folder: str, number: int, count: int) -> bool:
+    """Whether all others came while we were there."""
+    (Path(folder) / f"here-{number}").touch()
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and len(list(Path(folder).glob("here-*"))) < count:
+        time.sleep(0.01)
+    return len(list(Path(folder).glob("here-*"))) == count
+
+
+def test_submitit_s_own_starts_everything_at_once(tmp_path: Path) -> None:
+    count, marks = 6, tmp_path / "marks"
+    marks.mkdir()
+    tasks = ([str(marks)] * count, range(count), [count] * count)
+    jobs = submitit.LocalExecutor(tmp_path / "x").map_array(all_together, *tasks)
+    assert [job.result() for job in jobs] == [True] * count
 
 
 def test_lambdas_and_batches_work_as_with_submitit(tmp_path: Path) -> None:

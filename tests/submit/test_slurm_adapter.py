@@ -174,7 +174,7 @@ def test_what_a_kill_left_does_not_stop_the_next_start(on_a_node: Path) -> None:
     slurm_task.main(on_a_node)
     assert (on_a_node / "7_0_0_result.pkl").exists() and not left.exists()
     run = RunDir(on_a_node.parent.parent.parent)
-    assert run.ledger.done("a", 0, 1)
+    assert run.ledger.exit_codes("a", 0, 1) == {0: 0}
 
 
 class Said(Clients):

@@ -192,6 +192,7 @@ def test_what_can_never_run_is_refused_with_the_nearest_that_fits(
 )
 def test_what_fits_is_let_through(wants: dict[str, int], partition: str | None) -> None:
     fit.check(stage(**wants), partition, cluster())
+    assert refusal(stage(**{**wants, "nodes": 1000}), partition)  # the check did look
 
 
 def test_cores_memory_and_gpus_must_come_together() -> None:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from launcher.core.errors import RemoteError
+from launcher.core.plan import Stage
+from launcher.core.runs import RunDir
+from launcher.sites import Site
 from launcher.submit import clients as clients_module
 from launcher.submit.clients import Clients, Reply, clean_environment
 from launcher.submit.queue import Queue
+from launcher.submit.slurm import SlurmBackend
 
 SILENT = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
 
@@ -62,6 +67,21 @@ def test_an_hour_of_watching_costs_at_most_240_calls(tasks: str) -> None:
     queue.sent("7", 1000)
     watch(queue, clock, ["7"], 3600)
     assert 100 <= clients.calls <= (125 if tasks == "N/A" else 121) <= 240
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        ("Batch job submission failed: Invalid job array specification", "RDTL-S002"),
+        ("Batch job submission failed: Requested time limit is invalid", "RDTL-S021"),
+        ("Batch job submission failed: Invalid account or account/partition", "RDTL-S031"),
+    ],
+)
+def test_what_sbatch_refuses_has_a_code(said: str, code: str, tmp_path: Path) -> None:
+    backend = SlurmBackend(RunDir(tmp_path), Site(kind="slurm"), lambda text: None)
+    with pytest.raises(RemoteError, match=code) as caught:
+        backend._not_sent(Stage("train", ("true",)), Reply(1, "", f"sbatch: error: {said}\n"))
+    assert said in caught.value.problem.where
 
 
 def test_small_jobs_are_looked_at_soon_and_large_arrays_are_not() -> None:

@@ -17,6 +17,7 @@ import torch.distributed as dist
 from deepspeed.accelerator import get_accelerator
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from launcher.core import files
 from launcher.core.errors import RdtlError
@@ -197,6 +198,24 @@ def overtaken(folder: Path) -> dict[str, Any]:
     return {"code": ""}
 
 
+def alone(folder: Path) -> dict[str, Any]:
+    """A step whose loss goes through DDP, and one past it: then nothing exchanges the gradients."""
+    seen = {}
+    for name in ("through", "past"):
+        engine = Training(folder / name, zero_stage=0).engine
+        wrapped = DistributedDataParallel(engine.module)
+        optimizer = torch.optim.SGD(engine.module.parameters(), lr=1e-2)
+        called = wrapped if name == "through" else engine.module
+        called(tiny.micro_batches(0, 4, 1)[0]).backward()
+        optimizer.step()
+        try:
+            engine.require_equal_weights(1)
+            seen[name] = {"code": ""}
+        except RdtlError as error:
+            seen[name] = {"code": error.problem.code, "where": error.problem.where}
+    return seen
+
+
 def sizes(folder: Path) -> dict[str, Any]:
     """What checkpoints were expected to take and what they take, in bytes."""
     found = {}
@@ -212,7 +231,17 @@ def sizes(folder: Path) -> dict[str, Any]:
 def main(folder: Path) -> None:
     """Run all cases; rank 0 writes what they saw."""
     distributed.start()
-    for case in (engines, as_on_a_gpu, another_stage, damaged, behind, fenced, overtaken, sizes):
+    for case in (
+        engines,
+        as_on_a_gpu,
+        another_stage,
+        damaged,
+        behind,
+        fenced,
+        overtaken,
+        alone,
+        sizes,
+    ):
         seen = distributed.gather(case(folder / case.__name__))
         if dist.get_rank() == 0:
             files.write_json(folder / f"{case.__name__}.json", seen)

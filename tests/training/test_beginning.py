@@ -68,6 +68,7 @@ def test_the_loaded_network_starts_from_the_weights_of_the_checkpoint(
     found = begun.module.state_dict()
     assert checkpoints.equal(dict(sorted(found.items())), stored)
     assert all(parameter.requires_grad for parameter in begun.module.parameters())
+    assert begun.camera_size == described.camera_size > 0, "though SigLIP resizes"
     assert (begun.shown.moments, begun.shown.cameras, begun.shown.size) == (2, 3, 42)
     run = Job.from_environment(str(tmp_path)).run
     with Data(run, config, described, 0, 1, CPU, begun.shown).training() as batches:
@@ -97,6 +98,7 @@ def test_a_fine_tuned_checkpoint_is_a_policy(
         policy = loading.load(tmp_path / folder, seed=0, settings=settings)
         assert policy.card.encoders["vision"].startswith("google/siglip")
         assert policy.card.horizon == small_policy.HORIZON
+        assert policy.card.camera_size == 64, "that of the data, though SigLIP resizes"
     found = load_file(tmp_path / "policy/model.safetensors")
     stored = load_file(f"{public['checkpoint']}/model.safetensors")
     assert found.keys() == stored.keys()

@@ -26,7 +26,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("scenarios")
     ranks.run(2, "tests.training.scenarios", folder)
     found = {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
-    for name in ("another_stage", "damaged", "fenced", "overtaken"):
+    for name in ("another_stage", "damaged", "fenced", "overtaken", "alone"):
         assert found[name][0] == found[name][1], f"the ranks disagree in {name}"
     return {name: both[0] for name, both in found.items()} | {"folder": folder}
 
@@ -105,7 +105,7 @@ def test_another_stage_goes_on_with_the_same_losses(seen: dict[str, Any]) -> Non
     assert case["at"] == 8
     assert case["losses"] == pytest.approx(whole[8:], rel=1e-3)
     assert case["losses"] == pytest.approx(whole[8:], rel=1e-6), "worse than it was"
-    assert case["refused"] == "RDTL-T015"
+    assert case["refused"] == "RDTL-T054"
     assert case["left"] == []
 
 
@@ -139,6 +139,14 @@ def test_a_checkpoint_is_the_state_when_it_was_begun(seen: dict[str, Any]) -> No
 def test_an_older_attempt_publishes_nothing(seen: dict[str, Any]) -> None:
     assert seen["fenced"] == {"code": "RDTL-S034", "left": []}
     assert seen["overtaken"] == {"code": "RDTL-S034"}
+
+
+def test_ranks_that_train_alone_are_refused(seen: dict[str, Any]) -> None:
+    """RDTL-T016: what one published program does, and the same step through its wrapper."""
+    assert seen["alone"]["through"] == {"code": ""}
+    assert seen["alone"]["past"]["code"] == "RDTL-T016"
+    digests = seen["alone"]["past"]["where"].partition(": ")[2].split(", ")
+    assert len(digests) == len(set(digests)) == 2
 
 
 @pytest.mark.parametrize("name", ["0-fp32", "1-fp32", "2-bf16", "3-bf16"])

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from launcher.core.errors import UsageError
 from launcher.schema_train import Train
 from rdt.spec import deepspeed
-from tests.training import tiny
+from tests.training import ranks, tiny
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,6 +53,7 @@ def test_a_json_adds_and_repeats() -> None:
         ({"train_batch_size": 64}, "train_batch_size = 64"),
         ({"optimizer": {"type": "Lion"}}, "optimizer.type = 'Lion'"),
         ({"optimizer": {"params": {"lr": 3e-4}}}, "optimizer.params.lr = 0.0003"),
+        ({"optimizer": {"params": {"torch_adam": False}}}, "torch_adam = False"),
         ({"fp16": {"enabled": True}}, "fp16.enabled = True"),
         ({"optimizer": "Lion"}, "optimizer = 'Lion'"),
         ({"scheduler": {"type": "WarmupLR"}}, "scheduler = "),
@@ -86,3 +87,16 @@ def test_a_run_configuration_names_a_file(tmp_path: Path) -> None:
             Train(deepspeed=str(other))
     with pytest.raises(ValidationError, match=r"none\.json"):
         Train(deepspeed=str(tmp_path / "none.json"))
+
+
+@pytest.mark.slow
+def test_nothing_is_compiled_when_training_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RDTL-T027: without a compiler ours trains, and DeepSpeed's own AdamW does not start."""
+    monkeypatch.setenv("CXX", "/bin/false")
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "built"))
+    ranks.run(1, "tests.training.compiling", tmp_path)
+    seen = json.loads((tmp_path / "seen.json").read_text())
+    assert seen["ours"] == []
+    assert seen["theirs"] == ["cpu_adam"] and "failed to build" in seen["error"]

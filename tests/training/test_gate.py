@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+import torch.distributed as dist
 
 from jobs import dataset
 from launcher.core.errors import RdtlError
 from launcher.core.job import Job
 from launcher.core.runs import RunDir
-from rdt.training.gate import require_alike
+from rdt.training.gate import all_reduce, require_alike
 from tests.rdt import synthetic
 from tests.training import ranks
 
@@ -42,6 +44,29 @@ def test_two_ranks_on_one_gpu_are_refused() -> None:
     require_alike([gpu, gpu | {"device": "H200 uuid-2"}, gpu | {"host": "n2"}])
     with pytest.raises(RdtlError, match="RDTL-T066"):
         require_alike([gpu, gpu | {"host": "n2"}, dict(gpu)])
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_an_exchange_that_gives_wrong_numbers_is_refused(
+    right: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As over a cable that loses bits: the sum of a real group, with one number changed after."""
+    exchange = dist.all_reduce
+
+    def faulty(tensor: torch.Tensor) -> None:
+        exchange(tensor)
+        tensor[-1] += 1e-3 * (not right)
+
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/rank", rank=0, world_size=1)
+    try:
+        monkeypatch.setattr(dist, "all_reduce", faulty)
+        if right:
+            assert "over 1 ranks in" in all_reduce(torch.device("cpu"))[1]
+            return
+        with pytest.raises(RdtlError, match="RDTL-T067"):
+            all_reduce(torch.device("cpu"))
+    finally:
+        dist.destroy_process_group()
 
 
 def test_the_table_is_printed_and_kept_at_every_start(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher.core.errors import UsageError
+from launcher.schema import Dataset
 from launcher.schema_train import Train
 from rdt.spec import recipe
 from rdt.training.schedule import learning_rate
@@ -93,6 +94,29 @@ def test_unusual_recipes_are_named() -> None:
     assert codes(effective_batch=32, device="gpu") == ["RDTL-T006"]
     assert codes(effective_batch=128, device="gpu") == []
     assert codes(effective_batch=32, device="gpu", ranks_per_node=1) == []
+    begun = {"checkpoint": "published", "ranks_per_node": 2}
+    assert codes(effective_batch=32, **begun) == ["RDTL-T006"], "on CPUs it is as small"
+    assert codes(effective_batch=32, lora={}, **begun) == []
+    assert codes(validate_every=7, checkpoint_every=10) == ["RDTL-T023"]
+    assert codes(validate_every=5, checkpoint_every=10) == []
+
+
+def test_draws_with_replacement_are_told() -> None:
+    """RDTL-D009; tests/data/test_coverage.py counts what such an epoch shows."""
+    (found,) = recipe.order_findings(Dataset(order="random").model_dump())
+    assert (found.code, found.severity) == ("RDTL-D009", "warning")
+    assert recipe.order_findings(Dataset().model_dump()) == []
+
+
+def test_a_schedule_of_that_name_elsewhere_ignores_its_warm_up() -> None:
+    """RDTL-T004: full rate at the first step, whatever warm-up is asked for."""
+    import torch
+    from transformers import get_scheduler
+
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1e-4)
+    theirs = get_scheduler("constant", optimizer, num_warmup_steps=500)
+    assert theirs.get_last_lr() == [1e-4]
+    assert learning_rate(0, 1000, 1e-4, 500, "constant") == pytest.approx(1e-4 / 500)
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])

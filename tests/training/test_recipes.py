@@ -16,13 +16,23 @@ from launcher.core.errors import UsageError
 from launcher.core.plan import Plan
 from launcher.core.runs import RunDir
 from launcher.sites import Site
+from launcher.staging import definitions
 from rdt.spec import cost
-from rdt.spec.recipe import findings
+from rdt.spec.recipe import findings, order_findings
 
 ROOT = Path(__file__).parents[2]
 BATCHES = {"single-gpu": 16, "sft": 32, "lora": 192, "paper": 256, "overfit-one-demo": 16}
 PLACE = Site(kind="slurm", nodes=9, max_memory_per_node_mb=100_000)
 MACHINES = {"one-gpu": (1, 1), "a100-node": (1, 8), "a100-cluster": (4, 8)}
+
+WEIGHTS = {"train.checkpoint": "rdt-1b", "train.vision": "siglip-so400m-patch14-384"}
+"""What each recipe begins with, by the names of configs/assets."""
+
+
+def public(asset: str) -> str:
+    """Where a defined asset lies, in its newest version."""
+    uri: str = definitions.load(asset).uri
+    return uri.partition("@")[0]
 
 
 def dry_run(recipe: str, site: str, runs: Path, *settings: str) -> dict[str, Any]:
@@ -61,6 +71,11 @@ def test_every_recipe_renders_on_every_site(
         assert f"--cpus-per-task={cores}" in answer["scripts"]["train"]
     assert "GPU-hours" in answer["forecast"][-1]
     assert "assumed" in answer["forecast"][1]
+    assert answer["plan"]["stages"][0]["name"] == "stage", "jobs do not ask the hub"
+    staged = {asset["key"]: asset["uri"] for asset in answer["plan"]["config"]["assets"]}
+    assert staged == {key: public(name) for key, name in WEIGHTS.items()}
+    for key in WEIGHTS:
+        assert train[key.removeprefix("train.")].startswith(f"{tmp_path}/{recipe}-{site}/assets/")
     assert not list(tmp_path.iterdir()), "a dry run writes nothing"
 
 
@@ -83,6 +98,16 @@ def test_a_recipe_means_what_its_notes_say(recipe: str) -> None:
     )
     assert (train.lora is not None) == (recipe == "lora")
     assert findings(train.model_dump(), train.steps) == []
+    assert order_findings(loaded.dataset.model_dump()) == []
+
+
+@pytest.mark.parametrize("name", ["default", "quick", "wide"])
+def test_the_demo_is_usual(name: str) -> None:
+    """RDTL-T006 among what is not said of it: its network is small and begins afresh."""
+    loaded = config.load_run_config(ROOT / f"configs/demo/{name}.yaml", [], ["train"])
+    assert loaded.train is not None
+    assert findings(loaded.train.model_dump(), loaded.train.steps) == []
+    assert order_findings(loaded.dataset.model_dump()) == []
 
 
 def test_out_of_memory_halves_the_micro_batch_and_nothing_else(
@@ -142,6 +167,14 @@ def test_epochs_are_hours_once_their_samples_are_counted(tmp_path: Path) -> None
     run.data.mkdir(parents=True)
     files.write_json(run.data / "windows.json", {"windows": 115_200})
     assert forecast.lines(run, plan_of(run, epochs=2), PLACE)[-1] == "1 hours, 2 rank-hours"
+
+
+def test_a_staged_checkpoint_is_known_by_its_uri_wherever_it_was_linked(tmp_path: Path) -> None:
+    """The link lies in each run's own folder; the network is the same."""
+    uri = "hf://models/robotics-diffusion-transformer/rdt-170m@abc"
+    write_run(tmp_path, "old-s", [1, 1, 64], checkpoint=uri)
+    here = RunDir(tmp_path / "x-s")
+    assert "measured in old-s" in forecast.lines(here, plan_of(here, checkpoint=uri), PLACE)[1]
 
 
 def test_example_sites_are_read() -> None:

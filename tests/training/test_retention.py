@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from launcher.core import retention
 from launcher.core.errors import RdtlError, RefusedError
 from rdt.training import checkpoint, checkpoint_budget, checkpoint_files
 from tests.training import tiny
@@ -33,7 +34,7 @@ pytestmark = pytest.mark.train
 def test_what_goes(
     there: list[int], keep: int, keep_every: int | None, best: int | None, gone: list[int]
 ) -> None:
-    assert checkpoint_files.superfluous(there, keep, keep_every, best) == gone
+    assert retention.superfluous(there, keep, keep_every, best) == gone
 
 
 @given(
@@ -43,12 +44,12 @@ def test_what_is_asked_for_stays(
     there: set[int], keep: int, keep_every: int | None, best: int
 ) -> None:
     """The newest always, and a second look takes nothing more."""
-    gone = checkpoint_files.superfluous(list(there), keep, keep_every, best)
+    gone = retention.superfluous(list(there), keep, keep_every, best)
     left = there - set(gone)
     assert left >= set(sorted(there)[-keep:])
     assert best not in gone
     assert all(step in left for step in there if keep_every and step % keep_every == 0)
-    assert checkpoint_files.superfluous(list(left), keep, keep_every, best) == []
+    assert retention.superfluous(list(left), keep, keep_every, best) == []
 
 
 def published(folder: Path, *steps: int) -> None:
@@ -57,7 +58,7 @@ def published(folder: Path, *steps: int) -> None:
         temporary.mkdir(parents=True)
         (temporary / "weights.pt").write_bytes(bytes(100))
         listed = checkpoint_files.fingerprints(temporary, [temporary / "weights.pt"])
-        final = checkpoint_files.place(folder, step)
+        final = retention.place(folder, step)
         checkpoint_files.publish(temporary, final, {"step": step}, listed)
 
 
@@ -65,27 +66,27 @@ def published(folder: Path, *steps: int) -> None:
 def test_the_best_by_a_metric_stays(metric: str, best: int, tmp_path: Path) -> None:
     published(tmp_path, 100, 200, 300, 400, 500)
     for step, value in ((100, 0.5), (200, 0.1), (300, 0.9), (400, float("nan")), (600, 9.0)):
-        checkpoint_files.record_score(tmp_path, step, metric, value)
-    assert checkpoint_files.best(tmp_path, metric) == best
+        retention.record_score(tmp_path, step, metric, value)
+    assert retention.best(tmp_path, metric) == best
     other = {"validation_loss": "success", "success": "validation_loss"}[metric]
-    assert checkpoint_files.best(tmp_path, other) is None
+    assert retention.best(tmp_path, other) is None
     train = {"keep_checkpoints": 1, "keep_every": None, "keep_best": metric}
     checkpoint_files.prune(tmp_path, train)
-    assert checkpoint_files.steps(tmp_path) == [best, 500]
+    assert retention.steps(tmp_path) == [best, 500]
     assert not list(tmp_path.glob(".tmp-*"))
 
 
 def test_only_finished_checkpoints_count(tmp_path: Path) -> None:
     for name in ("step_000010", "step_000200", ".tmp-step_000300-a1", "step_x"):
         (tmp_path / name).mkdir()
-    assert checkpoint_files.steps(tmp_path) == [10, 200]
+    assert retention.steps(tmp_path) == [10, 200]
     checkpoint_files.clean(tmp_path)
     assert not (tmp_path / ".tmp-step_000300-a1").exists()
 
 
 def test_damage_is_named(tmp_path: Path) -> None:
     published(tmp_path, 10)
-    path = checkpoint_files.place(tmp_path, 10)
+    path = retention.place(tmp_path, 10)
     assert checkpoint_files.damage(path) == []
     (path / "weights.pt").write_bytes(bytes(99) + b"x")
     assert checkpoint_files.damage(path) == [f"{path}/weights.pt: other content than was written"]
@@ -136,8 +137,10 @@ def test_a_run_that_would_fill_the_disk_is_refused(tmp_path: Path) -> None:
 def test_checkpoints_that_are_there_count(tmp_path: Path) -> None:
     """A resumed run does not need their space twice."""
     free, size = shutil.disk_usage(tmp_path).free, 1 << 20
-    big = checkpoint_files.place(tmp_path, 4)
+    big = retention.place(tmp_path, 4)
     big.mkdir()
+    with pytest.raises(RefusedError):
+        checkpoint_budget.require_room(tmp_path, free // 2 - size, settings(), None)
     with (big / "weights.pt").open("wb") as file:
         os.truncate(file.fileno(), free)  # sparse: its size counts
     checkpoint_budget.require_room(tmp_path, free // 2 - size, settings(), None)

@@ -15,6 +15,7 @@ from launcher.core.runs import RunDir
 from rdt.data import statistics
 from rdt.training.data import Data
 from rdt.training.meter import Meter
+from rdt.training.signs import SLOW_LINES, Signs
 from rdt.training.tracking import Tracker
 from tests.rdt import synthetic
 from tests.training import ranks
@@ -70,6 +71,16 @@ def test_a_gradient_that_is_no_number_ends_it_before_a_checkpoint(
     assert [path.name for path in (tmp_path / "checkpoints").glob("step_*")] == ["step_000002"]
 
 
+@pytest.mark.slow
+def test_ranks_that_part_later_are_refused_before_a_checkpoint(tmp_path: Path) -> None:
+    # With ZeRO each step hands all weights out again, which mends what is changed here.
+    prepared(tmp_path, steps=12, checkpoint_every=3, effective_batch=4, zero_stage=0)
+    assert ranks.start(2, "tests.training.parting", tmp_path).wait(timeout=120) != 0
+    error = json.loads((tmp_path / "error.json").read_text())
+    assert (error["code"], error["what"][-6:]) == ("RDTL-T016", "step 6")
+    assert [path.name for path in (tmp_path / "checkpoints").glob("step_*")] == ["step_000003"]
+
+
 def test_waiting_for_data_is_told_from_computing() -> None:
     import torch
 
@@ -88,6 +99,63 @@ def test_waiting_for_data_is_told_from_computing() -> None:
     assert found["train/samples_per_second"] == pytest.approx(8 / 0.6, rel=0.2)
     assert found["system/utilisation"] < 0.5, "it slept"
     assert meter.read()["train/samples_per_second"] == 0
+
+
+@pytest.mark.parametrize(("slow", "told"), [(0.04, 1), (0.0, 0)])
+def test_data_that_come_too_slowly_are_told_once(slow: float, told: int) -> None:
+    """RDTL-T024: real times of a loader that sleeps (RDTL-D012), and of one that does not."""
+    import torch
+
+    meter, signs, said = Meter(torch.device("cpu"), samples=8), Signs(fresh=False), []
+
+    def loader() -> Any:
+        while True:
+            time.sleep(slow)
+            yield 0
+
+    batches = meter.batches(loader())
+    for step in range(10):
+        next(batches)
+        time.sleep(0.02)  # computing
+        meter.step()
+        said.append(signs.look({"train/loss": 1.0, **meter.read()}, step, None))
+    assert [line[:18] for lines in said for line in lines] == ["warning RDTL-T024:"] * told
+    assert not any(said[:SLOW_LINES]), "the first line is that of the start"
+
+
+@pytest.mark.parametrize("shares", [[0.9, 0.05] * 5, [0.9] * 3, [0.09] * 9])
+def test_some_waiting_is_not_worth_a_word(shares: list[float]) -> None:
+    signs = Signs(fresh=False)
+    for step, share in enumerate(shares):
+        assert not signs.look({"train/loss": 1.0, "train/data_wait": share}, step, None)
+
+
+@pytest.mark.parametrize(
+    ("rate", "fresh", "told"), [(1e-9, True, 1), (1e-2, True, 0), (1e-9, False, 0)]
+)
+def test_a_loss_that_does_not_fall_is_told_once(rate: float, fresh: bool, told: int) -> None:
+    """RDTL-T019: a rate at which nothing is learned, a good one, and weights that are good."""
+    import torch
+
+    from tests.training import tiny
+
+    net, said = tiny.network(), []
+    optimizer = torch.optim.AdamW(net.parameters(), lr=rate)
+    signs = Signs(fresh)
+    for step in range(1, 121):
+        optimizer.zero_grad()
+        loss = net(tiny.samples(0))
+        loss.backward()
+        optimizer.step()
+        line = {"train/loss": loss.item(), "train/data_wait": 0.0}
+        said += signs.look(line, step, 160)
+    assert [line[:18] for line in said] == ["warning RDTL-T019:"] * told
+
+
+def test_a_loss_that_fell_before_a_restart_is_not_new() -> None:
+    signs = Signs(True, [{"train/loss": loss} for loss in [1.0] * 5 + [0.1] * 30])
+    flat = {"train/loss": 0.1, "train/data_wait": 0.0}
+    assert [said for step in range(50, 60) for said in signs.look(flat, step, 100)] == []
 
 
 def test_a_gpu_that_does_not_count_its_use_ends_nothing(

@@ -1,0 +1,13 @@
+"""Look at the simulator of a run, once: ``python -m jobs.prove RUN_DIR``; jobs.workers starts it.
+
+A process of its own, because what the look needs (two gigabytes) would otherwise stay while
+workers and servers run.
+"""
+
+from __future__ import annotations
+
+from jobs import evaluate
+from launcher.core.job import run_job
+
+if __name__ == "__main__":
+    run_job(evaluate.prove)

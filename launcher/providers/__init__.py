@@ -1,0 +1,1 @@
+"""Rented machines: offers, rentals with caps, and a ledger that forgets no box."""

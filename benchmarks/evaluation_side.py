@@ -83,7 +83,7 @@ def eagerly(suite: str, task_id: int, count: int, steps: int) -> Episodes:
     """Episodes of LIBERO's own environment, which renders both cameras at every step."""
     from libero.libero.envs import OffScreenRenderEnv
 
-    from rdt.sim.libero import find_task
+    from rdt.sim.tasks import find_task
 
     info = find_task(suite, task_id)
     env = OffScreenRenderEnv(

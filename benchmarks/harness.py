@@ -2,7 +2,8 @@
 
 A ratio counts only when both sides did the same work (``equal``) and the
 baseline, corrected by this machine's speed, lies near the figure it was
-measured to have elsewhere (``baseline_of_anchor`` within 0.7–1.4).
+measured to have elsewhere (``baseline_of_anchor`` within 0.7–1.4). A figure that has a bar has
+an ``of_limit`` beside it: more than 1 is a miss.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+MISSED = 3
+"""Exit code of a benchmark that measured, and missed a bar."""
 
 
 def spread(values: list[float], unit: str) -> dict[str, Any]:
@@ -85,8 +88,18 @@ def machine() -> dict[str, Any]:
     }
 
 
+def beyond(data: dict[str, Any], name: str) -> list[str]:
+    """Figures that missed their bars, by their place in a result."""
+    found = [f"{name}: {data['of_limit']} of its limit"] if data.get("of_limit", 0) > 1 else []
+    parts = [(key, part) for key, part in data.items() if isinstance(part, dict)]
+    return found + [each for key, part in parts for each in beyond(part, f"{name}.{key}")]
+
+
 def finish(result: dict[str, Any], packages: list[str], started: float) -> None:
-    """Complete the result, store it under benchmarks/results and print it as the last line."""
+    """Complete the result, store it under benchmarks/results and print it as the last line.
+
+    Exit 3 when a figure missed its bar or both sides did not do the same.
+    """
     parser = argparse.ArgumentParser()
     parser.add_argument("--json", action="store_true", help="print the result only")
     parser.parse_args()
@@ -101,3 +114,7 @@ def finish(result: dict[str, Any], packages: list[str], started: float) -> None:
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2, sort_keys=True) + "\n")
     print(json.dumps(result, sort_keys=True))
+    missed = beyond(result, name) + ([] if result["equal"] else [f"{name}: the results differ"])
+    if missed:
+        print("\n".join(missed), file=sys.stderr)
+        raise SystemExit(MISSED)

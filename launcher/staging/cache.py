@@ -5,6 +5,7 @@
     CACHE/assets/DIGEST/manifest.json   what it is; DIGEST is the manifest's digest
     CACHE/assets/DIGEST/files/…         read-only
     CACHE/assets/DIGEST/used            touched whenever somebody asks for it
+    CACHE/assets/DIGEST/leaving.*       a cleaner looks whether it may go
     CACHE/sources/KEY.json              what a URI was the last time (KEY: digest of the URI)
     CACHE/work/KEY@HOST/                what has arrived so far; kept for the next try
     CACHE/references/DIGEST/*.json      runs that read it
@@ -12,9 +13,8 @@
     CACHE/trash/                        on its way out
 
 An asset appears under its digest by one rename. The lock only saves work: where a network file
-system ignores it, two fetch and the first rename wins. Using and removing need no lock: a user
-writes its reference and then looks whether the asset is there, a cleaner takes the asset away and
-then looks for references; one of the two always sees the other, and the cleaner puts it back.
+system ignores it, two fetch and the first rename wins. Using and removing need no lock either
+(:mod:`launcher.staging.leaving`).
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from pathlib import Path
 from launcher.core import files, manifest
 from launcher.core.errors import RdtlError
 from launcher.core.manifest import Manifest
+from launcher.staging import leaving
 from launcher.staging.locks import Held, held
 from launcher.staging.uri import Uri
 
@@ -115,9 +116,13 @@ class Cache:
         if run is not None:
             name = hashlib.sha256(str(run).encode()).hexdigest()[:16]
             files.write_json(self._references(digest) / f"{name}.json", {"run": str(run)})
+        leaving.decided(self.root / "assets" / digest)
         found = self.asset(digest)
         if found:
-            (found.root / "used").touch()
+            try:
+                (found.root / "used").touch()
+            except FileNotFoundError:  # removed in this moment: no run was named, or no mark seen
+                return None
         return found
 
     def publish(self, work: Path, contents: Manifest, *, replace: bool = False) -> Asset:
@@ -162,19 +167,21 @@ class Cache:
     def remove(self, digest: str, wanted: Callable[[Path], bool]) -> bool:
         """Remove an asset unless a run that is still ``wanted`` references it; False then."""
         folder = self.root / "assets" / digest
-        away = self._away(folder)
-        if kept := any(wanted(run) for run in self.references(digest)):
-            with suppress(OSError):  # it was staged again meanwhile
-                away.rename(folder)
-        shutil.rmtree(away, ignore_errors=True)
-        return not kept
+        try:
+            with leaving.marked(folder):
+                if any(wanted(run) for run in self.references(digest)):
+                    return False
+                self.discard(folder)
+        except FileNotFoundError:  # another cleaner was faster
+            return False
+        return True
 
     def discard(self, folder: Path) -> None:
         """Remove a folder of the cache; it loses its name first."""
         shutil.rmtree(self._away(folder), ignore_errors=True)
 
     def empty_trash(self, seconds: float) -> None:
-        """Remove what killed cleaners left; what lost its name later may still be put back."""
+        """Remove what killed cleaners left at least ``seconds`` ago; the others are at work."""
         for away in (self.root / "trash").glob("*"):
             if self.idle(away) >= seconds:
                 shutil.rmtree(away, ignore_errors=True)

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from launcher.core.errors import RdtlError
 from launcher.core.plan import Plan, Stage
 from launcher.core.runs import RunDir
 from launcher.sites import Site
-from launcher.staging import checks, keep, uri
+from launcher.staging import checks, keep, leaving, uri
 from launcher.staging.cache import Asset, Cache, Source
 from tests.cli.run_rdtl import rdtl
 from tests.staging import servers
@@ -119,6 +120,43 @@ def test_cleaning_and_asking_at_the_same_moment(cache: Cache, tmp_path: Path) ->
         if found:
             assert (found.files / "sub" / "file").read_bytes() == str(number).encode()
     assert outcomes == {True, False}, "both ways round have been seen"
+
+
+def test_a_cleaner_that_decides_is_waited_for(cache: Cache, tmp_path: Path) -> None:
+    """Two are at work: the end of one says nothing about the other."""
+    asset = publish(cache)
+    with leaving.marked(asset.root), ThreadPoolExecutor() as threads:
+        with leaving.marked(asset.root):
+            asking = threads.submit(cache.use, asset.manifest.digest, a_run(tmp_path))
+            time.sleep(0.05)
+            assert not asking.done()
+        time.sleep(0.05)
+        assert not asking.done()
+        asset.root.rename(cache.root / "elsewhere")
+        assert asking.result(5) is None
+    assert not cache.remove(asset.manifest.digest, keep.is_wanted), "another one was faster"
+
+
+def test_a_cleaner_killed_while_it_decides(
+    cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asset = publish(cache)
+    digest, run = asset.manifest.digest, a_run(tmp_path)
+
+    def dies(run: Path) -> bool:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return False
+
+    assert cache.use(digest, run)
+    cleaner = multiprocessing.get_context("fork").Process(target=cache.remove, args=(digest, dies))
+    cleaner.start()
+    cleaner.join(30)
+    assert cleaner.exitcode == -signal.SIGKILL
+    assert list(asset.root.glob("leaving.*"))
+    monkeypatch.setattr(leaving, "PATIENCE", 0.1)
+    assert cache.use(digest, run)
+    assert not list(asset.root.glob("leaving.*"))
+    assert not cache.remove(digest, keep.is_wanted)
 
 
 def test_what_is_replaced_goes_when_the_new_one_has_its_name(

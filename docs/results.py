@@ -289,6 +289,13 @@ class StepPlan(TypedDict):
     why: str
 
 
+class RecipePlan(TypedDict):
+    """`flaws` are what is known to be wrong with the profile's result."""
+
+    steps: list[StepPlan]
+    flaws: list[Finding]
+
+
 class RecipeStatus(TypedDict):
     name: str
     alive: bool
@@ -474,7 +481,7 @@ RESULTS: dict[str, Any] = {
     "recipe list": list[RecipeName],
     "recipe lint": list[Finding],
     "recipe graph": Schedule,
-    "recipe plan": list[StepPlan],
+    "recipe plan": RecipePlan,
     "recipe run": RecipeRan,
     "recipe attach": RecipeRan,
     "recipe status": RecipeStatus,

@@ -131,13 +131,6 @@ def _attach_words(
     return [*words, *(f"--ssh-option={word}" for word in ssh)]
 
 
-def _say_flaws(output: Output, what: Order, profile: str | None) -> None:
-    from launcher.dag import lint
-
-    for finding in lint.flaws(what.loaded.recipe, profile) if what.loaded else []:
-        output.finding(finding)
-
-
 def plan(
     recipe: RecipeArgument,
     profile: ProfileOption = None,
@@ -149,17 +142,19 @@ def plan(
     as_json: common.JsonOption = False,
 ) -> None:
     """Say which steps would run there, which would be skipped, and why."""
-    from launcher.dag import client, secrets
+    from launcher.dag import client, lint, secrets
 
     output = common.start_output(as_json)
     what = _order(recipe, profile, settings, host, ssh_option, name)
-    _say_flaws(output, what, profile)
+    flaws = lint.flaws(what.loaded.recipe, profile) if what.loaded else []
+    for flaw in flaws:
+        output.finding(flaw)
     given = secrets.present(what.secrets(), secrets.references(secret))
     found = client.plan(what, given)
     width = max(len(line["step"]) for line in found)
     for line in found:
         output.text(f"{line['step']:<{width}}  {line['would']:<4}  {line['why']}")
-    output.result(found)
+    output.result({"steps": found, "flaws": [flaw.to_dict() for flaw in flaws]})
 
 
 def run(

@@ -45,11 +45,17 @@ class Here:
         self.work.mkdir()
         parameters = {"work": {"about": "folder", "default": str(self.work)}}
         made = {"name": "here", "about": "a test", "parameters": parameters, "steps": STEPS}
-        (folder / "here.yaml").write_text(yaml.safe_dump({**made, "secrets": {"TOKEN": "t"}}))
+        profiles = {"old": {"about": "as it was", "flaws": {"RDTL-T016": "each GPU alone"}}}
+        made |= {"secrets": {"TOKEN": "t"}, "profiles": profiles}
+        (folder / "here.yaml").write_text(yaml.safe_dump(made))
         self.env = {"HOME": str(folder / "home"), "TOKEN": CANARY}
 
     def __call__(self, verb: str, *words: str) -> subprocess.CompletedProcess[str]:
         return rdtl("recipe", verb, "here.yaml", *words, cwd=self.folder, env=self.env)
+
+    def planned(self) -> list[dict[str, str]]:
+        steps: list[dict[str, str]] = json.loads(self("plan", "--json").stdout)["steps"]
+        return steps
 
     def runs(self, step: str) -> int:
         path = self.work / f"{step}.runs"
@@ -85,12 +91,12 @@ def test_ctrl_c_leaves_it_running(here: Here) -> None:
 
 
 def test_what_would_run_and_what_is_still_good(here: Here) -> None:
-    planned = json.loads(here("plan", "--json").stdout)
+    planned = here.planned()
     assert [line["would"] for line in planned] == ["run", "run"]
     assert not (here.work / "one.runs").exists()
     here.let_go()
     assert here("run").returncode == 0
-    planned = json.loads(here("plan", "--json").stdout)
+    planned = here.planned()
     assert [line["would"] for line in planned] == ["skip", "skip"]
     assert here("verify").returncode == 0
     (here.work / "size").write_text("3\n")
@@ -98,8 +104,17 @@ def test_what_would_run_and_what_is_still_good(here: Here) -> None:
     assert verified.returncode == 3, verified.stderr
     assert "BAD   one" in verified.stdout
     (here.work / "size").unlink()
-    planned = json.loads(here("plan", "--json").stdout)
+    planned = here.planned()
     assert planned[0]["would"] == "run"
+
+
+def test_a_plan_names_the_flaws_of_its_profile(here: Here) -> None:
+    assert "RDTL-T016" in here("plan", "--profile", "old").stdout
+    flaws = json.loads(here("plan", "--profile", "old", "--json").stdout)["flaws"]
+    assert [(one["code"], one["severity"], one["what"], one["where"]) for one in flaws] == [
+        ("RDTL-T016", "warning", "each GPU alone", "here, profile old")
+    ]
+    assert json.loads(here("plan", "--json").stdout)["flaws"] == []
 
 
 def test_another_name_is_another_run(here: Here) -> None:

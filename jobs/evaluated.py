@@ -19,7 +19,8 @@ from rdt.policy.references import Expert, Replay, Zero, first_demonstration
 from rdt.sim.tasks import TaskInfo, find_task
 from rdt.spec import card as cards
 from rdt.spec import chunks
-from rdt.spec.protocol import WEIGHTS, Sight, seed_rule
+from rdt.spec import protocol as protocols
+from rdt.spec.protocol import Sight, seed_rule
 
 if TYPE_CHECKING:
     from rdt.policy.remote import RemotePolicy
@@ -72,7 +73,7 @@ def tested(job: Job) -> Tested:
     found = [asdict(note) for note in notes if note.severity == "warning"]
     learned = card.training.task.split(", ") if card.training else []
     told |= {"origin": card.origin, "findings": found, "tasks": learned}
-    files.publish_once(job.run.records / WEIGHTS, told)
+    files.publish_once(job.run.records / protocols.WEIGHTS, told)
     return Tested(NETWORK, card.weights_sha256[:12], sight)
 
 
@@ -139,14 +140,34 @@ def _connect(job: Job) -> RemotePolicy:
     evaluate = job.config["evaluate"]
     place = evaluate["server_token"]
     token = Path(place).read_text().strip() if place else None
-    return _behind(evaluate["server"], token, evaluate["execution_horizon"])
+    learned = functools.partial(_note_chunk, job)
+    return _behind(evaluate["server"], token, evaluate["execution_horizon"], learned)
 
 
-def _behind(uri: str, token: str | None = None, executed: int = 1) -> RemotePolicy:
+def _note_chunk(job: Job, chunk: int) -> None:
+    """Warn, once in a run, when a server's chunks of ``chunk`` actions hardly let it look again.
+
+    The launcher cannot: it does not ask the server, and many servers do not declare it.
+    """
+    evaluate = job.config["evaluate"]
+    where = f"the first answer of {evaluate['server']}"
+    found = chunks.replanning(evaluate["execution_horizon"], chunk, where)
+    told = {"findings": [asdict(finding) for finding in found]}
+    if found and files.publish_once(job.run.records / protocols.SERVER, told):
+        for finding in found:
+            print(f"{finding.severity} {finding.code}: {finding.what}", flush=True)
+
+
+def _behind(
+    uri: str,
+    token: str | None = None,
+    executed: int = 1,
+    learned: Callable[[int], None] | None = None,
+) -> RemotePolicy:
     require_protocol()
     from rdt.policy.remote import open_policy
 
-    return open_policy(uri, token, executed=executed)
+    return open_policy(uri, token, executed=executed, learned=learned)
 
 
 def require_protocol() -> None:

@@ -74,9 +74,8 @@ def verdict(report: Report) -> str:
 def caveats(report: Report) -> list[str]:
     """What is incomplete, broken or odd about these records; empty when nothing is."""
     found = [_missing(row) for row in report.rows if row.missing]
+    found += [f"{f['code']}: {f['what']}; {f['why']}." for f in reading.findings(report.run)]
     weights = reading.weights(report.run)
-    told = weights["findings"] if weights else []
-    found += [f"{f['code']}: {f['what']}; {f['why']}." for f in told]
     found += _foreign(report, weights.get("tasks", []) if weights else [])
     if free := reading.agreement(report.run):
         rate = percent(free.equal / free.looked if free.looked else None)

@@ -44,6 +44,12 @@ def weights(run: RunDir) -> dict[str, Any] | None:
     return files.read_json(path) if path.is_file() else None
 
 
+def findings(run: RunDir) -> list[dict[str, Any]]:
+    """What the jobs warned of in the weights, or in the answers of a policy server."""
+    paths = [run.records / name for name in (protocols.WEIGHTS, protocols.SERVER)]
+    return [one for path in paths if path.is_file() for one in files.read_json(path)["findings"]]
+
+
 class Agreement(NamedTuple):
     """Of ``looked`` answers of free batches, ``equal`` were bit for bit those of the request
     alone; ``largest`` is the largest difference of an action."""

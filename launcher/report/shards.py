@@ -24,7 +24,10 @@ from rdt.spec.planned import Planned
 
 BLOCK = 1 << 20
 NOWHERE = -(1 << 60)
-EXPECTED = (protocols.FILE, protocols.STACK, protocols.WEIGHTS, protocols.AGREEMENT, "actions")
+EXPECTED = (
+    *(protocols.FILE, protocols.STACK, protocols.WEIGHTS, protocols.SERVER, protocols.AGREEMENT),
+    "actions",
+)
 PIECES = ("who", "what", "outcome", "wall_s", "policy_s", "protocol", "checkpoint", "fixtures")
 
 Value = TypeVar("Value")

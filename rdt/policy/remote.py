@@ -9,6 +9,7 @@ and each episode begins with a new connection.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,14 +35,16 @@ def open_policy(
     patience_s: float = 300.0,
     deadline_s: float = 600.0,
     executed: int = 1,
+    learned: Callable[[int], None] | None = None,
 ) -> RemotePolicy:
     """The policy behind ``uri`` (ws://HOST:PORT), which may still be starting.
 
     ``executed`` actions of each chunk are to be executed: shorter answers are refused.
+    ``learned`` is told once how many actions a chunk has, by the first answer.
     Raises what :meth:`Connection.open` raises, and RefusedError RDTL-E007 or RDTL-E008 for
     a server that declares another rotation of pictures or sign of the gripper.
     """
-    return RemotePolicy(Connection(uri, token, patience_s, deadline_s), executed)
+    return RemotePolicy(Connection(uri, token, patience_s, deadline_s), executed, learned)
 
 
 class RemotePolicy:
@@ -50,9 +53,15 @@ class RemotePolicy:
 
     sees = True
 
-    def __init__(self, connection: Connection, executed: int = 1) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        executed: int = 1,
+        learned: Callable[[int], None] | None = None,
+    ) -> None:
         self._connection = connection
         self._executed = executed
+        self._learned = learned
         self.metadata = connection.open()
         self.ours = self.metadata.get("protocol") == exact.PROTOCOL
         self.sees_previous = self.ours and bool(self.metadata.get("sees_previous"))
@@ -128,6 +137,9 @@ class RemotePolicy:
         if actions.ndim != 2 or actions.shape[1] != 7 or not len(actions):
             raise self._no_chunk(f"shape {actions.shape}", query)
         chunks.require(self._executed, len(actions), self._at(query))
+        if self._learned:
+            self._learned(len(actions))
+            self._learned = None
         with np.errstate(over="ignore"):  # what is too large is found below
             rows = actions.astype(np.float32)
         bad = np.argwhere(~np.isfinite(rows))

@@ -23,6 +23,8 @@ STACK = "stack.json"
 """What the probe of the simulator found before the first episode."""
 WEIGHTS = "weights.json"
 """Which copy of a checkpoint is evaluated: path, weights (ema or raw), dtype, origin, findings."""
+SERVER = "server.json"
+"""What is to be warned of in the answers of a policy server: findings; absent without any."""
 AGREEMENT = "agreement"
 """Folder: what policy servers found of their free batches, a file each."""
 SETTLE_ACTION = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,6 +18,7 @@ from launcher.core.errors import RdtlError, RefusedError
 from launcher.core.job import Job
 from launcher.core.runs import RunDir
 from launcher.placement import named_files
+from launcher.report import reading
 from launcher.report.compare import differing_fields
 from rdt import checkpoint
 from rdt.checkpoint import save
@@ -138,6 +140,36 @@ def test_a_horizon_that_hardly_replans_is_warned_of_before_and_after(
     noted = files.read_json(job.run.records / protocols.WEIGHTS)["findings"]
     assert [f["code"] for f in noted] == ["RDTL-E022"] * warned
     assert not warned or noted[0]["fix"].startswith("--set evaluate.execution_horizon=2, or ")
+
+
+@pytest.mark.parametrize(("executed", "warned"), [(8, True), (5, False)])
+@pytest.mark.parametrize("metadata", [{}, {"action_horizon": 10}])
+def test_the_first_answer_of_a_server_tells_how_it_replans(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], executed: int, warned: bool,
+    metadata: dict[str, int],
+) -> None:  # fmt: skip
+    """It is said once, whatever the server declares and however many tasks ask it."""
+    answer = {"actions": np.zeros((10, 7), np.float32)}
+    key = records.EpisodeKey("server", "libero_object", 0, 30, 0)
+    with servers.foreign(lambda asked: answer, metadata) as (uri, _):
+        job = job_of(tmp_path, policies=["server"], server=uri, execution_horizon=executed)
+        evaluated.tested(job)
+        noted = job.run.records / protocols.SERVER
+        assert not noted.exists()
+        for _ in range(2):
+            policy = evaluated.load(job, "server")(key.suite, key.task_id)
+            policy.begin(None, key)  # type: ignore[arg-type]
+            for query in range(2):
+                policy.chunk(small_policy.observation(query + 1), query)
+            policy.close()  # type: ignore[attr-defined]
+    said = capsys.readouterr().out.splitlines()
+    assert said == [f"warning RDTL-E022: {text}" for text in [
+        "8 of the 10 actions of each chunk are executed before the policy looks again"
+    ] if warned]  # fmt: skip
+    assert noted.exists() == warned
+    found = reading.findings(job.run)
+    assert [(f["code"], f["severity"]) for f in found] == [("RDTL-E022", "warning")] * warned
+    assert not warned or uri in found[0]["where"]
 
 
 def test_more_than_half_of_a_chunk_is_hardly_replanning() -> None:

@@ -11,6 +11,7 @@ from launcher.core import files
 from launcher.core.runs import RunDir
 from launcher.output import Output
 from launcher.report import evidence, load, tables
+from rdt.spec import chunks
 from tests.report import runs
 
 
@@ -146,6 +147,15 @@ def test_tasks_that_the_weights_never_saw_are_named(
     said = evidence.caveats(load(run))
     assert [sentence[:9] for sentence in said] == ["RDTL-E029"] * foreign
     assert not foreign or "1 of 1 evaluated tasks are not among those" in said[0]
+
+
+def test_what_a_server_is_warned_of_is_a_caveat(tmp_path: Path) -> None:
+    """Its file stands among the records by right."""
+    run = outcomes(tmp_path, rdt="SF")
+    warned = [one.to_dict() for one in chunks.replanning(8, 10, "ws://here")]
+    files.write_json(run.records / "server.json", {"findings": warned})
+    (said,) = evidence.caveats(load(run))
+    assert said.startswith("RDTL-E022: 8 of the 10 actions of each chunk are executed")
 
 
 def test_free_batches_are_a_caveat(tmp_path: Path) -> None:

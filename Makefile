@@ -24,7 +24,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 libraries: $(VENV)/.installed
-	@$(BIN)/python -c 'import sys; from launcher.checks import rendering; sys.exit(rendering(None, None)[0].severity == "error")' || \
+	@$(BIN)/python -c 'import sys; from launcher.simulator_checks import rendering; sys.exit(rendering(None, None)[0].severity == "error")' || \
 	if [ "$$(id -u)" = 0 ]; then \
 	  apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $(LIBRARIES); \
 	else \

@@ -21,7 +21,7 @@ from launcher.core import files
 from launcher.core.checks import Finding
 from launcher.core.errors import RdtlError, RefusedError
 from launcher.core.job import Job, run_job
-from rdt.data import checks, coverage, hdf5
+from rdt.data import checks, coverage, hdf5, statistics_checks
 from rdt.data.coverage import Coverage
 from rdt.data.declared import DeclaredSet
 from rdt.data.libero_attributes import task_name
@@ -44,7 +44,7 @@ def body(job: Job) -> None:
         store.require(contract)
     measured = measure_all(sources, contract, slots=True)
     where = ", ".join(str(source.path) for source in sources)
-    sane = checks.statistics_sane(where, contract, measured.state, measured.action)
+    sane = statistics_checks.sane(where, contract, measured.state, measured.action)
     _print(sane)
     _refuse_errors(sane)
     described = _statistics(job, sources, stores, measured)

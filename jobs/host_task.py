@@ -17,7 +17,8 @@ import sys
 import threading
 from typing import Any, NoReturn
 
-from jobs.node import NodeTask, Place, StageFailedError
+from jobs.node import NodeTask, StageFailedError
+from jobs.place import Place
 from launcher.core.errors import EXIT_REQUEUE, EXIT_SAVED, RdtlError
 
 SIGNALS = {b"T": signal.SIGTERM, b"I": signal.SIGINT, b"U": signal.SIGUSR2}

@@ -12,12 +12,10 @@ import socket
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from jobs.place import Place
 from launcher.core import plan
-
-if TYPE_CHECKING:
-    from jobs.node import Place
 
 SIOCGIFADDR = 0x8915
 GLOO = "GLOO_SOCKET_IFNAME"

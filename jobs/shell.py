@@ -14,7 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from jobs import contain
-from jobs.node import NodeTask, Place
+from jobs.node import NodeTask
+from jobs.place import Place
 from launcher.core import dag_processes, plan
 from launcher.core.errors import RdtlError
 from launcher.core.runs import RunDir

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher import config
-from launcher.core import dag, errors, signatures
+from launcher.core import dag_reading, errors, signatures
 from launcher.core.dag import Signature
 from launcher.core.errors import UsageError
 from launcher.core.redaction import Redaction
@@ -46,7 +46,9 @@ def known() -> list[Signature]:
     """All signatures of all configuration roots."""
     names = config.names(f"{KIND}/{SIGNATURES}")
     return [
-        dag.signature(one.model_dump()) for name in names for one in signature_file(name).signatures
+        dag_reading.signature(one.model_dump())
+        for name in names
+        for one in signature_file(name).signatures
     ]
 
 

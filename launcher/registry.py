@@ -7,7 +7,7 @@ from launcher.core.checks import CheckSpec
 CHECKS = (
     CheckSpec(
         "versions",
-        "launcher.checks.versions",
+        "launcher.simulator_checks.versions",
         ("RDTL-E003", "RDTL-E028"),
         "installed packages against the versions that were tested",
         "machine",
@@ -16,7 +16,7 @@ CHECKS = (
     ),
     CheckSpec(
         "rendering",
-        "launcher.checks.rendering",
+        "launcher.simulator_checks.rendering",
         ("RDTL-E011",),
         "headless rendering libraries (OSMesa)",
         "machine",

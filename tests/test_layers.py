@@ -56,7 +56,7 @@ def test_launcher_uses_of_rdt_only_its_spec_and_of_jobs_only_the_node_task() -> 
         if name.split(".")[0] == "rdt":
             return name.startswith("rdt.spec")
         if name.split(".")[0] == "jobs":
-            return name.startswith(("jobs.node", "jobs.host_"))
+            return name.startswith(("jobs.node", "jobs.place", "jobs.host_"))
         return True
 
     assert offenders("launcher", allowed) == []
@@ -99,6 +99,7 @@ def test_help_imports_nothing_heavy() -> None:
         "launcher.summary",
         "launcher.registry",
         "launcher.checks",
+        "launcher.simulator_checks",
     ],
 )
 def test_launcher_modules_import_no_science(module: str) -> None:

@@ -88,13 +88,13 @@ def graph(
     as_json: common.JsonOption = False,
 ) -> None:
     """Show the steps of a recipe, how long each takes, and which of them decide the whole."""
-    from launcher.core import dag, files
+    from launcher.core import dag_reading, files
     from launcher.dag import page as pages
     from launcher.dag import schedule, tree, words
 
     output = common.start_output(as_json)
     loaded, found, _ = graph_of(recipe, profile, settings)
-    dag.check(found)
+    dag_reading.check(found)
     times = schedule.plan(found)
 
     def label(name: str) -> str:

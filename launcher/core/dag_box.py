@@ -31,7 +31,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from launcher.core import dag, dag_look, dag_runner, errors
+from launcher.core import dag, dag_look, dag_reading, dag_runner, errors
 from launcher.core.dag_files import BoxRun
 from launcher.core.dag_follow import follow
 from launcher.core.errors import EXIT_FAILED, EXIT_OK, EXIT_REMOTE, RdtlError, RefusedError
@@ -103,7 +103,7 @@ def _say(data: Any) -> int:
 
 def read_graph() -> dag.Graph:
     """The graph in the first line of stdin."""
-    return dag.from_dict(json.loads(sys.stdin.readline()))
+    return dag_reading.from_dict(json.loads(sys.stdin.readline()))
 
 
 def read_secrets(place: str) -> dict[str, str]:

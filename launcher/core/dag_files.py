@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launcher.core import dag, dag_processes, files
+from launcher.core import dag, dag_processes, dag_reading, files
 
 EVENTS_BYTES = 8 << 20
 RESERVE_BYTES = 256 << 10
@@ -78,7 +78,7 @@ class BoxRun:
             data = files.read_json(self.graph)
         except json.JSONDecodeError as error:
             data = {"name": f"{self.graph} ({error})"}
-        return dag.from_dict(data)
+        return dag_reading.from_dict(data)
 
     def owner(self) -> dag_processes.Process | None:
         """The runner's process, if it lives."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from launcher import create, presets, run_command, sites
-from launcher.core import dag
+from launcher.core import dag_reading
 from launcher.core.dag_files import BoxRun
 from launcher.core.plan import Plan
 from launcher.core.runs import RunDir
@@ -48,7 +48,7 @@ def make(
     run = RunDir(Path(f"{where}-{site_name}"))
     folder = str(run.root / "recipe")
     graph = resolve.resolve(loaded, folder, profile, values)
-    dag.check(graph)
+    dag_reading.check(graph)
     order = Order(loaded, graph, places.here(), folder)
     machine = resolve.machine(loaded, profile, values)
     hidden = _secrets_file(run)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher import config, snapshot
-from launcher.core import dag, dag_ship, files
+from launcher.core import dag, dag_reading, dag_ship, files
 from launcher.core.errors import EXIT_FAILED, EXIT_OK, RefusedError, UsageError
 from launcher.dag import load, resolve, secrets
 from launcher.dag.load import Loaded
@@ -58,7 +58,7 @@ def order(
     loaded = load.load(name)
     run = resolve.run_directory(loaded.recipe, profile, place.root(), run_name)
     graph = resolve.resolve(loaded, run, profile, values)
-    dag.check(graph)
+    dag_reading.check(graph)
     return Order(loaded, graph, place, run)
 
 
@@ -85,7 +85,7 @@ def begun(
             why="another profile, name or machine is another run",
             fix=f"runs there: {', '.join(listed) or 'none'}; --profile, --name and --host choose",
         )
-    return Order(None, dag.from_dict(json.loads(text)), place, run)
+    return Order(None, dag_reading.from_dict(json.loads(text)), place, run)
 
 
 def secret_values(what: Order, references: Mapping[str, str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from launcher.core import dag, redaction
+from launcher.core import dag, dag_reading, redaction
 from launcher.core.checks import Finding
 from launcher.core.errors import UsageError
 from launcher.dag import shell_text
@@ -63,7 +63,7 @@ def _structure(graph: dag.Graph) -> Iterator[Finding]:
     """Needs, tokens, patterns, cycles: what the runner would refuse."""
     names = [step.name for step in graph.steps]
     wrong = [(step.name, text) for step in graph.steps
-             for text in dag.problems(step, names, graph.tokens)]  # fmt: skip
+             for text in dag_reading.problems(step, names, graph.tokens)]  # fmt: skip
     for name, text in wrong:
         yield Finding("RDTL-B051", "error", text, where=f"steps.{name}", fix="change the recipe")
     try:

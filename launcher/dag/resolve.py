@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
 from launcher import config
-from launcher.core import dag
+from launcher.core import dag, dag_reading
 from launcher.core.errors import UsageError
 from launcher.dag import interpolate, load, schema
 from launcher.dag.load import Loaded
@@ -177,7 +177,7 @@ def _signatures(wanted: Sequence[str | schema.Signature]) -> tuple[dag.Signature
     found: list[schema.Signature] = []
     for one in wanted:
         found += load.signature_file(one).signatures if isinstance(one, str) else [one]
-    return tuple(dag.signature(one.model_dump()) for one in found)
+    return tuple(dag_reading.signature(one.model_dump()) for one in found)
 
 
 def _markers(wanted: Sequence[str | schema.Marker]) -> tuple[dag.Marker, ...]:

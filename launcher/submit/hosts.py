@@ -8,7 +8,8 @@ from collections import deque
 from dataclasses import dataclass
 
 from jobs.host_task import order
-from jobs.node import NodeTask, Place
+from jobs.node import NodeTask
+from jobs.place import Place
 from launcher.arrays import Part
 from launcher.core.plan import Stage
 from launcher.core.runs import RunDir

@@ -13,16 +13,14 @@ import numpy as np
 
 from launcher.core.checks import Finding
 from launcher.core.errors import RdtlError
-from rdt.data import detect, orientation, statistics_files
+from rdt.data import detect, orientation, statistics_checks
 from rdt.data.declared import DeclaredSet
-from rdt.data.measuring import Measured, measure
-from rdt.data.statistics import Summary
+from rdt.data.measuring import measure
 from rdt.data.store import EpisodeStore
 from rdt.spec.contract import Contract
 
 WHY = "a policy trained on these numbers could not succeed in the simulator"
 FIX = "use other data, or collect the demonstrations again"
-TOLERANCE = 0.01  # sums in float32 over millions of rows are off by a tenth of this
 CODES = {
     "unit of the actions": "RDTL-D001",
     "alignment": "RDTL-D027",
@@ -60,7 +58,7 @@ def pictures_readable(store: EpisodeStore) -> list[Finding]:
             try:
                 store.frames(camera, store.sampled[[first, beyond - 1]], out)
             except RdtlError as error:
-                found.append(of_error(error))
+                found.append(Finding.of(error))
                 continue
             if (out.reshape(2, -1).std(axis=-1) == 0).any():
                 found.append(_error("RDTL-D013", "a picture is one single colour", where))
@@ -142,24 +140,6 @@ def verify(store: EpisodeStore) -> list[Finding]:
     return [finding for check in CHECKS for finding in check(store)]
 
 
-def statistics_sane(
-    where: str, contract: Contract, state: Summary, action: Summary
-) -> list[Finding]:
-    """Finite, and no used slot without any spread; in the contract's 128 slots."""
-    found = []
-    for name, summary, slots in (
-        ("state", state, contract.state_slots),
-        ("action", action, contract.action_slots),
-    ):
-        if not np.isfinite([summary.mean, summary.std, summary.q01, summary.q99]).all():
-            found.append(_error("RDTL-D006", f"{name} statistics are not finite", where))
-        still = [slot for slot in slots if summary.std[slot] == 0]
-        if still:
-            what = f"{name} never changes in slots {still}"
-            found.append(_error("RDTL-D006", what, f"{where}: spread 0 in a slot that is used"))
-    return found or [_ok("RDTL-D006", "statistics are finite, every used slot has spread")]
-
-
 def verify_set(
     source: DeclaredSet, contract: Contract, statistics: Path | None, name: str = ""
 ) -> list[Finding]:
@@ -184,11 +164,11 @@ def verify_opened(
         store.require(contract)
         measured = measure(source, contract, slots=True)
         where = str(source.path)
-        findings += statistics_sane(where, contract, measured.state, measured.action)
+        findings += statistics_checks.sane(where, contract, measured.state, measured.action)
         if statistics is not None:
-            findings += statistics_belong(statistics, source, measured, name)
+            findings += statistics_checks.belong(statistics, source, measured, name)
     except RdtlError as error:
-        findings.append(of_error(error))
+        findings.append(Finding.of(error))
     return findings
 
 
@@ -201,51 +181,7 @@ def checksums(store: EpisodeStore) -> list[Finding]:
     try:
         return [_ok("RDTL-D030", f"checksums of {verify_checksums(store.path)} records agree")]
     except RdtlError as error:
-        return [of_error(error)]
-
-
-def statistics_belong(
-    path: Path, source: DeclaredSet, measured: Measured, name: str = ""
-) -> list[Finding]:
-    """A file of statistics is of these data: same digest, or at least the same numbers."""
-    found = statistics_files.read(path, measured.contract, name)
-    if not found.slots:
-        measured = measure(source, measured.contract, slots=False)
-    if found.source is not None and found.source["dataset_digest"] != measured.digest:
-        said, here = found.source["dataset_digest"][:12], measured.digest[:12]
-        where = f"{found.path}: digest {said}, the data have {here}"
-        return [_error("RDTL-D002", "the statistics are of other data", where)]
-    lines = differences(found, measured)
-    if lines:
-        more = f" ({len(lines)} in all)" if len(lines) > 1 else ""
-        where = f"{found.path}: {'; '.join(lines[:3])}{more}"
-        return [_error("RDTL-D002", "the statistics are of other data, or in another unit", where)]
-    return [_ok("RDTL-D002", f"{found.path.name} holds the statistics of these data")]
-
-
-def differences(found: statistics_files.Found, measured: Measured) -> list[str]:
-    """Where mean or spread differ from the data's by more than float32 sums explain."""
-    lines = []
-    for part, numbers in (("action", found.action), ("state", found.state)):
-        if numbers is None:
-            continue
-        right: Summary = getattr(measured, part)
-        for place, spread in enumerate(right.std):
-            mean, std = numbers["mean"][place], numbers["std"][place]
-            if abs(mean - right.mean[place]) > TOLERANCE * spread + 1e-6:
-                lines.append(
-                    f"{part}.mean[{place}] = {mean:.4g}, of the data {right.mean[place]:.4g}"
-                )
-            if abs(std - spread) > TOLERANCE * spread + 1e-6:
-                times = f", {std / spread:.3g} times" if spread else ""
-                lines.append(f"{part}.std[{place}] = {std:.4g}, of the data {spread:.4g}{times}")
-    return lines
-
-
-def of_error(error: RdtlError) -> Finding:
-    """The finding that says what an error says."""
-    p = error.problem
-    return Finding(p.code, "error", p.what, p.where, p.why, p.fix)
+        return [Finding.of(error)]
 
 
 def _ok(code: str, what: str) -> Finding:

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from launcher.core.checks import Finding
 from launcher.core.errors import RdtlError
 from rdt.data import pictures
-from rdt.data.lerobot_meta import Listed, Meta, coded, missing_column
+from rdt.data.lerobot_files import coded, missing_column
+from rdt.data.lerobot_meta import Listed, Meta
 from rdt.data.recording import (
     Conventions,
     Episode,

@@ -8,8 +8,6 @@ follows from the lengths of the episodes before it, never from times and a frame
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from launcher.core.errors import RdtlError, RefusedError
-from rdt.data.finding import may_not_be_read
+from launcher.core.errors import RdtlError
+from rdt.data.lerobot_files import coded, json_lines, missing_column, unreadable
 
 ACTION_KEYS = ("action", "actions")
 STATE_KEYS = ("observation.state", "state")
@@ -115,12 +113,12 @@ class Meta:
         declared = [tuple(features[f.key]["shape"]) for f in self.cameras.values() if f.video]
         shapes = {shape[1:] if shape[0] == 3 else shape[:2] for shape in declared}
         if len(shapes) > 1:
-            raise _unreadable(self.path / "meta/info.json", f"videos of sizes {sorted(shapes)}")
+            raise unreadable(self.path / "meta/info.json", f"videos of sizes {sorted(shapes)}")
         return next(iter(shapes), (0, 0))
 
     def _read_tasks(self) -> dict[int, str]:
         if not self._version3:
-            rows = _json_lines(self.path / "meta/tasks.jsonl")
+            rows = json_lines(self.path / "meta/tasks.jsonl")
             return {int(row["task_index"]): str(row["task"]) for row in rows}
         path = self.path / "meta/tasks.parquet"
         with coded(path):
@@ -144,7 +142,7 @@ class Meta:
         found = (len(listed), sum(episode.length for episode in listed))
         numbers = {episode.number for episode in listed}
         if said != found or len(numbers) != len(listed) or not listed:
-            raise _unreadable(
+            raise unreadable(
                 self.path / "meta",
                 f"info.json says (episodes, frames) {said}, the list of episodes has {found}",
             )
@@ -152,7 +150,7 @@ class Meta:
 
     def _episode_rows(self) -> list[dict[str, Any]]:
         if not self._version3:
-            return _json_lines(self.path / "meta/episodes.jsonl")
+            return json_lines(self.path / "meta/episodes.jsonl")
         rows: list[dict[str, Any]] = []
         for path in sorted((self.path / "meta/episodes").rglob("*.parquet")):
             with coded(path):
@@ -177,7 +175,7 @@ class Meta:
         """A path by the template of that name in info.json, inside the data set."""
         relative = Path(str(self.info[template]).format(**values))
         if relative.is_absolute() or ".." in relative.parts:
-            raise _unreadable(self.path / "meta/info.json", f"{template} leads out of the set")
+            raise unreadable(self.path / "meta/info.json", f"{template} leads out of the set")
         return self.path / relative
 
     def _place_videos(self, key: str) -> dict[int, tuple[Path, int, int]]:
@@ -202,46 +200,6 @@ class Meta:
         return places
 
 
-@contextmanager
-def coded(path: Path) -> Iterator[None]:
-    """Turn what pyarrow and JSON throw at a damaged file into RdtlError RDTL-D013."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise RdtlError(
-            "RDTL-D014",
-            "a file of a LeRobot data set is missing",
-            where=str(error.filename or path),
-            why="the description of the data set names it",
-            fix="copy the data set again",
-        ) from error
-    except PermissionError as error:
-        raise may_not_be_read(path, error) from error
-    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError, MemoryError) as error:
-        raise _unreadable(path, f"{type(error).__name__}: {str(error).strip()[:200]}") from error
-
-
-def _unreadable(path: Path, why: str) -> RdtlError:
-    return RdtlError(
-        "RDTL-D013",
-        "a file of a LeRobot data set is not whole",
-        where=f"{path}: {why}",
-        why="reading on would train on rubbish",
-        fix="copy this file again from its source; it was left as it is",
-    )
-
-
-def missing_column(path: Path, column: str, found: list[str]) -> RdtlError:
-    """The error for a parquet file without a column that the layout has."""
-    return RefusedError(
-        "RDTL-D014",
-        f"a file of a LeRobot data set has no column {column}",
-        where=f"{path}; it has {', '.join(found)[:400]}",
-        why="the numbers of the episodes stand there",
-        fix="use a copy of LIBERO in LeRobot's layout, version 2 or 3",
-    )
-
-
 def _key(features: dict[str, Any], names: tuple[str, ...], path: Path) -> str:
     for name in names:
         if name in features:
@@ -255,9 +213,3 @@ def _info(path: Path) -> dict[str, Any]:
         if str(info["codebase_version"])[:2] not in ("v2", "v3"):
             raise ValueError(f"codebase_version {info['codebase_version']}")
         return info
-
-
-def _json_lines(path: Path) -> list[dict[str, Any]]:
-    with coded(path):
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines if line.strip()]

@@ -272,7 +272,7 @@ def test_doctor_notices_a_missing_rendering_library(tmp_path: Path) -> None:
     library = next(line.split()[-1] for line in found.splitlines() if "libOSMesa.so" in line)
     real = os.path.realpath(library)
     code = (
-        "import json; from launcher.checks import rendering; "
+        "import json; from launcher.simulator_checks import rendering; "
         "print(json.dumps(rendering(None, None)[0].to_dict()))"
     )
     import sys

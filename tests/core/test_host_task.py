@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from jobs import host_task
-from jobs.node import NodeTask, Place
+from jobs.node import NodeTask
+from jobs.place import Place
 from launcher.core import files
 from launcher.core.errors import RdtlError
 from launcher.core.plan import Plan, Stage

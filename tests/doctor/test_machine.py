@@ -171,7 +171,7 @@ def test_other_versions_of_the_simulator_are_named_as_jobs_name_them(tmp_path: P
         (folder / "METADATA").write_text(
             f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
         )
-    code = "import json; from launcher.checks import versions; " \
+    code = "import json; from launcher.simulator_checks import versions; " \
         "print(json.dumps([f.to_dict() for f in versions(None, None)]))"  # fmt: skip
     found = [one for one in json.loads(with_path(tmp_path, code)) if one["severity"] == "error"]
     assert [(one["code"], one["fix"]) for one in found] == [
@@ -189,7 +189,7 @@ def test_a_simulator_that_is_not_installed_is_named_as_jobs_name_it(tmp_path: Pa
         "    if name in ('mujoco', 'robosuite'): raise metadata.PackageNotFoundError(name)\n" \
         "    return real(name)\n" \
         "metadata.distribution = found\n"  # fmt: skip
-    code = hide + "import json; from launcher.checks import versions; " \
+    code = hide + "import json; from launcher.simulator_checks import versions; " \
         "print(json.dumps([f.to_dict() for f in versions(None, None)]))"  # fmt: skip
     found = [one for one in json.loads(with_path(tmp_path, code)) if one["severity"] == "error"]
     assert [(one["code"], one["what"], one["fix"]) for one in found] == [

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.core import dag, dag_ship
+from launcher.core import dag, dag_reading, dag_ship
 from launcher.core.dag import Graph, Limit, Marker, Signature, Step, Verify
 from launcher.core.errors import UsageError
 from tests.recipes.boxes import Box, bare_python
@@ -43,7 +43,7 @@ FULL = Step(
 
 def test_the_json_form_keeps_everything() -> None:
     graph = Graph("g", (Step("a", argv=("true",)), FULL), "/work", {"net": 2})
-    assert dag.from_dict(json.loads(json.dumps(graph.to_dict()))) == graph
+    assert dag_reading.from_dict(json.loads(json.dumps(graph.to_dict()))) == graph
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_the_json_form_keeps_everything() -> None:
 )
 def test_what_can_never_run_is_refused(steps: tuple[Step, ...], said: str) -> None:
     with pytest.raises(UsageError, match="cannot run") as refused:
-        dag.check(Graph("g", steps, "/work", {"gpu": 2}))
+        dag_reading.check(Graph("g", steps, "/work", {"gpu": 2}))
     assert refused.value.problem.code == "RDTL-B051"
     assert said in refused.value.problem.why
 
@@ -79,7 +79,7 @@ def test_what_can_never_run_is_refused(steps: tuple[Step, ...], said: str) -> No
 def test_what_is_no_graph_is_refused(change: dict[str, object]) -> None:
     data = Graph("g", (Step("a", argv=("x",)),), "/work").to_dict() | change
     with pytest.raises(UsageError, match="cannot run"):
-        dag.from_dict(data)
+        dag_reading.from_dict(data)
 
 
 def test_a_fingerprint_changes_with_what_success_depends_on_and_with_nothing_else(

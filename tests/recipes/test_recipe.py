@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.core import dag
+from launcher.core import dag, dag_reading
 from launcher.core.errors import UsageError
 from launcher.dag import interpolate, load, resolve, schema
 from tests.recipes.writing import graph, loaded
@@ -187,4 +187,4 @@ def test_the_graph_survives_its_json_form(tmp_path: Path) -> None:
     marker = {"name": "m", "pattern": "(?P<step>x)", "expect": {"step": [1, 2]}}
     found = graph(tmp_path, {"one": {**RUN, "signatures": [signature], "markers": [marker]}})
     text = json.dumps(found.to_dict())
-    assert json.dumps(dag.from_dict(json.loads(text)).to_dict()) == text
+    assert json.dumps(dag_reading.from_dict(json.loads(text)).to_dict()) == text

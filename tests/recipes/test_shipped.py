@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from launcher.core import dag, dag_failures, dag_remedies
+from launcher.core import dag_failures, dag_reading, dag_remedies
 from launcher.core.errors import RdtlError
 from launcher.core.signatures import Watch
 from launcher.dag import lint, load, resolve
@@ -33,7 +33,7 @@ def profiles() -> list[tuple[str, str | None]]:
 def test_a_profile_makes_a_graph_without_findings(name: str, profile: str | None) -> None:
     loaded = load.load(name)
     graph = resolve.resolve(loaded, "/run/of/it", profile, GIVEN.get(name))
-    assert dag.from_dict(graph.to_dict()).order()
+    assert dag_reading.from_dict(graph.to_dict()).order()
     assert lint.findings(loaded, graph) == []
     assert all(step.about for step in graph.steps)
 

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 import torch
 
-from launcher import checks
 from launcher.core.errors import RdtlError, RefusedError
 from launcher.schema import Task
+from launcher.simulator_checks import versions
 from launcher.sites import Site
 from rdt.sim import backend, package, upstream
 from rdt.sim.tasks import find_task
@@ -107,9 +107,9 @@ def test_doctor_takes_it_for_libero(before_all: Path, monkeypatch: pytest.Monkey
     (before_all / "libero" / "libero").mkdir(parents=True)
     (before_all / "libero" / "__init__.py").touch()
     site = Site(kind="local")
-    assert [found.severity for found in checks.versions(site, before_all)] == ["ok", "ok", "error"]
+    assert [found.severity for found in versions(site, before_all)] == ["ok", "ok", "error"]
     (before_all / "libero" / "libero" / "envs").mkdir()
-    assert {found.severity for found in checks.versions(site, before_all)} == {"ok"}
+    assert {found.severity for found in versions(site, before_all)} == {"ok"}
 
 
 def test_two_in_one_folder_are_refused(before_all: Path) -> None:

@@ -28,7 +28,7 @@ SIZE = 256
 def body(job: Job) -> None:
     """Write ``videos/KEY.mp4`` of this task's share and ``videos/index.N.json`` last."""
     evaluate = job.config["evaluate"]
-    found = records.read_folder(job.run.records).records
+    found = records.read_folder(job.run.records)
     chosen = choose(found, evaluate["policies"], evaluate["video_outcomes"], evaluate["videos"])
     share = len(chosen) * job.index // job.count, len(chosen) * (job.index + 1) // job.count
     mine, entries = chosen[slice(*share)], list[dict[str, Any]]()

@@ -8,7 +8,6 @@ made the same again is refused, not replaced.
 from __future__ import annotations
 
 import datetime
-import hashlib
 import os
 import pwd
 import re
@@ -52,7 +51,7 @@ def make(parent: RunDir, child: RunDir) -> Plan:
     The plan file is written last; called again after a kill it goes on. Raises
     RefusedError RDTL-S040 when the same thing cannot run any more.
     """
-    origin = {"run": str(parent.root), "lock_sha256": _sha256(parent.lock)}
+    origin = {"run": str(parent.root), "lock_sha256": files.sha256(parent.lock)}
     if child.plan.exists():
         _require_same_parent(child, origin)
         return plan.read(child.plan)
@@ -149,10 +148,9 @@ def _require_same_parent(child: RunDir, origin: dict[str, str]) -> None:
 def _copy(source: Path, target: Path) -> None:
     if not source.is_dir() or target.exists():
         return
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-    shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(source, temporary, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    temporary.rename(target)
+    left_out = shutil.ignore_patterns("__pycache__")
+    with files.whole_folder(target) as temporary:
+        shutil.copytree(source, temporary, symlinks=True, ignore=left_out, dirs_exist_ok=True)
 
 
 def _measured_length(parent: RunDir, child: RunDir) -> None:
@@ -160,7 +158,3 @@ def _measured_length(parent: RunDir, child: RunDir) -> None:
     event = parent.ledger.read("train.length")
     if event:
         child.ledger.publish("train.length", **{k: v for k, v in event.items() if k != "at"})
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from launcher.core import files
 from launcher.core.errors import UsageError
 from launcher.core.runs import RunDir
 from launcher.remote import remote_directory
@@ -67,14 +67,8 @@ def _whole(destination: Path) -> Iterator[Path]:
             why="results of two runs would be mixed",
             fix="name a directory that does not exist yet",
         )
-    temporary = destination.with_name(f".{destination.name}.{os.getpid()}.part")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
+    with files.whole_folder(destination) as temporary:
         yield temporary
-        temporary.rename(destination)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _nothing_yet(where: str) -> UsageError:

@@ -8,12 +8,12 @@ tree (tracked and untracked files that git does not ignore) goes to ``RUN/work``
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
+from launcher.core import files
 from launcher.core.errors import UsageError
 
 PACKAGES = ("launcher", "jobs", "rdt")
@@ -80,13 +80,10 @@ def digest(root: Path, paths: Iterable[Path]) -> str:
 
 def _copy(source: Path, paths: list[Path], target: Path) -> str:
     if not target.exists():
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-        shutil.rmtree(temporary, ignore_errors=True)
-        for path in paths:
-            (temporary / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source / path, temporary / path)
-        temporary.mkdir(parents=True, exist_ok=True)
-        temporary.rename(target)
+        with files.whole_folder(target) as temporary:
+            for path in paths:
+                (temporary / path).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(source / path, temporary / path)
     return digest(target, paths)
 
 

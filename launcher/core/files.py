@@ -9,6 +9,7 @@ name exists, on NFS and Lustre too, so :func:`publish_once` decides races.
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import json
 import os
 import shutil
@@ -26,6 +27,15 @@ def there(path: Path) -> bool:
         return path.exists()
     except OSError:
         return False
+
+
+def sha256(path: Path) -> str:
+    """Digest of a file's bytes, 64 hex digits; read in blocks, for weights have gigabytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as handle:
+        while block := handle.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _temporary(path: Path) -> Path:
@@ -92,6 +102,23 @@ def whole_file(path: Path) -> Iterator[Path]:
         sync_directory(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder; on success it gets the name ``path``, on error it is removed.
+
+    Raises OSError unchanged, also when something is in the way of that name meanwhile.
+    """
+    temporary = _temporary(path)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        sync_directory(temporary)
+        temporary.rename(path)
+        sync_directory(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

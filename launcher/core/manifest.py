@@ -183,12 +183,6 @@ def _cannot_stage(path: Path, why: str) -> RdtlError:
     )
 
 
-def sha256_of(path: Path) -> str:
-    """Digest of a file."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
 def make(folder: Path, names: Iterable[str] | None = None) -> Manifest:
     """The manifest of what lies below ``folder`` now; raises what :func:`local_files` raises.
 
@@ -200,7 +194,7 @@ def make(folder: Path, names: Iterable[str] | None = None) -> Manifest:
         here = sorted(name for name in set(names) if (folder / name).is_file())
         listed = [(name, (folder / name).stat().st_size) for name in here]
     with ThreadPoolExecutor(HASHERS) as pool:
-        digests = pool.map(lambda entry: sha256_of(folder / entry[0]), listed)
+        digests = pool.map(lambda entry: files.sha256(folder / entry[0]), listed)
         return Manifest.of(
             File(*entry, digest) for entry, digest in zip(listed, digests, strict=True)
         )
@@ -220,7 +214,7 @@ def differences(
             size = path.stat().st_size
             if size != file.size:
                 return f"{file.path}: {size} bytes, should be {file.size}"
-            if sha256_of(path) != file.sha256:
+            if files.sha256(path) != file.sha256:
                 return f"{file.path}: its contents have changed"
             return None
         except OSError as error:

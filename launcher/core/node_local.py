@@ -115,7 +115,7 @@ def _copy(source: Path, target: Path, file: File) -> None:
     path = target / file.path
     path.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy2(source / file.path, path)
-    if manifest.sha256_of(path) != file.sha256:
+    if files.sha256(path) != file.sha256:
         raise RdtlError(
             "RDTL-G003",
             "a copy on this node is not what the manifest says",

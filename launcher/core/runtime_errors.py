@@ -8,12 +8,12 @@ Docker's are 125 (engine), 126 and 127 (program).
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from launcher.core import files
 from launcher.core.errors import RdtlError
 from launcher.core.runtimes import Container
 
@@ -154,7 +154,7 @@ def check_image(container: Container, architecture: str) -> None:
         os.utime(path.with_name("image.json"))
     if (status.st_size, status.st_mtime_ns) == (container.size_bytes, container.mtime_ns):
         return
-    if _sha256(path) != container.sha256:
+    if files.sha256(path) != container.sha256:
         raise RdtlError(
             "RDTL-C025",
             f"image {container.name} is not the file that the plan names",
@@ -162,8 +162,3 @@ def check_image(container: Container, architecture: str) -> None:
             why="results of another image would be counted as this run's",
             fix=f"rdtl image build {container.name} --with apptainer makes it again",
         )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import posixpath
 import shutil
 import subprocess
@@ -41,15 +40,9 @@ def _step(what: Order, outputs: Sequence[str], final: Path) -> Path:
     paths = [posixpath.normpath(posixpath.join(root, output)) for output in outputs]
     common = posixpath.commonpath([posixpath.dirname(path) for path in paths])
     words = [f"./{posixpath.relpath(path, common)}" for path in paths]
-    part = final.with_name(f".{final.name}.{os.getpid()}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
+    with files.whole_folder(final) as part:
         _receive(what, ["tar", "-C", common, "-czf", "-", *words], part)
         shutil.rmtree(final, ignore_errors=True)
-        files.rename_directory(part, final)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return final
 
 

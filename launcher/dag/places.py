@@ -123,10 +123,10 @@ def here() -> Place:
     return Place("this machine")
 
 
-def over_ssh(host: str, options: Sequence[str] = (), known_hosts: Path | None = None) -> Place:
+def over_ssh(host: str, options: Sequence[str] = ()) -> Place:
     """The machine ``ssh://user@host:port`` (or a name that ssh knows).
 
-    Its key is taken at first use and pinned in ``known_hosts``, by default a file of its own.
+    Its key is taken at first use and pinned in a file of its own.
     Raises UsageError RDTL-U133 for other forms.
     """
     parts = urlsplit(host if "://" in host else f"ssh://{host}")
@@ -146,7 +146,7 @@ def over_ssh(host: str, options: Sequence[str] = (), known_hosts: Path | None = 
             fix="use a key: ssh-copy-id, or the provider's page for ssh keys",
         )
     words = ("-p", str(port)) if port else ()
-    file = known_hosts or _known_hosts(f"{parts.hostname}_{port or ''}".rstrip("_"))
+    file = _known_hosts(f"{parts.hostname}_{port or ''}".rstrip("_"))
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     pinned = f"UserKnownHostsFile={file} ~/.ssh/known_hosts"
     own = ("-o", pinned, "-o", "StrictHostKeyChecking=accept-new")

@@ -16,7 +16,7 @@ from launcher.images import context, render, tools, wheels
 from launcher.images.builder import Builder
 from launcher.images.definition import Definition, Lock
 from launcher.images.errors import build_failed
-from launcher.images.store import Store, sha256_of
+from launcher.images.store import Store
 
 Say = Callable[[str], None]
 
@@ -107,4 +107,4 @@ def arguments(**values: str) -> list[str]:
 @functools.cache
 def _digest_of(path: Path, mtime_ns: int) -> str:
     """Digest of a file as it was at ``mtime_ns``; a program that builds twice reads it once."""
-    return sha256_of(path)
+    return files.sha256(path)

@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from launcher.core import files
 from launcher.core.errors import RdtlError, UsageError
 from launcher.core.node_facts import architecture
 from launcher.images import definition, sif, tools
 from launcher.images.builder import Builder
-from launcher.images.store import BuiltImage, Kind, Store, sha256_of
+from launcher.images.store import BuiltImage, Kind, Store
 
 
 def resolve(image: str, kind: str, builder: Builder) -> BuiltImage:
@@ -50,7 +51,7 @@ def intact(image: BuiltImage, full: bool = False) -> bool:
     path = Path(image.reference)
     status = path.stat()
     same = (status.st_size, status.st_mtime_ns) == (image.size_bytes, image.mtime_ns)
-    return (same and not full) or sha256_of(path) == image.sha256
+    return (same and not full) or files.sha256(path) == image.sha256
 
 
 def _by_name(name: str, kind: Kind, builder: Builder) -> BuiltImage:
@@ -130,7 +131,7 @@ def from_file(path: Path, key: str = "") -> BuiltImage:
         name=labels.get("io.rdtl.image", path.stem),
         kind="apptainer",
         reference=str(path),
-        sha256=sha256_of(path),
+        sha256=files.sha256(path),
         key=key or labels.get("io.rdtl.key", ""),
         lock_sha256=labels.get("io.rdtl.lock", ""),
         architecture=sif.architecture(path),

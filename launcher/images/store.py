@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import os
 import shutil
 import socket
@@ -218,12 +217,6 @@ def remove_tree(folder: Path) -> None:
 def _forgive(function: Any, path: str, info: Any) -> None:
     if not isinstance(info[1], PermissionError) and info[1].errno != errno.ENOTEMPTY:
         raise info[1]
-
-
-def sha256_of(path: Path) -> str:
-    """Digest of a file."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _at(image: BuiltImage, path: Path) -> BuiltImage:

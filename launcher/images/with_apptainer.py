@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from launcher.core import files
 from launcher.core.node_facts import architecture
 from launcher.images import render, selftest, tools
 from launcher.images.order import Order, archive, archive_kind, arguments
 from launcher.images.resolve import from_file, intact, require_lock
-from launcher.images.store import BuiltImage, sha256_of
+from launcher.images.store import BuiltImage
 
 SQUASH = {"gzip": [], "zstd": ["-comp zstd -Xcompression-level 3"], "lz4": ["-comp lz4"]}
 
@@ -42,7 +43,7 @@ def convert(order: Order, source: BuiltImage | Path) -> BuiltImage:
     """The SIF of a Docker image, or of an archive of one; nothing is installed again."""
     tool = tools.apptainer_version(order.builder)
     text = render.converted(order.definition)
-    identity = source.sha256 if isinstance(source, BuiltImage) else sha256_of(source)
+    identity = source.sha256 if isinstance(source, BuiltImage) else files.sha256(source)
     key = order.key(text, identity + order.builder.compression, tool)
 
     def make(folder: Path) -> BuiltImage:

@@ -154,9 +154,9 @@ def _protocols_found(found: Episodes, protocol: Protocol) -> str:
     return f"{counts[own]} episodes of {own} ({protocols.FILE}); {'; '.join(foreign)}"
 
 
-def _some(names: list[str], most: int = 3) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
 
 
 def printable(text: str) -> str:

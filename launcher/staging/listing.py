@@ -30,7 +30,7 @@ QUOTE = "\N{SINGLE HIGH-REVERSED-9 QUOTATION MARK}"
 """rclone writes it before characters that it cannot carry; such names would change."""
 
 
-def of_rclone(remote: Remote, where: str, names: Sequence[str] | None = None) -> Listing:
+def of_rclone(remote: Remote, where: str, names: Sequence[str] | None) -> Listing:
     """What lies below ``remote``, with ``names`` only these; ``where`` names it in errors.
 
     Raises RdtlError RDTL-G002 when nothing does, and what :func:`launcher.staging.engine.ask`

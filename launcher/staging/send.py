@@ -86,7 +86,7 @@ class _Sending:
         self.store: Store = stores.store_for(parcel.uri.scheme)
         self.facts = _facts(parcel)
         with ThreadPoolExecutor(THREADS) as pool:
-            digests = pool.map(lambda p: manifest.sha256_of(parcel.folder / p), self.facts)
+            digests = pool.map(lambda p: files.sha256(parcel.folder / p), self.facts)
             pairs = zip(self.facts.items(), digests, strict=True)
             self.manifest = Manifest.of(File(path, f[0], digest) for (path, f), digest in pairs)
         entries = [StoreEntry(file.path, file.size) for file in self.manifest.files]

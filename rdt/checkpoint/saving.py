@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -81,17 +80,8 @@ def publish(folder: Path, write: Callable[[Path], Result]) -> Result:
     """
     if folder.exists() or folder.is_symlink():  # exists() is False for a dangling one
         raise _exists(folder)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    shutil.rmtree(temporary, ignore_errors=True)  # of a process of that number that was killed
-    temporary.mkdir(parents=True)
-    try:
-        result = write(temporary)
-        files.sync_directory(temporary)
-        temporary.rename(folder)  # fails when somebody else has filled that name meanwhile
-        files.sync_directory(folder.parent)
-        return result
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with files.whole_folder(folder) as temporary:
+        return write(temporary)
 
 
 def _exists(folder: Path) -> UsageError:

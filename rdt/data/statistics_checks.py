@@ -37,7 +37,7 @@ def sane(where: str, contract: Contract, state: Summary, action: Summary) -> lis
     ]
 
 
-def belong(path: Path, source: DeclaredSet, measured: Measured, name: str = "") -> list[Finding]:
+def belong(path: Path, source: DeclaredSet, measured: Measured, name: str) -> list[Finding]:
     """A file of statistics is of these data: same digest, or at least the same numbers."""
     found = statistics_files.read(path, measured.contract, name)
     if not found.slots:

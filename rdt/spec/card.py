@@ -92,8 +92,7 @@ class Card:
 
 def weights_sha256(path: Path) -> str:
     """Digest of a file of weights, 64 hex digits."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    return files.sha256(path)
 
 
 def statistics_digest(mean: tuple[float, ...], std: tuple[float, ...]) -> str:

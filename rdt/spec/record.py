@@ -77,35 +77,15 @@ def parse(line: str) -> Record:
     return Record(**data)
 
 
-@dataclass(frozen=True)
-class Records:
-    """All records of a folder after de-duplication, and what was dropped."""
-
-    records: tuple[Record, ...]
-    torn_files: tuple[str, ...]
-    duplicates: int
-
-
-def read_folder(folder: Path) -> Records:
-    """Read every ``part-*.jsonl`` of ``folder`` in name order."""
-    lines, torn = _lines(folder)
-    kept = merge(parse(line) for line in lines)
-    return Records(tuple(kept.values()), tuple(torn), len(lines) - len(kept))
+def read_folder(folder: Path) -> list[Record]:
+    """One record per key of all ``part-*.jsonl`` of ``folder``; see :func:`merge`."""
+    return list(merge(read_lines(folder)).values())
 
 
 def read_lines(folder: Path) -> list[Record]:
-    """Every whole line of every ``part-*.jsonl``, errors and repetitions among them."""
-    return [parse(line) for line in _lines(folder)[0]]
-
-
-def _lines(folder: Path) -> tuple[list[str], list[str]]:
-    lines: list[str] = []
-    torn: list[str] = []
-    for path in sorted(folder.glob("part-*.jsonl")):
-        whole, is_torn = files.read_whole_lines(path)
-        lines += whole
-        torn += [path.name] * is_torn
-    return lines, torn
+    """Every whole line of every ``part-*.jsonl``, in name order, errors and repetitions too."""
+    paths = sorted(folder.glob("part-*.jsonl"))
+    return [parse(line) for path in paths for line in files.read_whole_lines(path)[0]]
 
 
 def merge(records: Iterable[Record]) -> dict[EpisodeKey, Record]:

@@ -12,7 +12,6 @@ A directory gets its ``step_`` name last, so one that has it was complete when i
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -31,9 +30,7 @@ def clean(folder: Path) -> None:
 
 def fingerprint(path: Path) -> dict[str, Any]:
     """Size in bytes and SHA-256 of a file."""
-    with path.open("rb") as handle:
-        digest = hashlib.file_digest(handle, "sha256").hexdigest()
-    return {"bytes": path.stat().st_size, "sha256": digest}
+    return {"bytes": path.stat().st_size, "sha256": files.sha256(path)}
 
 
 def fingerprints(folder: Path, paths: Iterable[Path]) -> dict[str, dict[str, Any]]:

@@ -132,8 +132,19 @@ def save(cluster: Cluster, ready: bool) -> None:
 def load(root: Path) -> tuple[Cluster, bool] | None:
     """The cluster in ``root`` and whether it was ready once; None when there is none.
 
-    Raises ClusterError for a directory that somebody else may have put there.
+    Raises what :func:`require_own` does.
     """
+    require_own(root)
+    try:
+        data = json.loads(marker(root).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    ready = data.pop("ready")
+    return Cluster(root=root, **data), ready
+
+
+def require_own(root: Path) -> None:
+    """Raise ClusterError for a directory that somebody else may have put there."""
     if root.is_symlink() or (root.exists() and root.stat().st_uid != os.geteuid()):
         raise ClusterError(
             f"{root} is a link or belongs to another user\n"
@@ -141,12 +152,6 @@ def load(root: Path) -> tuple[Cluster, bool] | None:
             "  fix: remove it, or give another --root",
             exit_status=2,
         )
-    try:
-        data = json.loads(marker(root).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    ready = data.pop("ready")
-    return Cluster(root=root, **data), ready
 
 
 def host_name() -> str:

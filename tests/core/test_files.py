@@ -18,6 +18,21 @@ from launcher.core import files
 from launcher.core.errors import RdtlError, full_disk
 
 
+def test_a_folder_is_whole_or_absent(tmp_path: Path) -> None:
+    final = tmp_path / "made" / "folder"
+    with pytest.raises(ZeroDivisionError), files.whole_folder(final) as inside:
+        (inside / "half").touch()
+        raise ZeroDivisionError
+    assert list(tmp_path.rglob("*")) == [tmp_path / "made"]
+    with files.whole_folder(final) as inside:
+        (inside / "whole").touch()
+        assert not final.exists()
+    with pytest.raises(OSError, match="not empty"), files.whole_folder(final) as inside:
+        (inside / "other").touch()
+    assert [path.name for path in final.iterdir()] == ["whole"]
+    assert list(final.parent.iterdir()) == [final]
+
+
 def test_a_killed_writer_leaves_the_old_content(tmp_path: Path) -> None:
     """Killed between writing and renaming, the reader still sees the old file, whole."""
     path = tmp_path / "state.json"

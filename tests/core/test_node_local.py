@@ -122,8 +122,8 @@ def test_bytes_are_read_again_only_when_something_was_touched(
     copy = node_local.bring(*shared, tmp_path, print)
     assert copy
     asked: list[Path] = []
-    real = manifest.sha256_of
-    monkeypatch.setattr(manifest, "sha256_of", lambda path: (asked.append(path), real(path))[1])
+    real = files.sha256
+    monkeypatch.setattr(files, "sha256", lambda path: (asked.append(path), real(path))[1])
     monkeypatch.setattr(shutil, "copy2", None)
     assert node_local.bring(*shared, tmp_path, print) == copy and asked == []
     time.sleep(TICK_S)

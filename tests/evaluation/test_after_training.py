@@ -67,6 +67,6 @@ def test_a_fine_tuned_checkpoint_of_public_shape_is_evaluated(tmp_path: Path) ->
         init_states=(0, 1),
     )
     evaluate.body(job)
-    (found,) = records.read_folder(job.run.records).records
+    (found,) = records.read_folder(job.run.records)
     assert (found.status, found.steps, found.queries) == ("fail", 6, 2)
     assert found.checkpoint == cards.read(tmp_path / "run" / "policy").weights_sha256[:12]

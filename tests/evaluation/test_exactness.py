@@ -61,7 +61,7 @@ def finish(run: RunDir, count: int, seed: int) -> None:
 
 def content(run: RunDir) -> list[dict[str, Any]]:
     """Records without the fields that tell who ran them and how fast."""
-    found = records.read_folder(run.records).records
+    found = records.read_folder(run.records)
     return [{k: v for k, v in vars(r).items() if k not in WHO_AND_WHEN} for r in found]
 
 

@@ -244,7 +244,7 @@ def test_an_adopted_public_policy_is_evaluated(policy: Path, tmp_path: Path) -> 
         init_states=(0, 1),
     )
     evaluate.body(job)
-    (found,) = records.read_folder(job.run.records).records
+    (found,) = records.read_folder(job.run.records)
     assert (found.status, found.steps, found.queries) == ("fail", 6, 2)
     assert found.checkpoint == evaluated.cards.read(policy).weights_sha256[:12]
     assert protocols.read(job.run.records).views == ("agentview", "eye_in_hand", "background")

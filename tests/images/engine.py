@@ -27,7 +27,7 @@ from typing import Any
 
 from launcher.core import files
 from tests.cluster import processes
-from tests.cluster.layout import REPOSITORY, ClusterError, tag_of
+from tests.cluster.layout import REPOSITORY, ClusterError, require_own, tag_of
 from tests.images import provision
 
 DEFAULT_ROOT = Path(tempfile.gettempdir()) / f"rdtl-engine-{os.getuid()}"
@@ -163,7 +163,7 @@ def _daemon_options(root: Path) -> list[str]:
 
 
 def _is_up(root: Path) -> bool:
-    _check_owner(root)
+    require_own(root)
     try:
         ready = files.read_json(root / MARK)["ready"]
     except FileNotFoundError:
@@ -174,7 +174,7 @@ def _is_up(root: Path) -> bool:
 
 def _remove(root: Path) -> bool:
     """Remove whatever there is of the engine in ``root``; False when there was nothing."""
-    _check_owner(root)
+    require_own(root)
     builder_file(root).unlink(missing_ok=True)
     if not root.exists():
         return False
@@ -214,16 +214,6 @@ def _check_machine() -> None:
         raise ClusterError(
             f"not installed: {', '.join(sorted(missing))}\n"
             f"  fix: apt-get install -y --no-install-recommends {' '.join(sorted(missing))}",
-            exit_status=2,
-        )
-
-
-def _check_owner(root: Path) -> None:
-    if root.is_symlink() or (root.exists() and root.stat().st_uid != os.geteuid()):
-        raise ClusterError(
-            f"{root} is a link or belongs to another user\n"
-            "  why: what lies there says which processes to end and which files to remove\n"
-            "  fix: remove it, or give another --root",
             exit_status=2,
         )
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +11,7 @@ import yaml
 
 from launcher import sites
 from launcher.ssh import Connection
+from tests import process_list
 from tests.providers import market as markets
 from tests.providers.boxes import needs_boxes
 from tests.providers.fake_vast import KEY
@@ -55,29 +53,8 @@ def test_from_rental_to_nothing_left(market: Market) -> None:
     assert len(market.fake.contracts) == 1
 
 
-@contextmanager
-def command_lines() -> Iterator[set[str]]:
-    """What everybody on this machine can read of every process, boxes included, meanwhile."""
-    seen: set[str] = set()
-    over = threading.Event()
-
-    def look() -> None:
-        while not over.wait(0.01):
-            for path in Path("/proc").glob("[0-9]*/cmdline"):
-                with contextlib.suppress(OSError):  # it has just ended
-                    seen.add(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
-
-    looking = threading.Thread(target=look)
-    looking.start()
-    try:
-        yield seen
-    finally:
-        over.set()
-        looking.join()
-
-
 def test_no_secret_is_anywhere(market: Market) -> None:
-    with command_lines() as listed:
+    with process_list.watched() as listed:
         done = market.run(*market.words())
     assert done.returncode == 0, done.stderr
     for part in ("cloud up", "cloud guard", "ssh -F none", "runner.pyz start", "runner.pyz follow"):

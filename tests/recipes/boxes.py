@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,15 @@ from launcher.core.dag_files import BoxRun
 LIMIT_S = 60.0
 # Holds a lock as long as any process of the step lives: a second one beside it fails with 9.
 ALONE = "exec 9>>$RDTL_STEP.lock; flock -n 9 || exit 9; echo >> $RDTL_STEP.begun; "
+
+
+@contextmanager
+def ended_box(folder: Path) -> Iterator[Box]:
+    """A box whose runner is stopped afterwards, whatever became of the test."""
+    box = Box(folder, bare_python())
+    yield box
+    if box.run.graph.exists():
+        box.call("stop")
 
 
 def bare_python() -> str:

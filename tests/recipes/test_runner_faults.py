@@ -14,7 +14,7 @@ import pytest
 
 from launcher.core import dag_processes
 from launcher.core.dag import Step
-from tests.recipes.boxes import ALONE, LIMIT_S, Box, bare_python, begun, processes_of, wait_for
+from tests.recipes.boxes import ALONE, LIMIT_S, Box, begun, ended_box, processes_of, wait_for
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
 HOLD = "until test -f $RDTL_STEP.go; do sleep 0.05; done; echo >> $RDTL_STEP.ended"
@@ -22,10 +22,8 @@ HOLD = "until test -f $RDTL_STEP.go; do sleep 0.05; done; echo >> $RDTL_STEP.end
 
 @pytest.fixture
 def box(tmp_path: Path) -> Iterator[Box]:
-    box = Box(tmp_path, bare_python())
-    yield box
-    if box.run.graph.exists():
-        box.call("stop")
+    with ended_box(tmp_path) as found:
+        yield found
 
 
 @pytest.mark.parametrize("at", ["a", "b", "c"])

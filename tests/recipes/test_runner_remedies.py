@@ -11,15 +11,13 @@ from pathlib import Path
 import pytest
 
 from launcher.core.dag import Signature, Step
-from tests.recipes.boxes import ALONE, Box, bare_python, begun, wait_for
+from tests.recipes.boxes import ALONE, Box, begun, ended_box, wait_for
 
 
 @pytest.fixture
 def box(tmp_path: Path) -> Iterator[Box]:
-    box = Box(tmp_path, bare_python())
-    yield box
-    if box.run.graph.exists():
-        box.call("stop")
+    with ended_box(tmp_path) as found:
+        yield found
 
 
 OOM = Signature(

@@ -53,7 +53,7 @@ def test_counts_are_those_of_reading_every_record(
         runs.add(run, [r], f"part-{part}.jsonl")
     asked = planned.from_config(reading.plan(run)["config"])
     found = shards.scan(run.records, asked)
-    wanted = {r.key: r for r in records.read_folder(run.records).records}
+    wanted = {r.key: r for r in records.read_folder(run.records)}
     wanted = {key: r for key, r in wanted.items() if asked.part(key._asdict()) is not None}
     assert {r.key: r for r in found.records(found.recorded())} == wanted
     kept = {asked.key(n): (STATUSES[found.status[n]], found.steps[n]) for n in found.recorded()}

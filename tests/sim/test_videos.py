@@ -43,7 +43,7 @@ def whole(
 
 
 def _first(job: Job) -> tuple[Record, Any]:
-    record = records.read_folder(job.run.records).records[0]
+    record = records.read_folder(job.run.records)[0]
     return record, np.load(job.run.records / "actions" / f"{record.key.text()}.npy")
 
 
@@ -91,7 +91,7 @@ def test_two_failures_of_one_task_keep_a_video_each(whole: Job) -> None:
     for index in (0, 1):
         videos.body(Job(whole.run, whole.config, "videos", index, 2, 0, 0))
     index = [files.read_json(whole.run.videos / f"index.{n}.json")[0] for n in (0, 1)]
-    names = {r.key.text(): r.task_name for r in records.read_folder(whole.run.records).records}
+    names = {r.key.text(): r.task_name for r in records.read_folder(whole.run.records)}
     by_openpi = {f"rollout_{names[one['key']]}_{one['status']}.mp4" for one in index}
     assert len(by_openpi) == 1
     kept = {(whole.run.videos / one["file"]).stat().st_ino for one in index}
@@ -132,7 +132,7 @@ def test_what_cannot_be_shown_is_said(whole: Job, tmp_path: Path, make_job: Buil
     """Other actions, or none: the index says so, the job goes on, no file is left."""
     job = make_job(tmp_path, whole.config)
     (job.run.records / "actions").mkdir(parents=True)
-    chosen = records.read_folder(whole.run.records).records[:2]
+    chosen = records.read_folder(whole.run.records)[:2]
     (job.run.records / "part-x.jsonl").write_text("".join(r.line() + "\n" for r in chosen))
     path = job.run.records / "actions" / f"{chosen[0].key.text()}.npy"
     np.save(path, np.zeros((8, 7), np.float32))

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from launcher.core.errors import RdtlError, UsageError
 from launcher.staging import fetch, send, transfer, uri
 from launcher.staging.cache import Cache
 from launcher.staging.stores import hf
+from tests import process_list
 from tests.staging import hub as hubs
 from tests.staging import servers
 
@@ -34,27 +33,6 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[hubs.Hub]:
         yield found
 
 
-@contextmanager
-def command_lines() -> Iterator[set[str]]:
-    """What the process list shows while the block runs."""
-    seen: set[str] = set()
-    ended = threading.Event()
-
-    def look() -> None:
-        while not ended.wait(0.005):
-            for path in Path("/proc").glob("[0-9]*/cmdline"):
-                with suppress(OSError):
-                    seen.add(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
-        yield seen
-    finally:
-        ended.set()
-        thread.join()
-
-
 def bring(cache: Cache, text: str) -> fetch.Staged:
     return fetch.bring(cache, transfer.Order(uri.parse(text)))
 
@@ -62,7 +40,7 @@ def bring(cache: Cache, text: str) -> fetch.Staged:
 def test_a_repository_comes_in_and_its_token_goes_nowhere_else(hub: hubs.Hub, cache: Cache) -> None:
     hub.repositories["datasets/me/data"] = dict(FILES)
     hub.private.add("datasets/me/data")
-    with command_lines() as seen:
+    with process_list.watched(0.005) as seen:
         staged = bring(cache, "hf://datasets/me/data")
     assert any("rclone" in line and "copy" in line for line in seen)
     assert not [line for line in seen if hubs.TOKEN in line]

@@ -154,7 +154,7 @@ def test_a_killed_box_loses_at_most_what_came_last(s3: S3, tmp_path: Path) -> No
         found = manifest.read(place / "rdtl-manifest.json")
         assert sorted(f.path for f in found.files) == ["policy/model.safetensors", "state.json"]
         for file in found.files:
-            assert manifest.sha256_of(place / file.path) == file.sha256
+            assert files.sha256(place / file.path) == file.sha256
 
 
 def test_only_what_is_proven_is_deleted_and_the_newest_stays(s3: S3, tmp_path: Path) -> None:

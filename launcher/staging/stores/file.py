@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from launcher.core import manifest
+from launcher.core import files, manifest
 from launcher.core.errors import file_system
 from launcher.staging import failures
 from launcher.staging.store import ALONE, Listing, RcloneStore, Remote, StoreEntry
@@ -24,15 +24,15 @@ class FileStore(RcloneStore):
         path = Path(uri.path)
         try:
             if path.is_file():
-                facts, digest = path.stat(), manifest.sha256_of(path)
+                facts, digest = path.stat(), files.sha256(path)
                 entry = StoreEntry(path.name, facts.st_size, {"sha256": digest})
                 return Listing((entry,), Remote(str(path.parent), ALONE), single=True)
-            files = manifest.make(path, names).files if path.is_dir() else ()
+            inside = manifest.make(path, names).files if path.is_dir() else ()
         except OSError as error:
             raise file_system(error, f"listing {uri}") from error
-        if not files:
+        if not inside:
             raise failures.make("RDTL-G002", str(uri), "no file lies there")
-        found = tuple(StoreEntry(one.path, one.size, {"sha256": one.sha256}) for one in files)
+        found = tuple(StoreEntry(one.path, one.size, {"sha256": one.sha256}) for one in inside)
         return Listing(found, self.remote(uri))
 
 

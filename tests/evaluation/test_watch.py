@@ -90,15 +90,19 @@ def test_one_that_hangs_each_time_has_its_tries_and_the_others_are_done(tmp_path
 
 def test_a_suspended_episode_goes_on(tmp_path: Path) -> None:
     """One job as Slurm does it, which stops all of it, and of one the process alone."""
-    runs = planned(tmp_path / "job", steps=8), planned(tmp_path / "process", steps=8)
-    jobs = [start(run, "well") for run in runs]
-    wait_for(lambda: all(map(whole_lines, runs)), 30)
-    for number in (signal.SIGSTOP, signal.SIGCONT):
-        os.killpg(jobs[0].pid, number)
-        os.kill(jobs[1].pid, number)
-        if number == signal.SIGSTOP:
-            time.sleep(max(2 * LIMIT_S, watch.LEAP_S) + 1)
-    for run, job in zip(runs, jobs, strict=True):
+    stopped = []
+    for name, send in (("job", os.killpg), ("process", os.kill)):
+        run = planned(tmp_path / name, steps=12, limit_s=1.2)  # 0.6 s an episode
+        job = start(run, "well")
+        wait_for(lambda run=run: whole_lines(run), 30)
+        time.sleep(0.3)  # into the next episode
+        send(job.pid, signal.SIGSTOP)
+        stopped.append((run, job))
+    time.sleep(max(2 * 1.2, watch.LEAP_S) + 0.6)
+    for _, job in stopped:
+        os.kill(job.pid, signal.SIGCONT)  # first, so that what watches it finds it at work
+    os.killpg(stopped[0][1].pid, signal.SIGCONT)
+    for run, job in stopped:
         assert job.wait(30) == 0
         assert statuses(run) == {state: ["fail"] for state in range(4)}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import evaluate
+from jobs.book import Book, Result
 from launcher.core import files
 from launcher.core.job import Job
 from launcher.core.runs import RunDir
@@ -26,9 +27,9 @@ def run(
     job = Job(RunDir(folder), config.model_dump(mode="json"), "evaluate", 0, 1, attempt=0, node=0)
     files.write_json(job.run.plan, {"config": job.config})
     ends: list[dict[str, Any]] = []
-    write = evaluate.Book.write
+    write = Book.write
 
-    def timed(book: evaluate.Book, result: evaluate.Result, key: EpisodeKey) -> None:
+    def timed(book: Book, result: Result, key: EpisodeKey) -> None:
         write(book, result, key)
         status, outcome, error = result
         assert outcome, f"{status}: {error}"
@@ -36,9 +37,9 @@ def run(
         came = {"steps": len(outcome.actions), "success": outcome.success}
         ends.append({**now, **came, **note()})
 
-    evaluate.Book.write = timed  # type: ignore[method-assign]
+    Book.write = timed  # type: ignore[method-assign]
     try:
         evaluate.body(job)
     finally:
-        evaluate.Book.write = write  # type: ignore[method-assign]
+        Book.write = write  # type: ignore[method-assign]
     return ends

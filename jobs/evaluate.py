@@ -8,41 +8,35 @@ and the same work may be cut into more or fewer tasks at any time.
 
 from __future__ import annotations
 
-import faulthandler
 import os
-import socket
 import sys
 import traceback
-import uuid
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 
-import numpy as np
-
 from jobs import evaluated
+from jobs.book import Book, Result
 from jobs.evaluated import Shared, Tested
-from jobs.fence import require_current
+from jobs.watch import Watch
 from launcher.core import files
 from launcher.core.errors import RdtlError, RefusedError
 from launcher.core.job import Job, run_job
 from rdt.policy.policy import Policy
 from rdt.sim import backend, probe
-from rdt.sim.episode import Outcome, OverdueError, PolicyError, run_episode
+from rdt.sim.episode import OverdueError, PolicyError, run_episode
 from rdt.sim.sequential import Simulators
-from rdt.sim.tasks import find_task
 from rdt.spec import planned
 from rdt.spec import protocol as protocols
 from rdt.spec import record as records
 from rdt.spec.protocol import STACK
-from rdt.spec.record import EpisodeKey, Record, Status
+from rdt.spec.record import EpisodeKey
 
 TRIES = 2
 """How often one process tries an episode that does not end in a result."""
 MOST_TRIES = 6
 """How often all processes together do."""
-STDERR = 2
 SILENT = 2
-"""After so many times the limit of an episode its process ends itself: between two queries it
+"""After so many times the limit of an episode its process is ended: between two queries it
 would have noticed, so a renderer or a library does not come back."""
 
 
@@ -93,26 +87,26 @@ def run(
     protocol = protocols.from_config(job.config, versions, gl, tested.sight)
     protocols.publish(protocol, job.run.records)
     missing = _missing(job, mine, tested)
-    bench, book = Bench(job), Book(job, protocol.fingerprint(), tested)
-    done, without = len(mine) - len(missing), dict[str, str]()
-    told(done, "")
-    for name in dict.fromkeys(key.policy for key in missing):
-        policy_of = evaluated.load(job, name, shared)
-        left = [key for key in missing if key.policy == name]
-        results = sum(key.policy == name for key in mine) - len(left)
-        for last in (False,) * (TRIES - 1) + (True,):
-            for key in [*left]:
-                result = bench.run(policy_of(key.suite, key.task_id), key)
-                book.write(result, key)
-                results += result[1] is not None
-                if last or result[1] is not None:
-                    left.remove(key)
-                    done += 1
-                told(done, name)
-                job.may_stop_here()
-        without |= {} if results else {name: f"{key.text()}: {result[2]}"}
-    bench.close()
-    return without
+    waiting, last, name = deque(missing.items()), dict[str, str](), ""
+    results = Counter(key.policy for key in mine if key not in missing)
+    told(len(mine) - len(waiting), "")
+    book = Book(job, protocol.fingerprint(), tested)
+    with Bench(job, book) as bench:
+        while waiting:
+            key, chances = waiting.popleft()
+            if key.policy != name:
+                name, policy_of = key.policy, evaluated.load(job, key.policy, shared)
+            result = bench.run(policy_of(key.suite, key.task_id), key)
+            book.write(result, key)
+            if result[1] is not None:
+                results[name] += 1
+            else:
+                last[name] = f"{key.text()}: {result[2]}"
+                if chances > 1:
+                    waiting.append((key, chances - 1))
+            told(len(mine) - len(waiting), name)
+            job.may_stop_here()
+    return {name: text for name, text in last.items() if not results[name]}
 
 
 def require_results(job: Job) -> None:
@@ -137,10 +131,12 @@ def _no_result(job: Job, without: dict[str, str]) -> RdtlError:
     )
 
 
-def _missing(job: Job, keys: list[EpisodeKey], tested: Tested) -> list[EpisodeKey]:
-    """Keys without a result that were not tried too often; an error of the harness is no result.
+def _missing(job: Job, keys: list[EpisodeKey], tested: Tested) -> dict[EpisodeKey, int]:
+    """Keys without a result that were not tried too often, and how often to try each here.
 
-    Raises RefusedError RDTL-E038 when results of other weights are there.
+    Those that ended in an error of the harness, which is no result, come last: one that hangs
+    each time holds up no other. Raises RefusedError RDTL-E038 when results of other weights are
+    there.
     """
     lines = records.read_lines(job.run.records)
     tries = Counter(record.key for record in lines if record.status in records.ERRORS)
@@ -155,32 +151,41 @@ def _missing(job: Job, keys: list[EpisodeKey], tested: Tested) -> list[EpisodeKe
                 why="episodes of two networks have no common rate",
                 fix="restore the checkpoint, or evaluate under another name (--name OTHER)",
             )
-    return [key for key in keys if key not in finished and tries[key] < MOST_TRIES]
-
-
-Result = tuple[Status, Outcome | None, str]
+    left = [key for key in keys if key not in finished and tries[key] < MOST_TRIES]
+    left.sort(key=lambda key: tries[key] > 0)
+    return {key: min(TRIES, MOST_TRIES - tries[key]) for key in left}
 
 
 class Bench:
-    """Runs episodes; what goes wrong becomes a status."""
+    """Runs episodes; what goes wrong becomes a status, also when it never comes back."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, book: Book) -> None:
         evaluate = job.config["evaluate"]
         self._horizon = evaluate["execution_horizon"]
         self._seconds = 60 * evaluate["episode_minutes"]
+        self._book = book
+        self._watch = Watch(job, SILENT * self._seconds)
         self._simulators = Simulators(job.config)
 
-    def close(self) -> None:
-        """Free the simulator."""
+    def __enter__(self) -> Bench:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._watch.close()
         self._simulators.discard()
 
     def run(self, policy: Policy, key: EpisodeKey) -> Result:
-        """Status, outcome (None unless the episode has a result) and error text."""
-        # Also a thread that holds Python's lock for ever is ended so, after all stacks are told.
-        faulthandler.dump_traceback_later(SILENT * self._seconds, exit=True, file=STDERR)
+        """One episode, unless this process ends in it, which then has its record, too."""
+        hung = f"RDTL-E033: it did not come back within {SILENT * self._seconds:g} s"
+        record = self._book.record(("env_error", None, hung), key)
+        with self._watch.over(record, self._book.part()):
+            return self._run(policy, key)
+
+    def _run(self, policy: Policy, key: EpisodeKey) -> Result:
+        limits = self._horizon, self._seconds, self._watch.awake
         try:
             simulator = self._simulators.of(key, blind=not policy.sees)
-            outcome = run_episode(simulator, policy, key, self._horizon, self._seconds)
+            outcome = run_episode(simulator, policy, key, *limits)
         except PolicyError as error:
             traceback.print_exc(file=sys.stderr)
             return "policy_error", None, str(error)
@@ -192,65 +197,7 @@ class Bench:
             traceback.print_exc(file=sys.stderr)
             self._simulators.discard()  # its state is unknown now
             return "env_error", None, f"{type(error).__name__}: {error}"
-        finally:
-            faulthandler.cancel_dump_traceback_later()
         return "success" if outcome.success else "fail", outcome, ""
-
-
-class Book:
-    """This process's own record file; the actions of an episode are there before its line."""
-
-    def __init__(self, job: Job, fingerprint: str, tested: Tested) -> None:
-        self._job = job
-        self._fingerprint = fingerprint
-        self._tested = tested
-        self._descriptor: int | None = None
-
-    def write(self, result: Result, key: EpisodeKey) -> None:
-        """Publish one episode, unless a newer attempt took over (RDTL-S034)."""
-        status, outcome, error = result
-        record = self._record(status, outcome, error, key)
-        require_current(self._job)
-        if outcome is not None:
-            path = self._job.run.records / "actions" / f"{key.text()}.npy"
-            with files.whole_file(path) as temporary, temporary.open("wb") as handle:
-                np.save(handle, outcome.actions, allow_pickle=False)
-        files.append_line(self._open(), record.line())
-        print(f"{key.text()}: {status}, {record.steps} steps, {record.wall_s:.1f} s", flush=True)
-
-    def _open(self) -> int:
-        """A new file: a process id returns in containers, and its file may end in a torn line."""
-        if self._descriptor is None:
-            job, host = self._job, socket.gethostname()
-            unique = f"{host}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-            path = job.run.records / f"part-{job.round}-s{job.index}-{unique}.jsonl"
-            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND
-            self._descriptor = os.open(path, flags, 0o644)
-            files.sync_directory(path.parent)
-        return self._descriptor
-
-    def _record(
-        self, status: Status, outcome: Outcome | None, error: str, key: EpisodeKey
-    ) -> Record:
-        return Record(
-            **key._asdict(),
-            task_name=find_task(key.suite, key.task_id).name,
-            status=status,
-            steps=len(outcome.actions) if outcome else 0,
-            queries=outcome.queries if outcome else 0,
-            renders=outcome.renders if outcome else 0,
-            wall_s=round(outcome.wall_s, 3) if outcome else 0.0,
-            policy_s=round(outcome.policy_s, 3) if outcome else 0.0,
-            protocol=self._fingerprint,
-            checkpoint=self._tested.checkpoint if key.policy == self._tested.name else "",
-            actions_sha256=outcome.actions_sha256 if outcome else "",
-            fixtures_sha256=outcome.fixtures_sha256 if outcome else "",
-            state_sha256=outcome.state_sha256 if outcome else "",
-            attempt=self._job.attempt,
-            shard=self._job.index,
-            host=socket.gethostname(),
-            error=error,
-        )
 
 
 if __name__ == "__main__":

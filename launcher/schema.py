@@ -100,7 +100,8 @@ class Evaluate(Section):
     policy_seed: int = 0
     """Seed of the sampling noise; an episode's noise depends on this, its key and the query."""
     episode_minutes: Annotated[float, Field(gt=0)] = 30
-    """An episode that takes longer by the clock ends as `timeout` and is tried again."""
+    """An episode that takes longer by the clock ends as `timeout` and is tried again. While the
+    job is suspended the clock stands."""
     workers: Positive = 1
     """Processes of each task that run episodes. Several share one policy: a task starts a policy
     server on each of its GPUs, or one on the CPU."""

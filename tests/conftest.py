@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,10 @@ ROOT = Path(__file__).parent.parent
 # By the clock of a machine that does other things too, or under coverage, a deadline says nothing.
 settings.register_profile("rdtl", deadline=None)
 settings.load_profile("rdtl")
+
+# A shell starts what it puts in the background with Ctrl-C ignored, and so would be all commands
+# that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -161,6 +161,16 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def open_new(path: Path) -> int:
+    """Create an append-only file, whose name outlives a power cut; its descriptor.
+
+    Raises FileExistsError: another writer's file may end in a torn line.
+    """
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o644)
+    sync_directory(path.parent)
+    return descriptor
+
+
 def append_line(descriptor: int, line: str) -> None:
     """Append one line in one write and force it to disk (single writer per file)."""
     data = (line + "\n").encode("utf-8")

@@ -101,7 +101,7 @@ class Cache:
         try:
             found = manifest.read(root / "manifest.json")
             for file in found.files:
-                if Path(f"{root}/files/{file.path}").stat().st_size != file.size:
+                if os.stat(f"{root}/files/{file.path}").st_size != file.size:  # noqa: PTH116
                     return None
         except (OSError, RdtlError):
             return None

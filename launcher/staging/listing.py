@@ -72,7 +72,7 @@ def _entry(one: dict[str, Any], where: str) -> StoreEntry:
     why = None
     if QUOTE in path:
         why = "it holds a character that rclone cannot carry"
-    if max(Counter(path.split("/")).values()) > LOOP:
+    if path.count("/") >= LOOP and max(Counter(path.split("/")).values()) > LOOP:
         why = "a link there leads back to a folder that it lies in: a loop"
     if size < 0:
         why = "its size is not known (a document that the store makes when it is asked for)"

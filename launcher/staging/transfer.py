@@ -113,9 +113,9 @@ class Transfer:
                 changes += self._follow_changes()
                 if changes > CHANGES:
                     raise self._restless()
-        for path in self._arrived():  # a killed rclone leaves its half file
-            if str(path.relative_to(self.folder)) not in self.prover.proven:
-                path.unlink()
+        for name in self._arrived():  # a killed rclone leaves its half file
+            if name not in self.prover.proven:
+                (self.folder / name).unlink()
 
     def _missing(self) -> list[StoreEntry]:
         return [entry for entry in self.listing.entries if entry.path not in self.prover.proven]
@@ -165,8 +165,8 @@ class Transfer:
         """Of what an earlier try left, keep whole files of this listing, and prove them."""
         wanted = {entry.path: entry for entry in self.listing.entries}
         earlier = _versions(self.record)
-        for path in self._arrived():
-            entry = wanted.get(str(path.relative_to(self.folder)))
+        for name in self._arrived():
+            entry, path = wanted.get(name), self.folder / name
             same = entry and (strongest(entry) or earlier.get(entry.path) == entry.version)
             if entry and same and path.stat().st_size == entry.size:
                 self.prover.start(entry)
@@ -179,9 +179,11 @@ class Transfer:
         for file in self.prover.collect(wait=wait):
             self.progress.proven(file)
 
-    def _arrived(self) -> list[Path]:
+    def _arrived(self) -> list[str]:
+        """Paths below the folder of all files there, as the listing writes them."""
+        top = len(f"{self.folder}/")
         walked = os.walk(self.folder)
-        return [Path(folder, name) for folder, _, names in walked for name in names]
+        return [f"{folder}/{name}"[top:] for folder, _, names in walked for name in names]
 
     def _record(self) -> None:
         versions = {entry.path: entry.version for entry in self.listing.entries}

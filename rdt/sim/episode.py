@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,22 +55,23 @@ def run_episode(
     key: EpisodeKey,
     execution_horizon: int,
     seconds: float = math.inf,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Outcome:
     """Reset to ``key.init_state`` and let ``policy`` act until success or ``max_steps``.
 
     The first ``execution_horizon`` actions of each chunk are executed; success is the
     simulator's ``done`` at any step. Raises PolicyError for the policy's faults,
-    OverdueError when it is not over after ``seconds``, RdtlError unchanged, and whatever
-    the simulator raises.
+    OverdueError when it is not over after ``seconds`` of ``clock``, RdtlError unchanged, and
+    whatever the simulator raises.
     """
-    started = time.perf_counter()
+    started, began = time.perf_counter(), clock()
     simulator.reset(key.init_state)
     asked = _Asked(policy, simulator, key)
     limit = simulator.task["max_steps"]
     executed: list[NDArray[np.float32]] = []
     success = False
     while not success and len(executed) < limit:
-        if time.perf_counter() - started > seconds:
+        if clock() - began > seconds:
             raise OverdueError(f"not over after {seconds:g} s, at step {len(executed)}")
         chunk = asked.chunk(simulator.observation())[:execution_horizon]
         chunk = chunk[: limit - len(executed)]

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from jobs import evaluate
+from jobs import evaluate, watch
 from launcher import diagnose, presets, sites
 from launcher.core import files
 from launcher.core.errors import UsageError
@@ -169,13 +169,14 @@ def test_a_simulator_that_never_comes_back_ends_its_process(tmp_path: Path) -> N
             timeout=200,
             check=False,
         )
-    assert done.returncode == 1
+    assert done.returncode == -watch.DEADLY
     assert [found.code for found in diagnose.diagnose(log)] == ["RDTL-E033"]
     assert ", line 7 in stuck" in log.read_text()
     there = whole_lines(run)
-    assert sum(there.values()) == 1
+    assert sum(there.values()) == 2  # its own, too
     assert start(run, "jobs.evaluate").wait(300) == 0
-    assert sorted(whole_lines(run).values()) == [1] * 4
+    assert sorted(whole_lines(run).values()) == [1, 1, 1, 2]
+    assert {line["status"] for line in content(run)} == {"fail"}
 
 
 @pytest.mark.sim

@@ -178,6 +178,7 @@ def test_a_cancelled_program_without_a_handler_ends_at_once(cluster: Path) -> No
     assert (running.run.ledger.read("finished.run.i0.n0.a1.r0") or {})["exit_code"] == 143
 
 
+@pytest.mark.slow
 def test_a_job_of_a_dead_node_goes_on_elsewhere(cluster: Path) -> None:
     running = Running(cluster, "dead")
     (running.cwd / "state.0").write_text("what an earlier step has saved")

@@ -95,6 +95,7 @@ def codes(training: Training, restart: int = 0) -> list[int]:
     return [training.event(name)["exit_code"] for name in names]
 
 
+@pytest.mark.slow
 def test_a_node_killed_in_mid_step(training: Training, undisturbed: RunDir) -> None:
     launcher = training.start()
     training.hold(8)

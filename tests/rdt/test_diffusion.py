@@ -32,7 +32,9 @@ def test_add_noise(recorded: dict[str, torch.Tensor], dtype: torch.dtype, out: s
         recorded["add_noise.t"],
     )
     assert noisy.dtype == dtype
-    assert torch.equal(noisy, recorded[f"add_noise.{out}"])
+    # Not every CPU rounds between product and sum.
+    roundings = 1e-7 if dtype == torch.float32 else 2e-3
+    assert golden.distance(noisy, recorded[f"add_noise.{out}"]) <= roundings
 
 
 def says(kind: diffusion.Target, x: torch.Tensor, index: int) -> torch.Tensor:

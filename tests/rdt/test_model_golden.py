@@ -100,7 +100,8 @@ def test_noisy_actions(recording: Recording) -> None:
         recording.given("noise"),
         recording.given("timesteps"),
     )
-    assert torch.equal(noisy, recording.tensors["out.noisy_action"])
+    # Not every CPU rounds between product and sum.
+    assert golden.distance(noisy, recording.tensors["out.noisy_action"]) <= 1e-7
 
 
 @torch.no_grad()
@@ -258,4 +259,5 @@ def test_position_functions() -> None:
         expected = recorded[f"sincosnd_d{width}_{'x'.join(map(str, axes))}"]
         assert golden.distance(grid(axes, width), expected.flatten(0, 2)) <= 1e-15
     features = NumberEmbedder.features(recorded["timestep_embedding.t"])
-    assert golden.distance(features, recorded["timestep_embedding.out"]) <= 1e-6
+    # Angles reach 999, where float32 is 2⁻¹⁴ coarse, and each CPU has a last bit of its own.
+    assert (features - recorded["timestep_embedding.out"]).abs().max() <= 2**-14

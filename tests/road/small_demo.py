@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from rdt.spec.record import Record, read_folder
+from rdt.spec.record import Record, read_folder, read_lines
 
 SETTINGS = [
     "collect.demos=2",
@@ -81,11 +81,9 @@ def digest(path: Path) -> str:
 
 def all_lines(run_dir: Path) -> int:
     """Episodes ever recorded, duplicates included."""
-    return (
-        len(read_folder(run_dir / "records").records) + read_folder(run_dir / "records").duplicates
-    )
+    return len(read_lines(run_dir / "records"))
 
 
-def records(run_dir: Path) -> tuple[Record, ...]:
+def records(run_dir: Path) -> list[Record]:
     """Records after de-duplication."""
-    return read_folder(run_dir / "records").records
+    return read_folder(run_dir / "records")

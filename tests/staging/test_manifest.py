@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from launcher.core import manifest
 from launcher.core.errors import RdtlError
+from launcher.core.files import dump_json
 from launcher.core.manifest import File, Manifest
 
 DIGEST = "0" * 64
@@ -115,6 +116,8 @@ def test_what_can_be_written_can_be_read(files: list[tuple[str, int]]) -> None:
     except RdtlError:
         return
     assert manifest.parse(made.text.encode("utf-8"), "here") == made
+    listed = [{"path": f.path, "size": f.size, "sha256": f.sha256} for f in made.files]
+    assert made.text == dump_json({"format": manifest.FORMAT, "files": listed})
 
 
 def test_differences_names_each_one(tmp_path: Path) -> None:

@@ -28,9 +28,12 @@ def test_runs_are_no_code(tree: Path) -> None:
 
 def test_a_script_that_was_mended_is_said_not_to_be_the_one_that_runs(tree: Path) -> None:
     again = ("run", "--name", "a", "--", "python3", "mine.py")
-    assert rdtl(*again, cwd=tree).returncode == 1
+    first = rdtl(*again, cwd=tree)
+    assert first.returncode == 1
+    assert "a mended program: the same command with another --name" in first.stderr
+    assert f"rdtl runs resume {tree / 'runs/a-local'}" in first.stderr
     same = rdtl(*again, cwd=tree)
-    assert "another --name" not in same.stderr
+    assert "here differ" not in same.stderr
     (tree / "mine.py").write_text("print('mended')\n")
     (tree / "new.py").write_text("")
     older = rdtl(*again, cwd=tree)

@@ -43,10 +43,12 @@ def find(kind: str, name: str) -> Path:
         candidate = root / relative if relative else root / kind / f"{name}.yaml"
         if candidate.exists():
             return candidate
+    looked = dict.fromkeys(str((root / kind).resolve()) for root in config_roots())
+    is_path = path.suffix in (".yaml", ".yml")
     raise UsageError(
         "RDTL-U002",
-        f"no {kind} configuration called {name}",
-        where=", ".join(str(root / kind) for root in config_roots()),
+        f"there is no file {name}" if is_path else f"no {kind} configuration called {name}",
+        where=str(path.absolute()) if is_path else ", ".join(looked),
         fix=f"choose one of: {', '.join(names(kind)) or 'none found'}",
     )
 
@@ -63,7 +65,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise _no_yaml(str(path), error) from error
     if not isinstance(data, dict):
-        raise UsageError("RDTL-U003", "the file holds no mapping of keys", where=str(path))
+        raise UsageError(
+            "RDTL-U003",
+            "the file holds no mapping of keys",
+            where=str(path),
+            fix="begin with `name: mine` and a section, as the shipped files of configs/ do",
+        )
     return data
 
 
@@ -88,8 +95,13 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 def _no_yaml(where: str, error: object) -> UsageError:
-    said = " ".join(str(error).split())[:500]
-    return UsageError("RDTL-U003", "this is not YAML", where=f"{where}: {said}")
+    mark = getattr(error, "problem_mark", None)
+    if isinstance(error, yaml.MarkedYAMLError) and mark:
+        said = f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
+    else:
+        said = " ".join(str(error).split())[:500]
+    fix = "correct the text there: often a colon, an indentation or a bracket is amiss"
+    return UsageError("RDTL-U003", "this is not YAML", where=f"{where}: {said}", fix=fix)
 
 
 def apply_settings(data: dict[str, Any], settings: list[str]) -> dict[str, Any]:
@@ -137,13 +149,23 @@ def _explain(model: type[BaseModel], error: ValidationError) -> Iterator[str]:
         key = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
             *parents, last = (str(part) for part in item["loc"])
-            near = difflib.get_close_matches(last, _keys_at(model, parents), n=1, cutoff=0.5)
-            hint = f"; the nearest valid key is {'.'.join([*parents, near[0]])}" if near else ""
+            near = _below(model, parents, last) or [
+                ".".join([*parents, key])
+                for key in difflib.get_close_matches(last, _keys_at(model, parents), 1, 0.5)
+            ]
+            hint = f"; the nearest valid key is {near[0]}" if near else ""
             yield f"unknown key {key}{hint}"
         else:
             shown = Redaction()(repr(item["input"]))[:SHOWN]
             value = f" (got {shown})" if not isinstance(item["input"], dict) else ""
-            yield f"{key or 'the configuration'}: {item['msg']}{value}"
+            said = item["msg"].removeprefix("Value error, ")
+            yield f"{key or 'the configuration'}: {said}{value}"
+
+
+def _below(model: type[BaseModel], parents: list[str], last: str) -> list[str]:
+    """Keys of this very name one section deeper: ``steps`` is meant as ``train.steps``."""
+    sections = [[*parents, section] for section in _keys_at(model, parents)]
+    return [".".join([*path, last]) for path in sections if last in _keys_at(model, path)]
 
 
 def _keys_at(model: type[BaseModel], parents: list[str]) -> list[str]:
@@ -172,7 +194,7 @@ def load_run_config(path: Path, settings: list[str], needs: list[str]) -> RunCon
             where=str(path),
             fix="add it (an empty mapping `{}` takes all defaults) or choose another configuration",
         )
-    source = str(path) + (f" and --set {settings}" if settings else "")
+    source = str(path) + ("".join(f" --set {one}" for one in settings))
     return _absolute(validate(RunConfig, data, source))
 
 

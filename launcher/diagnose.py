@@ -17,6 +17,7 @@ from launcher.core import dag_reading, errors, signatures
 from launcher.core.dag import Signature
 from launcher.core.errors import UsageError
 from launcher.core.redaction import Redaction
+from launcher.core.runs import RunDir
 from launcher.dag.load import KIND, SIGNATURES, signature_file
 
 LOGS = ("log", "log.1", "check.log", "*.log", "*.out", "*.err", "*.txt")
@@ -59,7 +60,9 @@ def logs(place: Path) -> list[Path]:
     """
     found = [place] if place.is_file() else []
     if place.is_dir():
-        found = sorted({path for name in LOGS for path in place.rglob(name) if path.is_file()})
+        code = _code(place)
+        files = {path for name in LOGS for path in place.rglob(name) if path.is_file()}
+        found = sorted(path for path in files if not any(path.is_relative_to(one) for one in code))
     if not found:
         raise UsageError(
             "RDTL-B080",
@@ -69,6 +72,12 @@ def logs(place: Path) -> list[Path]:
             fix="name the log itself, or a run directory",
         )
     return found
+
+
+def _code(place: Path) -> list[Path]:
+    """The copies of code in a run: logs that somebody's repository holds are not this run's."""
+    run = RunDir(place)
+    return [run.code, run.work] if run.plan.exists() else []
 
 
 def diagnose(place: Path) -> list[Found]:

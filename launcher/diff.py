@@ -14,6 +14,8 @@ from launcher.core.runs import RunDir
 
 LONGEST = 80
 """Lines of differences that are shown; more are counted."""
+WORK = "copied into the run"
+"""Of a run of ``rdtl run``: it is compared with the git tree around the current directory."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Difference:
             for name, then, now in self.facts
         ]
         if not self.files:
-            return ["", *said, "", "the code that ran is the code of now"]
+            return ["", *said, "", "RDT Launcher's code that ran is that of now"]
         head = f"{len(self.files)} file(s) of the code differ: {', '.join(self.files[:8])}"
         left = len(self.diff) - LONGEST
         more = [f"… {left} more lines: diff -ru {self.code} {_source()}"] if left > 0 else []
@@ -89,14 +91,19 @@ def _facts(run: RunDir, lock: dict[str, Any]) -> list[tuple[str, str, str]]:
         ("commit", _commit(lock["git"]), _commit(git)),
         ("snapshot", lock["code_sha256"][:12], lock["code_sha256"][:12] if whole else "changed!"),
     ]
+    if run.work.exists():
+        newer = snapshot.newer_work(run.work, Path.cwd())
+        listed = ", ".join(newer[:8]) + (", …" if len(newer) > 8 else "")
+        now = f"{len(newer)} file(s) differ: {listed}" if newer else WORK
+        facts.append(("working tree", WORK, now))
     if lock["image"]:
         reference, sha256 = lock["image"]["reference"], lock["image"]["sha256"]
         there = Path(reference).exists() or lock["image"]["runtime"] != "apptainer"
         said = f"{lock['image']['name']} {sha256[:12]} ({lock['image']['runtime']})"
         facts.append(("image", said, said if there else f"{reference} is gone"))
     else:
-        now = {name: create.version(name) or "not installed" for name in lock["packages"]}
-        facts += [(name, then, now[name]) for name, then in sorted(lock["packages"].items())]
+        versions = {name: create.version(name) or "not installed" for name in lock["packages"]}
+        facts += [(name, then, versions[name]) for name, then in sorted(lock["packages"].items())]
     return facts
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,12 @@ from launcher.core.errors import RdtlError
 from launcher.core.plan import Stage
 from launcher.core.runs import RunDir
 from launcher.markers import Markers
+
+CONTINUES = "correct the cause and run the same command again: it continues from here"
+COPIED = (
+    "a mended program: the same command with another --name, since this run keeps its copy; any "
+    "other cause: rdtl runs resume {}"
+)
 
 
 def telling_index(markers: Markers, stage: str, missing: list[int], attempt: int) -> int:
@@ -46,7 +53,7 @@ def explain(
         f"stage {stage.name} failed ({_how(event, ended)}), task {index} of {stage.array}",
         where=f"{log}" + "".join(f"\n          | {line}" for line in tail),
         why="later stages need what it makes; what is finished is kept",
-        fix="correct the cause and run the same command again: it continues from here",
+        fix=COPIED.format(shlex.quote(str(run.root))) if run.work.exists() else CONTINUES,
     )
 
 

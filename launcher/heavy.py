@@ -14,6 +14,7 @@ from typing import Any
 from launcher.core.checks import Finding
 from launcher.core.errors import EXIT_REFUSED, RdtlError, from_dict
 from launcher.core.job import die_with_parent
+from launcher.inspection.words import counted
 from launcher.output import Output
 from launcher.presets import JOB_ENVIRONMENT
 
@@ -111,6 +112,9 @@ def show(output: Output, findings: list[Finding], result: Any = None) -> None:
     output.result(result or [finding.to_dict() for finding in findings])
     bad = sum(finding.severity == "error" for finding in findings)
     warnings = sum(finding.severity == "warning" for finding in findings)
-    output.say(f"{len(findings)} findings: {bad} errors, {warnings} warnings")
+    output.say(
+        f"{counted(len(findings), 'finding')}: {counted(bad, 'error')}, "
+        f"{counted(warnings, 'warning')}"
+    )
     if bad:
         raise SystemExit(EXIT_REFUSED)

@@ -126,6 +126,10 @@ class Output:
         for line in _lines(mark, finding.code, finding.what, _details(finding), sys.stderr):
             self.say(line)
 
+    def fitted(self, text: str, indent: int) -> None:
+        """A line that a terminal's edge breaks at a space; what follows begins at ``indent``."""
+        self.text(_fitted(text, indent, sys.stdout))
+
     def field(self, name: str, text: str) -> None:
         """A named sentence below what it belongs to, wrapped at a terminal."""
         self.text(_field(name, text, sys.stdout))

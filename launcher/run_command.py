@@ -30,10 +30,24 @@ def working_directory(run: RunDir, start: Path, *, copy: bool) -> Path:
         return start
     try:
         run.root.mkdir(parents=True, exist_ok=True)
-        copied = snapshot.copy_work(run.root / "work", start)
+        copied = snapshot.copy_work(run.work, start)
     except OSError as error:
         raise file_system(error, "the run directory was made") from error
-    return copied[0] if copied else start
+    return copied or start
+
+
+def older_code(run: RunDir, start: Path) -> str:
+    """That a run goes on with the copy it has while files here differ from it; else nothing."""
+    if not run.plan.exists() or not (run.work).exists():
+        return ""
+    changed = snapshot.newer_work(run.work, start)
+    if not changed:
+        return ""
+    more = ", …" if len(changed) > 3 else ""
+    return (
+        f"the command runs in this run's copy of the code, from which {len(changed)} file(s) here "
+        f"differ ({', '.join(changed[:3])}{more}); another --name takes them as they are now"
+    )
 
 
 def as_yaml(command: list[str]) -> str:

@@ -144,8 +144,8 @@ class Evaluate(Section):
             raise ValueError("batches need several workers: set workers, at least one for each GPU")
         if ("server" in self.policies) != (self.server is not None):
             raise ValueError(
-                "the policy `server` and the address in `server` belong together; "
-                "--policy ws://HOST:PORT sets both"
+                "policies names `server` exactly when server: ws://HOST:PORT is set; "
+                "with --policy ws://HOST:PORT leave both out, it sets them"
             )
         return self
 

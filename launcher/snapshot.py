@@ -7,6 +7,8 @@ tree (tracked and untracked files that git does not ignore) goes to ``RUN/work``
 
 from __future__ import annotations
 
+import filecmp
+import functools
 import hashlib
 import shutil
 import subprocess
@@ -15,6 +17,7 @@ from pathlib import Path
 
 from launcher.core import files
 from launcher.core.errors import UsageError
+from launcher.core.runs import RunDir
 
 PACKAGES = ("launcher", "jobs", "rdt")
 MAX_WORK_BYTES = 500_000_000
@@ -29,11 +32,13 @@ def copy_product(target: Path) -> str:
         for path in (source / package).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     ]
-    return _copy(source, sorted(listed), target)
+    listed.sort()
+    _copy(source, listed, target)
+    return digest(target, listed)
 
 
-def copy_work(target: Path, start: Path) -> tuple[Path, str] | None:
-    """Copy the git working tree around ``start``; returns (directory to run in, digest).
+def copy_work(target: Path, start: Path) -> Path | None:
+    """Copy the git working tree around ``start``, once; returns the directory to run in.
 
     None when ``start`` lies in no git tree: the command then runs where it is.
     Raises UsageError RDTL-U011 for a tree above 500 MB.
@@ -51,13 +56,28 @@ def copy_work(target: Path, start: Path) -> tuple[Path, str] | None:
             why="every run keeps the code that it ran",
             fix="list data and checkpoints in .gitignore; they are no code",
         )
-    digest = _copy(root, present, target)
-    return target / start.resolve().relative_to(root.resolve()), digest
+    _copy(root, present, target)
+    return target / start.resolve().relative_to(root.resolve())
+
+
+def newer_work(copied: Path, start: Path) -> list[str]:
+    """Files of the git tree around ``start`` that the copy has otherwise, or lacks.
+
+    A copy keeps sizes and times, so these are looked at first. What only the copy has was
+    removed since, or its command made it: that is not told.
+    """
+    root, present = working_files(start)
+    return [str(path) for path in present if not _alike(root / path, copied / path)]
+
+
+def _alike(one: Path, other: Path) -> bool:
+    return other.is_file() and filecmp.cmp(one, other)
 
 
 def working_files(start: Path) -> tuple[Path, list[Path]]:
     """Top of the git tree around ``start`` and its files: tracked or not, but not ignored.
 
+    Runs are left out, ignored or not: each would bring the copies of all before it.
     Outside git: ``start`` and nothing.
     """
     top = _git(start, "rev-parse", "--show-toplevel")
@@ -66,7 +86,15 @@ def working_files(start: Path) -> tuple[Path, list[Path]]:
     root = Path(top.strip())
     listed = _git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard") or ""
     paths = sorted(Path(name) for name in listed.split("\0") if name)
-    return root, [path for path in paths if (root / path).is_file()]
+
+    @functools.cache
+    def in_run(folder: Path) -> bool:
+        if folder == folder.parent:
+            return False
+        run = RunDir(root / folder)
+        return (run.plan.exists() and run.lock.exists()) or in_run(folder.parent)
+
+    return root, [p for p in paths if not in_run(p.parent) and (root / p).is_file()]
 
 
 def digest(root: Path, paths: Iterable[Path]) -> str:
@@ -78,13 +106,13 @@ def digest(root: Path, paths: Iterable[Path]) -> str:
     return total.hexdigest()
 
 
-def _copy(source: Path, paths: list[Path], target: Path) -> str:
+def _copy(source: Path, paths: list[Path], target: Path) -> None:
+    """Whole or not at all; nothing where a copy is already."""
     if not target.exists():
         with files.whole_folder(target) as temporary:
             for path in paths:
                 (temporary / path).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(source / path, temporary / path)
-    return digest(target, paths)
 
 
 def git_state(root: Path) -> dict[str, str | bool] | None:

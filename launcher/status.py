@@ -7,6 +7,7 @@ not answer, a task without marker is *unknown*, never *running*.
 
 from __future__ import annotations
 
+import glob
 import os
 import pwd
 from collections import Counter
@@ -91,9 +92,16 @@ def open_run(run: RunDir) -> Plan:
             "RDTL-U014",
             "this is no run directory",
             where=f"{run.plan} does not exist",
-            fix="rdtl runs list shows the runs",
+            fix=_nearest(run) + "rdtl runs list shows the runs",
         )
     return plan.read(run.plan)
+
+
+def _nearest(run: RunDir) -> str:
+    """Runs beside it that are called so: a run's directory is NAME-SITE."""
+    beside = run.root.parent.glob(f"{glob.escape(run.root.name)}-*/plan.json")
+    found = sorted(path.parent.name for path in beside)
+    return f"{' or '.join(found[:3])} is meant? " if found else ""
 
 
 def of(run: RunDir, *, fresh: bool = False) -> RunStatus:

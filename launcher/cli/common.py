@@ -129,13 +129,15 @@ def backend_for(run: RunDir, site: Site, jobs: int | None) -> Backend:
     return LocalBackend(run, site, jobs)
 
 
-def say_findings(output: Output, run: RunDir, plan: Plan, site: Site) -> None:
-    """Say what the quick checks find of a plan, and refuse nothing."""
+def say_findings(output: Output, run: RunDir, plan: Plan, site: Site) -> list[str]:
+    """Say what the quick checks find of a plan, and refuse nothing; the codes of errors."""
     from launcher.doctor import before, subject
 
-    for finding in before.findings(subject.of_plan(plan, site, run.root.parent)):
+    found = before.findings(subject.of_plan(plan, site, run.root.parent))
+    for finding in found:
         if finding.severity != "ok":
             output.hint(finding)
+    return [finding.code for finding in found if finding.severity == "error"]
 
 
 def check(output: Output, run: RunDir, plan: Plan, site: Site) -> None:

@@ -14,7 +14,11 @@ from launcher.cli.dry_run import show as show_plan
 def demo(
     site: common.SiteOption = "local",
     quick: Annotated[
-        bool, typer.Option("--quick", help="The same road with fewer of everything (5 minutes).")
+        bool,
+        typer.Option(
+            "--quick",
+            help="The same road with fewer of everything (5 minutes); its policy learns nothing.",
+        ),
     ] = False,
     wide: Annotated[
         bool, typer.Option("--wide", help="Objects shifted by up to 60 mm: blind replay fails.")

@@ -90,7 +90,7 @@ def _show(output: Output, repairs: Sequence[Repair], results: Sequence[Result]) 
             output.text(f"{heading}:")
         _line(output, result)
     for reason, names in _skipped(results).items():
-        output.text(f"--    {', '.join(names)}: {reason}")
+        output.fitted(f"--    {', '.join(names)}: {reason}", 6)
     counts = {status: sum(r.status == status for r in results) for status in
               ("ok", "fail", "warn", "unknown", "skipped")}  # fmt: skip
     output.say(", ".join(f"{count} {status}" for status, count in counts.items() if count))

@@ -18,7 +18,7 @@ def show(output: Output, run: RunDir, plan: Plan, site: Site) -> None:
     the command here."""
     from launcher.forecast import lines as forecast_lines
 
-    common.say_findings(output, run, plan, site)
+    errors = common.say_findings(output, run, plan, site)
     forecast = forecast_lines(run, plan, site)
     for line in forecast:
         output.text(f"training: {line}")
@@ -41,6 +41,8 @@ def show(output: Output, run: RunDir, plan: Plan, site: Site) -> None:
     shown = {"plan": plan.to_dict(), "scripts": scripts, "forecast": forecast}
     output.result({"run": str(run.root), **shown})
     output.say(f"dry run: nothing was written or submitted; the run would live in {run.root}")
+    if errors and not run.plan.exists():
+        output.say(f"without --dry-run it would be refused now: {', '.join(sorted(set(errors)))}")
 
 
 def node_command(run: RunDir, stage: Stage) -> str:

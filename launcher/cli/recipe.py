@@ -54,9 +54,10 @@ def list_(as_json: common.JsonOption = False) -> None:
 
     output = common.start_output(as_json)
     found = [load.load(name).recipe for name in load.names()]
-    rows = [[r.name, ", ".join(r.profiles) or "–", r.about] for r in found]
-    for row in rows:
-        output.text(f"{row[0]}  ({row[1]})\n    {row[2]}")
+    for r in found:
+        profiles = f"  (profiles: {', '.join(r.profiles)})" if r.profiles else ""
+        output.text(f"{r.name}{profiles}")
+        output.fitted(f"    {r.about}", 4)
     output.result([{"name": r.name, "about": r.about, "profiles": list(r.profiles)} for r in found])
 
 

@@ -59,6 +59,8 @@ def run(
     if dry_run:
         show_plan(output, run_dir, plan, the_site)
         return
+    if older := run_command.older_code(run_dir, Path.cwd()):
+        output.say(older)
     tail = run_command.LogTail(run_dir, plan.stages[0], output)
     try:
         common.execute(output, run_dir, plan, the_site, run_command.as_yaml(command), None, tail)

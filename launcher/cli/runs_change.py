@@ -122,6 +122,7 @@ def cancel(
 ) -> None:
     """End everything of a run that waits or runs: one scancel for all stages."""
     from launcher import cancel as ending
+    from launcher import status
 
     output = common.start_output(as_json)
     run_dir = find_run(run, runs_dir, site)
@@ -131,7 +132,8 @@ def cancel(
     else:
         output.say("nothing of this run is alive")
     output.say(f"{done.over} task(s) were over before; what they made is kept")
-    output.say(f"rdtl runs resume {run_dir.root} continues it")
+    if status.of(run_dir).word != "done":
+        output.say(f"rdtl runs resume {run_dir.root} continues it")
     output.result(vars(done))
 
 

@@ -79,7 +79,8 @@ def _full(what: str, folder: Path) -> RefusedError:
         f"the disk is too small: {what}",
         where=str(folder),
         why="it would be full before the end, and the last checkpoint would be torn",
-        fix="rent a larger disk, save less often or keep fewer checkpoints",
+        fix="take a larger disk, save less often or keep fewer checkpoints; if less is enough for "
+        "what you run, say so (--set disk_gb=…)",
     )
 
 

@@ -77,5 +77,5 @@ class CheckSpec:
 
     def undecided(self, what: str, where: str, fix: str) -> Finding:
         """That nobody knows what the check looks for."""
-        about, why = f"{self.about}: {what}", "what it looks for may be there"
+        about, why = f"{self.about}: {what}", "so what it looks for may be wrong and is not told"
         return Finding(self.codes[0], "warning", about, where, why, fix)

@@ -61,6 +61,11 @@ class RunDir:
         return self.root / "code"
 
     @property
+    def work(self) -> Path:
+        """The copy of the working tree in which the command of ``rdtl run`` runs."""
+        return self.root / "work"
+
+    @property
     def data(self) -> Path:
         return self.root / "data"
 

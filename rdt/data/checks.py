@@ -30,11 +30,19 @@ CODES = {
     orientation.WHAT: "RDTL-E007",
 }
 REMEDIES = {
-    "alignment": "declare what the data say: --alignment before or after; a replay decides",
-    "gripper": "declare what the data say: --gripper-open -1 or 1",
-    orientation.WHAT: "turn them back in a copy (LIBERO's HDF5 holds them as rendered, bottom row "
-    "first, RLDS and LeRobot turned by 180 degrees), or use another copy",
+    ("alignment", "before"): "declare it: --alignment before, or alignment: before beside the "
+    "set's path; a replay decides",
+    ("alignment", "after"): "declare it: --alignment after, or alignment: after beside the set's "
+    "path; a replay decides",
+    ("gripper", "+1 opens"): "declare it: --gripper-open 1, or gripper_open: 1 beside the set's "
+    "path in `dataset.sets`",
+    ("gripper", "-1 opens"): "declare it: --gripper-open -1, or gripper_open: -1 beside the set's "
+    "path in `dataset.sets`",
 }
+TURN_BACK = (
+    "turn them back in a copy (LIBERO's HDF5 holds them as rendered, bottom row "
+    "first, RLDS and LeRobot turned by 180 degrees), or use another copy"
+)
 
 
 def values_finite(store: EpisodeStore) -> list[Finding]:
@@ -79,7 +87,9 @@ def _of_verdict(verdict: detect.Verdict, store: EpisodeStore) -> Finding:
     if verdict.contradicts:
         what = f"{verdict.what}: declared {verdict.declared}, the data say {verdict.found}"
         where = f"{store.path}: {verdict.evidence}"
-        return Finding(code, "error", what, where, WHY, REMEDIES.get(verdict.what, FIX))
+        other = TURN_BACK if verdict.what == orientation.WHAT else FIX
+        fix = REMEDIES.get((verdict.what, verdict.found), other)
+        return Finding(code, "error", what, where, WHY, fix)
     if verdict.found == "unclear":
         what = f"{verdict.what}: declared {verdict.declared}, which the data do not tell"
         return Finding(code, "info", what, f"{store.path}: {verdict.evidence}")

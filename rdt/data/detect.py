@@ -171,8 +171,8 @@ def _votes(command: NDArray[np.float64], width: NDArray[np.float64]) -> float:
 def rotation(store: EpisodeStore) -> Verdict:
     """The form of the hand's rotation: the one that agrees with the recorded quaternion, or
     else the one in which the hand turns as it is told to."""
-    if store.quaternion is None:
-        return _rotation_by_commands(store)
+    if store.quaternion is None or not store.quaternion.any(axis=1).all():
+        return _rotation_by_commands(store)  # zeros stand for "not recorded"
     rows = np.unique(np.linspace(0, len(store) - 1, ROWS).astype(int))
     recorded = np.asarray(store.robot.axis_angle, np.float64)[rows]
     right = np.stack([rotations.quat_to_axis_angle(q) for q in store.quaternion[rows]])

@@ -76,11 +76,11 @@ def alignment_of(path: Path, declared: str | None) -> str:
 
 def mixed_alignments(path: Path, found: dict[Path, str]) -> RefusedError:
     """The error of a set whose files are aligned differently; ``found`` by file."""
-    examples = {alignment: file for file, alignment in found.items()}
+    examples = {alignment: file.relative_to(path) for file, alignment in found.items()}
     return RefusedError(
         "RDTL-D027",
         "the files of a data set are aligned differently",
-        where=f"{path}: " + ", ".join(f"{file.name} {value}" for value, file in examples.items()),
+        where=f"{path}: " + ", ".join(f"{file} {value}" for value, file in examples.items()),
         why="they come from different sources, and one contract cannot describe both",
         fix="list them as data sets of their own",
     )

@@ -210,7 +210,7 @@ def test_clean_lists_first_and_spares_what_is_needed(tmp_path: Path) -> None:
 def test_diff_says_what_is_not_as_it_was(tmp_path: Path) -> None:
     run = make(tmp_path / "runs" / "a-local", "local", "true", tasks=1)
     same = rdtl("runs", "show", "a-local", "--diff", cwd=tmp_path)
-    assert "the code that ran is the code of now" in same.stdout
+    assert "RDT Launcher's code that ran is that of now" in same.stdout
     file = run.code / "launcher" / "core" / "errors.py"
     file.write_text(file.read_text().replace("EXIT_USAGE = 2", "EXIT_USAGE = 22"))
     (run.code / "jobs" / "old_job.py").write_text("print('gone since')\n")

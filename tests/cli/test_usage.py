@@ -88,6 +88,48 @@ def test_bad_configurations_are_usage_errors(text: str, code: str, tmp_path: Pat
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("text", "settings", "said"),
+    [
+        ("name: x\ntrain: {}", ["steps=800"], "the nearest valid key is train.steps"),
+        ("name: x\ntrain:\n  a: 1 {b: 2}", [], "line 3, column 10: mapping values are not"),
+        ("name: x\nevaluate: {policies: [server]}", [], "evaluate: policies names `server`"),
+    ],
+)
+def test_a_mistake_is_said_with_its_remedy(
+    text: str, settings: list[str], said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError) as error:
+        config.load_run_config(path, settings, [])
+    problem = error.value.problem
+    assert said in f"{problem.what} {problem.where}"
+    assert problem.fix
+    assert problem.where.endswith("".join(f" --set {one}" for one in settings))
+
+
+def test_a_file_that_is_not_there_is_no_name(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as error:
+        config.find("train", str(tmp_path / "mine.yaml"))
+    assert error.value.problem.what == f"there is no file {tmp_path / 'mine.yaml'}"
+    with pytest.raises(UsageError) as error:
+        config.find("train", "dmeo")
+    places = error.value.problem.where.split(", ")
+    assert len(places) == len(set(places))
+    assert "demo" in error.value.problem.fix
+
+
+def test_a_dry_run_says_what_would_be_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: x\ntrain: {}\ndataset: {sets: [{path: nowhere}]}")
+    done = rdtl("train", str(path), "--dry-run", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "without --dry-run it would be refused now: RDTL-D014" in done.stderr
+    fine = rdtl("train", "demo", "--dry-run", cwd=tmp_path)
+    assert "refused" not in fine.stderr
+
+
 def test_mistakes_in_a_list_of_data_sets_are_named_by_place() -> None:
     sets = [{"path": "a"}, {"path": "b", "wieght": 2}, {"path": "c", "weight": 0}, {"demos": [0]}]
     with pytest.raises(UsageError) as error:

@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 LIBRARIES := libglib2.0-0 libosmesa6 libegl1 libegl-mesa0 libgles2 libgl1 libgl1-mesa-dri libglx-mesa0 libglu1-mesa
 TEST_MINUTES := 40
+# Many tests wait for daemons: two processes take two thirds of the time of one.
+TWO := -n 2 --dist loadgroup --no-loadscope-reorder
 .DEFAULT_GOAL := help
 .PHONY: help venv libraries images images-down locks demo test test-all check fix coverage fuzz licences bench cluster-up cluster-down docs clean
 
@@ -49,7 +51,7 @@ locks: venv ## resolve the packages of all images anew (configs/images/locks)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python containers/locks.py
 
 test: venv libraries ## all tests but the slow ones; fails above 40 minutes
-	timeout --signal=INT --kill-after=60 $(TEST_MINUTES)m $(BIN)/python -m pytest -m 'not slow'
+	timeout --signal=INT --kill-after=60 $(TEST_MINUTES)m $(BIN)/python -m pytest -m 'not slow' $(TWO)
 
 test-all: venv libraries ## every test
 	$(BIN)/python -m pytest

@@ -30,6 +30,18 @@ settings.load_profile("rdtl")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+JOBS = ("images", "integration", "road", "status", "submit")
+"""Folders whose tests share a cluster, an image and the demo that nobody disturbed."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """``make test`` runs two folders at a time; those of JOBS count as one, the longest: first."""
+    for item in items:
+        folder = item.path.relative_to(ROOT / "tests").parts[0]
+        item.add_marker(pytest.mark.xdist_group("jobs" if folder in JOBS else folder))
+    items.sort(key=lambda item: item.path.relative_to(ROOT / "tests").parts[0] not in JOBS)
+
+
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A working directory whose site `minislurm` is a cluster of its own."""

@@ -11,9 +11,11 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 from launcher.images.store import BuiltImage
 from tests import inside
@@ -34,12 +36,26 @@ JOBS = ("images", "integration", "road", "status", "submit")
 """Folders whose tests share a cluster, an image and the demo that nobody disturbed."""
 
 
+def folder_of(nodeid: str) -> str:
+    """What one process runs as a whole: a folder of tests, those of JOBS together."""
+    folder = nodeid.partition("::")[0].split("/")[1]
+    return "jobs" if folder in JOBS else folder
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """``make test`` runs two folders at a time; those of JOBS count as one, the longest: first."""
-    for item in items:
-        folder = item.path.relative_to(ROOT / "tests").parts[0]
-        item.add_marker(pytest.mark.xdist_group("jobs" if folder in JOBS else folder))
-    items.sort(key=lambda item: item.path.relative_to(ROOT / "tests").parts[0] not in JOBS)
+    """The longest first: ``make test`` runs two folders at a time."""
+    items.sort(key=lambda item: folder_of(item.nodeid) != "jobs")
+
+
+class ByFolder(LoadScopeScheduling):
+    """Keeps what tests of a folder share in one process."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return folder_of(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFolder:
+    return ByFolder(config, log)
 
 
 @pytest.fixture(scope="session")

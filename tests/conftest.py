@@ -32,7 +32,7 @@ settings.load_profile("rdtl")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-JOBS = ("images", "integration", "road", "status", "submit")
+JOBS = ("cluster", "images", "integration", "road", "status", "submit")
 """Folders whose tests share a cluster, an image and the demo that nobody disturbed."""
 
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -286,8 +287,9 @@ def nobody(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs ``rdtl`` as the user nobody, with a Python that is open to everybody, in ``theirs``."""
     if os.geteuid() != 0:
         pytest.skip("becomes another user: needs root")
-    for parent in [tmp_path, *tmp_path.parents][:3]:  # pytest's directories are private
-        parent.chmod(0o755)
+    for parent in (tmp_path, *tmp_path.parents):  # pytest's directories are private
+        if parent.is_relative_to(tempfile.gettempdir()) and parent != Path(tempfile.gettempdir()):
+            parent.chmod(0o755)
     subprocess.run(
         ["/usr/bin/python3", "-m", "venv", "--without-pip", tmp_path / "venv"], check=True
     )

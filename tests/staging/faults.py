@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -45,6 +46,18 @@ class Proxy:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def slow_from(self, objects: int, seconds: float) -> threading.Event:
+        """Let each GET take longer once so many objects were asked for, and say when that is."""
+        reached = threading.Event()
+
+        def slow(path: str, number: int, body: bytes) -> None:
+            if len(self.gets) >= objects:
+                reached.set()
+                time.sleep(seconds)
+
+        self.fault = slow
+        return reached
 
 
 @contextmanager

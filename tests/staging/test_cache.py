@@ -137,6 +137,22 @@ def test_a_cleaner_that_decides_is_waited_for(cache: Cache, tmp_path: Path) -> N
     assert not cache.remove(asset.manifest.digest, keep.is_wanted), "another one was faster"
 
 
+def test_it_goes_between_the_look_and_the_answer(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is named who would hold it."""
+    asset = publish(cache)
+    look = cache.asset
+
+    def seen_last(digest: str) -> Asset | None:
+        found = look(digest)
+        assert cache.remove(digest, keep.is_wanted)
+        return found
+
+    monkeypatch.setattr(cache, "asset", seen_last)
+    assert cache.use(asset.manifest.digest, None) is None
+
+
 def test_a_cleaner_killed_while_it_decides(
     cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -187,14 +187,7 @@ def bring_in_a_process(s3: S3, cache: Cache, *options: str) -> subprocess.Popen[
 def test_killed_in_the_middle_no_finished_file_is_fetched_again(s3: S3, cache: Cache) -> None:
     files = {f"{n:02}": os.urandom(100_000) for n in range(30)}
     s3.put(**{f"x/{name}": data for name, data in files.items()})
-    enough = threading.Event()
-
-    def slow(path: str, number: int, body: bytes) -> None:
-        if len(s3.proxy.gets) >= 12:
-            enough.set()
-            time.sleep(0.3)
-
-    s3.proxy.fault = slow
+    enough = s3.proxy.slow_from(12, 0.3)
     process = bring_in_a_process(s3, cache)
     assert enough.wait(30)
     process.send_signal(signal.SIGKILL)

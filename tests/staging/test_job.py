@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -53,14 +52,7 @@ def start(run: RunDir) -> subprocess.Popen[str]:
 
 def test_data_come_in_though_job_and_server_are_killed(s3: S3, run: RunDir, cache: Cache) -> None:
     s3.put(**{f"set/{name}": data for name, data in FILES.items()})
-    begun = threading.Event()
-
-    def slow(path: str, number: int, body: bytes) -> None:
-        if len(s3.proxy.gets) >= 8:
-            begun.set()
-            time.sleep(0.3)
-
-    s3.proxy.fault = slow
+    begun = s3.proxy.slow_from(8, 0.3)
     first = start(run)
     assert begun.wait(60)
     first.kill()
@@ -88,14 +80,7 @@ def test_data_come_in_though_job_and_server_are_killed(s3: S3, run: RunDir, cach
 
 def test_a_signal_ends_it_at_once_and_the_next_start_goes_on(s3: S3, run: RunDir) -> None:
     s3.put(**{f"set/{name}": data for name, data in FILES.items()})
-    begun = threading.Event()
-
-    def slow(path: str, number: int, body: bytes) -> None:
-        if len(s3.proxy.gets) >= 10:
-            begun.set()
-            time.sleep(1)
-
-    s3.proxy.fault = slow
+    begun = s3.proxy.slow_from(10, 1)
     job = start(run)
     assert begun.wait(60)
     job.send_signal(signal.SIGUSR2)

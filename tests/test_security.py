@@ -19,7 +19,7 @@ ALLOWED = {
     ("launcher/submit/local.py", "unpickles"): OWN,
     ("launcher/core/local_task.py", "unpickles"): OWN,
     ("rdt/sim/upstream.py", "unpickles"): "resolves nothing but what an array of numbers names",
-    ("jobs/node.py", "listens to all"): "asks whether a port is free, and never listens",
+    ("jobs/place.py", "listens to all"): "asks whether a port is free, and never listens",
     (
         "tests/cluster/network.py",
         "listens to all",

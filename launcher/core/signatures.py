@@ -18,7 +18,7 @@ TOLD_EVERY_S = 1.0
 """Markers with changing values (steps of a training) are told at most this often."""
 LONGEST = 2000
 """Characters of a line that an event keeps."""
-LOOKED_AT = 2048
+LOOKED_AT = 1024
 """Half of the characters of a line that are searched together: patterns with `.*` need time with
 the square of a line that was made for it, and a log may come from anybody."""
 

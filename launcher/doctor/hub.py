@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -61,7 +61,7 @@ def _is_id(place: str) -> bool:
 
 
 def _cached(name: str) -> bool:
-    if find_spec("huggingface_hub") is None:
+    if importlib.util.find_spec("huggingface_hub") is None:
         return False
     from huggingface_hub import try_to_load_from_cache  # slow to import, and seldom needed
 

@@ -68,7 +68,7 @@ def main(count: str, folder: str) -> None:
     """Print the shares."""
     watch()
     policy = Waves()
-    evaluated.load = lambda job, name: lambda suite, task_id: policy
+    evaluated.load = lambda job, name, shared=None: lambda suite, task_id: policy
     first, *_, last = evaluation_job.run(
         Path(folder),
         {"camera_size": SIZE, "max_steps": 130},

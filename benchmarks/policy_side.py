@@ -120,7 +120,7 @@ def reference(network: Rdt, see: Siglip) -> Callable[[Request], np.ndarray]:
             lang_valid=torch.ones(1, WORDS, dtype=torch.bool),
             img=features,
             img_valid=None,
-            state=torch.from_numpy(policy._state(seen)).to(mask)[None, None],
+            state=torch.from_numpy(policy._state(request)).to(mask)[None, None],
             mask=mask,
             freq=torch.tensor([float(CONTRACT.control_hz)]),
         )

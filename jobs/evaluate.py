@@ -104,7 +104,7 @@ def run(
                 last[name] = f"{key.text()}: {result[2]}"
                 if chances > 1:
                     waiting.append((key, chances - 1))
-            told(len(mine) - len(waiting), name)
+            told(len(mine) - len(waiting), name if waiting else "")
             job.may_stop_here()
     return {name: text for name, text in last.items() if not results[name]}
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from launcher.core.errors import UsageError
 from launcher.core.redaction import Redaction
@@ -158,8 +159,19 @@ def _explain(model: type[BaseModel], error: ValidationError) -> Iterator[str]:
         else:
             shown = Redaction()(repr(item["input"]))[:SHOWN]
             value = f" (got {shown})" if not isinstance(item["input"], dict) else ""
-            said = item["msg"].removeprefix("Value error, ")
+            said = _shape(model, item) or item["msg"].removeprefix("Value error, ")
             yield f"{key or 'the configuration'}: {said}{value}"
+
+
+def _shape(model: type[BaseModel], item: ErrorDetails) -> str:
+    """What a single value should be written like where a list or keys are wanted; else nothing."""
+    given, wanted = item["input"], {"list_type": "a list", "model_type": "keys"}.get(item["type"])
+    if wanted is None or not isinstance(given, str | int | float):
+        return ""
+    keys = _keys_at(model, [str(part) for part in item["loc"]])
+    entry = f"{{{keys[0]}: {given}}}" if keys else str(given)
+    example = f"[{entry}]" if wanted == "a list" else entry
+    return f"{wanted} must stand there, such as {Redaction()(example)[:SHOWN]}"
 
 
 def _below(model: type[BaseModel], parents: list[str], last: str) -> list[str]:

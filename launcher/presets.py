@@ -183,7 +183,7 @@ def _evaluate_stages(config: RunConfig, site: Site, run: RunDir, earlier: list[s
         memory_mb=sizing.SIMULATOR_MB,
         minutes=60,
         environment=JOB_ENVIRONMENT,
-        about=f"replay {evaluate.videos} episodes of {planned.main_policy(evaluate.policies)}: "
+        about=f"film {planned.main_policy(evaluate.policies)}, {evaluate.videos} for each of: "
         + ", ".join(evaluate.video_outcomes),
     )
     report = Stage(

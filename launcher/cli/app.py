@@ -46,9 +46,11 @@ from launcher.cli import (
     sweep,
     train,
 )
+from launcher.cli.group import Group
 from launcher.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, RdtlError, full_disk
 
 app = typer.Typer(
+    cls=Group,
     name="rdtl",
     help="From a login node or a bare box to a LIBERO success-rate table that can be trusted.",
     no_args_is_help=True,

@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from launcher.cli import common, complete
+from launcher.cli.group import Group
 
 if TYPE_CHECKING:
     from launcher.output import Output
     from rdt.spec.contract import Contract, Part
 
 app = typer.Typer(
-    help="Inspect, adopt and export checkpoints.", no_args_is_help=True, rich_markup_mode=None
+    cls=Group,
+    help="Inspect, adopt and export checkpoints.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 SourceArgument = Annotated[

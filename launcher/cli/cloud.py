@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from launcher.cli import common, complete
+from launcher.cli.group import Group
 
 if TYPE_CHECKING:
     from launcher.providers.rental import Caps
     from launcher.providers.wanted import Wanted
 
 app = typer.Typer(
+    cls=Group,
     help="Rent a machine, run a recipe on it, and leave nothing behind.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -32,7 +34,10 @@ ProfileOption = Annotated[
     str | None, typer.Option("--profile", help="A profile of the recipe, instead of its default.")
 ]
 SetOption = Annotated[
-    list[str], typer.Option("--set", help="Value of a parameter, e.g. workspace=/data.")
+    list[str],
+    typer.Option(
+        "--set", help="Value of a parameter, e.g. workspace=/data.", callback=common.pairs
+    ),
 ]
 GpusOption = Annotated[
     int | None, typer.Option("--gpus", min=1, help="GPUs, instead of the recipe's number.")

@@ -30,8 +30,20 @@ SiteOption = Annotated[
         autocompletion=complete.configurations("sites"),
     ),
 ]
+
+
+def pairs(given: list[str]) -> list[str]:
+    """Refuses `--set KEY VALUE` for what it is; click would only see one word too many."""
+    if any("=" not in one for one in given):
+        from launcher.config import apply_settings
+
+        apply_settings({}, given)
+    return given
+
+
 SetOption = Annotated[
-    list[str], typer.Option("--set", help="Change a configuration key, e.g. train.steps=800.")
+    list[str],
+    typer.Option("--set", help="Change a configuration key, e.g. train.steps=800.", callback=pairs),
 ]
 NameOption = Annotated[
     str | None, typer.Option("--name", help="Name of the run instead of the configuration's.")

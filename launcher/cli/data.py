@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from launcher.cli import common, complete
+from launcher.cli.group import Group
 
 if TYPE_CHECKING:
     from launcher.output import Output
     from rdt.spec.contract import Contract
 
 app = typer.Typer(
+    cls=Group,
     help="Collect, verify, look at and measure demonstrations, and prepare them for training.",
     no_args_is_help=True,
     rich_markup_mode=None,

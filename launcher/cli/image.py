@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from launcher.cli import common, complete
+from launcher.cli.group import Group
 
 if TYPE_CHECKING:
     from launcher.images.store import BuiltImage
 
 app = typer.Typer(
+    cls=Group,
     help="Build, inspect, push, pull and clean up container images.",
     no_args_is_help=True,
     rich_markup_mode=None,

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from launcher.cli import common, complete
+from launcher.cli.group import Group
 
 if TYPE_CHECKING:
     from launcher.core.dag import Graph
     from launcher.dag.load import Loaded
 
 app = typer.Typer(
+    cls=Group,
     help="Recipes: from a bare machine to a result.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -31,7 +33,10 @@ ProfileOption = Annotated[
     str | None, typer.Option("--profile", help="A profile of the recipe, instead of its default.")
 ]
 SetOption = Annotated[
-    list[str], typer.Option("--set", help="Value of a parameter, e.g. workspace=/data.")
+    list[str],
+    typer.Option(
+        "--set", help="Value of a parameter, e.g. workspace=/data.", callback=common.pairs
+    ),
 ]
 
 

@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from launcher.cli import common, complete, runs_text
+from launcher.cli.group import Group
 
 if TYPE_CHECKING:
     from launcher.core.runs import RunDir
 
 app = typer.Typer(
-    help="Look at runs, continue them, end them.", no_args_is_help=True, rich_markup_mode=None
+    cls=Group,
+    help="Look at runs, continue them, end them.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 RunArgument = Annotated[
     str,

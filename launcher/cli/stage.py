@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from launcher.cli import common, complete
+from launcher.cli.group import Group
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from launcher.staging.uri import Uri
 
 app = typer.Typer(
+    cls=Group,
     help="Bring data and checkpoints here from stores, results out, and prove every byte.",
     no_args_is_help=True,
     rich_markup_mode=None,

@@ -161,7 +161,8 @@ class Graph:
 def launch(command: Command) -> list[str]:
     """The argv that runs a command; a script stops at the first failing line and pipe."""
     if isinstance(command, str):
-        return ["bash", "-euo", "pipefail", "-c", command]
+        # Below sshd bash reads a start-up file, in which -u finds $PS1 unset, and says so.
+        return ["bash", "--norc", "-euo", "pipefail", "-c", command]
     return list(command)
 
 

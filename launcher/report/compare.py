@@ -172,7 +172,11 @@ def sentence(pair: Pair) -> str:
     shown = "; ".join(f"{name} {a} against {b}" for name, a, b in pair.differences)
     where = f" The protocols differ, as named: {shown}." if shown else ""
     if c.p >= evidence.LEVEL:
-        return f"{pair.second_name} is not distinguishable from {pair.first_name}: {counts}.{where}"
+        few = evidence.too_few(c.only_first + c.only_second)
+        return (
+            f"{pair.second_name} is not distinguishable from {pair.first_name}: {counts}."
+            f"{few}{where}"
+        )
     which = "better" if c.difference > 0 else "worse"
     return f"{pair.second_name} is {which} than {pair.first_name}: {counts}.{where}"
 

@@ -18,6 +18,8 @@ from rdt.spec import suites
 from rdt.spec.planned import main_policy
 
 LEVEL = 0.05
+TELLING = 6
+"""Pairs that must differ before the exact test can fall below that: 2 / 2^6 is 0.03."""
 SMOKE = 10
 """A rate from less than a tenth of the published episodes is called a smoke test."""
 MEANING = {
@@ -220,18 +222,23 @@ def _against_replay(report: Report) -> str:
         f"{points(high)}"
     )
     if p >= LEVEL:
-        few = (
-            " With so few disagreements no test could tell them apart."
-            if 0 < ahead + behind < 6
-            else ""
-        )
         return (
             f"Not distinguishable from blind replay: {counts}. A policy that only equals it "
-            f"may not be looking.{few}"
+            f"may not be looking.{too_few(ahead + behind)}"
         )
     if ahead > behind:
         return f"Above blind replay: {counts}. It does more than repeat one demonstration."
     return f"Below blind replay: {counts}. It has not even memorised a demonstration."
+
+
+def too_few(disagreements: int) -> str:
+    """What stands beside a difference that no test could show."""
+    if not 0 < disagreements < TELLING:
+        return ""
+    return (
+        f" With fewer than {TELLING} disagreements no exact test tells two apart; the interval "
+        "is an approximation, and too narrow there."
+    )
 
 
 def _finished(report: Report, policy: str) -> dict[tuple[Any, ...], bool]:

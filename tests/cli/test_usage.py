@@ -20,9 +20,11 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def test_help_lists_what_exists_and_nothing_else(tmp_path: Path) -> None:
-    done = rdtl("--help", cwd=tmp_path)
+    done = rdtl("--help", cwd=tmp_path, env={"COLUMNS": "80"})
     assert done.returncode == 0
-    commands = {line.split()[0] for line in done.stdout.split("Commands:")[1].splitlines() if line}
+    told = done.stdout.split("Commands:")[1]
+    assert "..." not in told, "the words that tell commands apart are cut"
+    commands = {line.split()[0] for line in told.splitlines() if line[:3].strip()}
     assert commands == {
         "checkpoint", "cloud", "data", "demo", "diagnose", "doctor", "evaluate", "hostfile",
         "image", "pipeline", "recipe", "report", "run", "runs", "serve", "shell", "stage", "sweep",
@@ -93,6 +95,9 @@ def test_bad_configurations_are_usage_errors(text: str, code: str, tmp_path: Pat
     [
         ("name: x\ntrain: {}", ["steps=800"], "the nearest valid key is train.steps"),
         ("name: x\ntrain:\n  a: 1 {b: 2}", [], "line 3, column 10: mapping values are not"),
+        ("name: x\ntrain: {}", ["dataset.sets=mine"], "must stand there, such as [{path: mine}]"),
+        ("name: x\ntrain: {}", ["dataset.sets=[mine]"], "must stand there, such as {path: mine}"),
+        ("name: x", ["evaluate.policies=zero"], "a list must stand there, such as [zero]"),
         ("name: x\nevaluate: {policies: [server]}", [], "evaluate: policies names `server`"),
     ],
 )
@@ -107,6 +112,13 @@ def test_a_mistake_is_said_with_its_remedy(
     assert said in f"{problem.what} {problem.where}"
     assert problem.fix
     assert problem.where.endswith("".join(f" --set {one}" for one in settings))
+
+
+@pytest.mark.parametrize("command", [["demo"], ["recipe", "plan", "rdt/finetune"]])
+def test_a_setting_without_its_sign_is_named(command: list[str], tmp_path: Path) -> None:
+    done = rdtl(*command, "--set", "train.steps", "800", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "RDTL-U004: --set needs KEY=VALUE, not 'train.steps'" in done.stderr
 
 
 def test_a_file_that_is_not_there_is_no_name(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,16 @@ def test_hostile_values_stay_one_word_in_a_script(tmp_path: Path) -> None:
     )
     assert done.stdout.decode() == hostile
     assert not (tmp_path / "owned").exists()
+
+
+def test_a_script_below_sshd_reads_no_start_up_file(tmp_path: Path) -> None:
+    """Debian's bash does, and with -u the system's own says first that PS1 is unset."""
+    (tmp_path / ".bashrc").write_text("echo read")
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "SSH_CLIENT": "::1 1 2"}
+    done = subprocess.run(
+        dag.launch("echo ran"), env=environment, capture_output=True, check=True, text=True
+    )
+    assert (done.stdout, done.stderr) == ("ran\n", "")
 
 
 def test_secrets_and_unknown_names_cannot_be_text(tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ def test_pairs_are_counted_and_errors_in_both_ways(tmp_path: Path) -> None:
     assert c.difference == pytest.approx(-1 / 6)
     assert c.p == 1.0
     assert "not distinguishable" in compare.sentence(found)
+    assert "fewer than 6 disagreements" in compare.sentence(found)
     assert "2 pairs of a and b left out for an error" in compare.caveats(found)[0]
 
 

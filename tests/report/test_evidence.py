@@ -43,7 +43,7 @@ def test_the_verdict_without_a_finished_episode_gives_no_rate(tmp_path: Path) ->
         ("F" * 12, "S" * 12, "Below blind replay"),
         ("SSSSSFFFFF", "SSSSFSFFFF", "Not distinguishable from blind replay"),
         ("S" * 20, "S" * 20, "Not distinguishable from blind replay"),
-        ("SSSSS", "FFFFF", "no test could tell them apart"),
+        ("SSSSS", "FFFFF", "no exact test tells two apart"),
     ],
 )
 def test_the_policy_is_set_against_blind_replay(

@@ -68,7 +68,7 @@ fix: venv ## apply what lint and format can repair
 
 coverage: venv libraries ## lines and branches that the tests of `make test` reach (slower than they are)
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -m 'not slow'
+	$(BIN)/coverage run -m pytest -m 'not slow' $(TWO)
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report --include='launcher/*,jobs/*' --fail-under=90
 	$(BIN)/coverage report --include='rdt/*' --fail-under=85

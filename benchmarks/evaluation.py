@@ -48,7 +48,7 @@ def end(process: subprocess.Popen[str]) -> dict[str, Any]:
     """The JSON of its last line."""
     out, _ = process.communicate()
     if process.returncode:
-        sys.exit(f"{process.args} failed")
+        sys.exit(f"{process.args!r} failed")
     return json.loads(out.splitlines()[-1])
 
 

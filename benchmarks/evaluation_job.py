@@ -37,7 +37,7 @@ def run(
         came = {"steps": len(outcome.actions), "success": outcome.success}
         ends.append({**now, **came, **note()})
 
-    Book.write = timed  # type: ignore[method-assign]
+    Book.write = timed  # type: ignore[method-assign, assignment]
     try:
         evaluate.body(job)
     finally:

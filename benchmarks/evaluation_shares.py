@@ -21,7 +21,7 @@ from jobs import evaluated
 from rdt.sim.lazy import LazyCameras
 from rdt.sim.libero import Simulator
 
-SPENT: Counter[str] = Counter()
+SPENT: Any = Counter()
 _running: list[str] = []
 
 
@@ -59,8 +59,8 @@ def watch() -> None:
         slow.__dict__.update(sensor.__dict__)
         return lazy(cameras, slow)
 
-    Simulator._build = watched  # type: ignore[method-assign]
-    LazyCameras._lazy = drawn  # type: ignore[method-assign]
+    Simulator._build = watched  # type: ignore[method-assign, assignment]
+    LazyCameras._lazy = drawn  # type: ignore[method-assign, assignment]
     Waves.chunk = timed("policy", Waves.chunk)  # type: ignore[method-assign]
 
 

@@ -64,7 +64,7 @@ def vision() -> Siglip:
     """SigLIP so400m."""
     from transformers import SiglipVisionConfig, SiglipVisionModel
 
-    config = SiglipVisionConfig(**SO400M, vision_use_head=False)
+    config = SiglipVisionConfig(**SO400M, vision_use_head=False)  # type: ignore[arg-type]
     model = filled(lambda: SiglipVisionModel(config))
     embeddings = model.embeddings
     embeddings.position_ids = torch.arange(embeddings.num_positions)[None]
@@ -110,8 +110,8 @@ def reference(network: Rdt, see: Siglip) -> Callable[[Request], np.ndarray]:
         shown = []
         for moment in (seen.previous, seen.pictures):
             for camera in CONTRACT.cameras:
-                there = moment is not None and camera
-                shown.append(pictures.fitted(moment[camera], 384) if there else pictures.grey(384))
+                there = moment[camera] if moment is not None and camera else None
+                shown.append(pictures.grey(384) if there is None else pictures.fitted(there, 384))
         features = see(torch.from_numpy(np.stack(shown))).flatten(0, 1)[None]
         mask = torch.zeros(1, 1, 128, dtype=torch.bfloat16)
         mask[..., list(CONTRACT.mask_slots)] = 1.0

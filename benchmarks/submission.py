@@ -52,7 +52,12 @@ def cluster() -> Iterator[Site]:
     """A Slurm of its own with accounting, its nodes drained so that nothing starts."""
     root = tempfile.mkdtemp(prefix="rdtl-bench-")
     verb = [sys.executable, "-m", "tests.cluster.minislurm"]
-    quiet = {"cwd": ROOT, "check": True, "stdout": subprocess.DEVNULL, "timeout": 120}
+    quiet: dict[str, Any] = {
+        "cwd": ROOT,
+        "check": True,
+        "stdout": subprocess.DEVNULL,
+        "timeout": 120,
+    }
     subprocess.run([*verb, "up", "--root", root, "--nodes", "1", "--accounting"], **quiet)
     environment = {"SLURM_CONF": f"{root}/etc/slurm.conf"}
     try:

@@ -62,7 +62,8 @@ def adapter_mb(preset: str) -> dict[str, float]:
         network = Rdt(PRESETS[preset])
     settings = lora.Lora()
     names = [name for found in lora.match(network, settings.targets).values() for name in found]
-    shapes = [network.get_submodule(name).weight.shape for name in names]
+    weights = dict(network.named_parameters())
+    shapes = [weights[f"{name}.weight"].shape for name in names]
     factors = settings.rank * sum(sum(shape) for shape in shapes)
     whole = sum(parameter.numel() for parameter in network.parameters())
     return {"network": round(4e-6 * whole, 1), "adapter": round(4e-6 * factors, 1)}

@@ -68,7 +68,8 @@ def prepare(run: Path, model: dict[str, int], train: dict[str, Any], held_out: f
     """A run directory with its plan and small demonstrations, as the data stage leaves it."""
     from jobs import dataset
     from launcher.core.job import Job
-    from launcher.schema import Collect, RunConfig, Task
+    from launcher.schema import Collect, Dataset, RunConfig, Task
+    from launcher.schema_train import Train
     from tests.rdt import synthetic
 
     config = RunConfig(
@@ -76,8 +77,8 @@ def prepare(run: Path, model: dict[str, int], train: dict[str, Any], held_out: f
         seed=SEED,
         task=Task(camera_size=128),
         collect=Collect(demos=4),
-        train={"model": model, **train},
-        dataset={"held_out": held_out},
+        train=Train.model_validate({"model": model, **train}),
+        dataset=Dataset(held_out=held_out),
     )
     files.write_json(run / "plan.json", {"config": config.model_dump(mode="json")})
     synthetic.write_parts(run / "data/parts", 4, steps=96, size=128)
@@ -126,7 +127,7 @@ def finished(processes: Sequence[subprocess.Popen[str]]) -> None:
     said = [process.communicate()[0] for process in processes]
     for process, text in zip(processes, said, strict=True):
         if process.returncode:
-            raise SystemExit(f"{process.args}: {process.returncode}\n{text[-4000:]}")
+            raise SystemExit(f"{process.args!r}: {process.returncode}\n{text[-4000:]}")
 
 
 def popen(argv: list[str]) -> subprocess.Popen[str]:

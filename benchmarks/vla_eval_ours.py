@@ -59,7 +59,11 @@ def main(target: str, count: str, folder: str) -> None:
     np.savez(target, **actions)  # type: ignore[arg-type]
     declared = {"protocol": exact.PROTOCOL, "sees_previous": True, "action_horizon": CHUNK}
     with servers.foreign(answers(actions), declared) as (uri, _):
-        asked = {"policies": ["server"], "server": uri, "suites": {"libero_object": [0]}}
+        asked: dict[str, Any] = {
+            "policies": ["server"],
+            "server": uri,
+            "suites": {"libero_object": [0]},
+        }
         states = (0, int(count))
         ends = evaluation_job.run(Path(folder), {"camera_size": 256}, init_states=states, **asked)
     print(json.dumps(ends))

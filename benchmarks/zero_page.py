@@ -15,8 +15,11 @@ def filled(text: str) -> str:
     """The page with its tables made from benchmarks/results."""
     for name, table in TABLES.items():
         between = re.compile(rf"(?<=<!-- {name} -->\n).*?(?=\n<!-- end -->)", re.S)
-        head = "\n".join(between.search(text)[0].splitlines()[:2])
-        text = between.sub(lambda _, head=head, table=table: f"{head}\n{table()}", text, count=1)
+        found = between.search(text)
+        assert found, name
+        head = "\n".join(found[0].splitlines()[:2])
+        made = f"{head}\n{table()}"
+        text = f"{text[: found.start()]}{made}{text[found.end() :]}"
     return text
 
 

@@ -20,13 +20,13 @@ def prepare(data: Path, run: Path) -> None:
     """What the data stage leaves, whatever the data say of themselves."""
     from jobs import dataset
     from launcher.core.job import Job
-    from launcher.schema import RunConfig
+    from launcher.schema import DataSet, Dataset, RunConfig, Train
     from rdt.data import checks
 
     config = RunConfig(
         name="zero",
-        dataset={"sets": [{"path": str(data.resolve())}]},
-        train={"loss": "all", "ranks_per_node": 1, "effective_batch": 16, "micro_batch": 16},
+        dataset=Dataset(sets=[DataSet(path=str(data.resolve()))]),
+        train=Train(loss="all", ranks_per_node=1, effective_batch=16, micro_batch=16),
     )
     files.write_json(run / "plan.json", {"config": config.model_dump(mode="json")})
     checks.CHECKS = tuple(check for check in checks.CHECKS if check is not checks.conventions)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import click
+from typing import Any
+
 from typer.core import TyperGroup
 
 LONGEST = 1000
@@ -12,7 +13,7 @@ LONGEST = 1000
 class Group(TyperGroup):
     """Click cuts each sentence to one line, and often the words that tell commands apart."""
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
         """The section that lists the commands."""
         commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
         rows = [

@@ -20,7 +20,8 @@ def prepare(data: Path, run: Path) -> None:
     """What the data stage leaves, whatever the data say of themselves."""
     from jobs import dataset
     from launcher.core.job import Job
-    from launcher.schema import DataSet, Dataset, RunConfig, Train
+    from launcher.schema import DataSet, Dataset, RunConfig
+    from launcher.schema_train import Train
     from rdt.data import checks
 
     config = RunConfig(

@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 LIBRARIES := libglib2.0-0 libosmesa6 libegl1 libegl-mesa0 libgles2 libgl1 libgl1-mesa-dri libglx-mesa0 libglu1-mesa
 TEST_MINUTES := 40
-# Many tests wait for daemons: two processes take two thirds of the time of one.
+# Many tests wait for daemons, and leave one of two cores idle.
 TWO := -n 2 --dist loadscope --no-loadscope-reorder
 .DEFAULT_GOAL := help
 .PHONY: help venv libraries images images-down locks demo test test-all check fix coverage fuzz licences bench cluster-up cluster-down docs clean

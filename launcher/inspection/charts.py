@@ -9,6 +9,8 @@ from launcher.inspection import words
 from launcher.inspection.words import Inspection
 
 PANEL = 380
+APART = 40
+"""Between the middles of two numbers below an axis."""
 MARKS = {"enumerate": "bar main", "random": "bar", "tail-dropping": "bar lost"}
 
 
@@ -82,10 +84,12 @@ def lengths(found: Inspection) -> str:
     parts.append(svg.line(at(horizon), top - 14, at(horizon), bottom, "whisker"))
     parts.append(svg.text(at(horizon) + 6, top - 6, f"a chunk: {horizon}", "tick"))
     parts.append(svg.line(left, bottom, right, bottom, "axis"))
-    ticks = {horizon, found["lengths"]["min"], found["lengths"]["max"]}
-    parts += [svg.text(at(t), bottom + 18, f"{t}", "tick middle") for t in sorted(ticks)]
+    facts, ticks = found["lengths"], list[int]()
+    for tick in (horizon, facts["max"], facts["min"]):
+        if all(abs(at(tick) - at(other)) >= APART for other in ticks):
+            ticks.append(tick)
+    parts += [svg.text(at(t), bottom + 18, f"{t}", "tick middle") for t in ticks]
     parts.append(svg.text((left + right) / 2, bottom + 38, "control steps", "tick middle"))
-    facts = found["lengths"]
     about = f"Episode lengths from {facts['min']} to {facts['max']}, median {facts['median']:g}"
     return svg.svg(bottom + 44, about, parts)
 

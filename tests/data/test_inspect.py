@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -253,7 +254,7 @@ def test_the_page_is_one_whole_file(collected: Path) -> None:
     assert text == page.render(found, "again")
 
 
-@pytest.mark.parametrize("lengths", [[3], [64, 64], [1, 2000], [100, 101, 505]])
+@pytest.mark.parametrize("lengths", [[3], [64, 64], [1, 2000], [100, 101, 505], [118, 119]])
 def test_lengths_are_drawn_inside_their_frame(lengths: list[int]) -> None:
     own = np.asarray(lengths)
     found = {
@@ -261,8 +262,12 @@ def test_lengths_are_drawn_inside_their_frame(lengths: list[int]) -> None:
         "coverage": {"horizon": 64},
     }
     assert sum(found["lengths"]["histogram"]["counts"]) == len(lengths)
-    boxes = [attributes for tag, attributes in tags(charts.lengths(found)) if tag == "rect"]
-    for box in boxes:
+    drawn = tags(charts.lengths(found))
+    below = [one for tag, one in drawn if tag == "text" and one["y"] == "168.0"]
+    places = sorted(float(one["x"] or "") for one in below)
+    assert below
+    assert all(b - a >= 40 for a, b in pairwise(places)), "numbers below the axis overlap"
+    for box in [attributes for tag, attributes in drawn if tag == "rect"]:
         x, y, width, height = (float(box[key] or "") for key in ("x", "y", "width", "height"))
         assert 0 <= x <= x + width <= 760
         assert 0 <= y <= y + height <= 151

@@ -151,8 +151,11 @@ def words(line: str) -> dict[str, str]:
     return dict(word.split("=", 1) for word in line.split() if "=" in word)
 
 
-def recipe(folder: Path, name: str, **settings: str) -> list[dict[str, Any]]:
-    """Run it on this machine, whose environment of ours is there already; its events."""
+def recipe(folder: Path, name: str, status: int = 0, **settings: str) -> list[dict[str, Any]]:
+    """Run it on this machine, whose environment of ours is there already; its events.
+
+    As below sshd, where bash reads start-up files.
+    """
     (folder / "home").mkdir()
     (folder / ".venv").symlink_to(Path(sys.executable).parents[1])
     chosen = {"workspace": str(folder), **MACHINE, **settings}
@@ -163,11 +166,20 @@ def recipe(folder: Path, name: str, **settings: str) -> list[dict[str, Any]]:
         "PYTHONPATH": str(ROOT),
         "HOME": str(folder / "home"),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "SSH_CLIENT": "::1 1 2",
     }
     done = subprocess.run(argv, env=environment, timeout=900, capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr.decode()
+    assert done.returncode == status, done.stderr.decode()
     (events,) = (folder / "home").rglob("events.jsonl")
     return [json.loads(line) for line in events.read_text().splitlines()]
+
+
+def test_a_refused_configuration_fails_in_one_place_with_its_reason(tmp_path: Path) -> None:
+    options = SMALL["options"] + " --set train.steps=1"  # fewer than it warms up for
+    asked = {**SMALL, "command": "train", "options": options}
+    events = recipe(tmp_path, "rdt/ssh-workstation", status=1, **asked)
+    failed = [(one["step"], one["code"]) for one in events if one["event"] == "step_fail"]
+    assert failed == [("run", "RDTL-T062")]
 
 
 @pytest.mark.slow

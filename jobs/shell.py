@@ -38,8 +38,11 @@ def main(argv: list[str]) -> int:
     with contain.launch(run, stage, variables, tag, interactive=terminal) as launch:
         child = subprocess.Popen(launch.argv, env=launch.environment, cwd=where)
         # Ctrl-C is for the program inside; this process waits for it.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        return child.wait()
+        own = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            return child.wait()
+        finally:
+            signal.signal(signal.SIGINT, own)
 
 
 if __name__ == "__main__":

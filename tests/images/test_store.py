@@ -179,7 +179,6 @@ def test_remains_that_may_not_be_removed_do_not_stop_the_next_build() -> None:
         child = forked.Process(target=as_user)
         child.start()
         child.join(30)
-        assert child.exitcode == 0
         assert store.find(KEY) is not None
         assert (foreign / "file").exists()
 

@@ -111,7 +111,9 @@ def apply_settings(data: dict[str, Any], settings: list[str]) -> dict[str, Any]:
         key, equals, text = setting.partition("=")
         if not equals or not key:
             raise UsageError(
-                "RDTL-U004", f"--set needs KEY=VALUE, not {setting!r}", fix="--set train.steps=800"
+                "RDTL-U004",
+                f"--set needs KEY=VALUE, not {setting!r}",
+                fix=f"--set {key or 'KEY'}=VALUE, in one word",
             )
         data = _with_value(data, key.split("."), parse_yaml(text, f"--set {setting}"), key)
     return data

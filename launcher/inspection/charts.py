@@ -10,7 +10,7 @@ from launcher.inspection.words import Inspection
 
 PANEL = 380
 APART = 40
-"""Between the middles of two numbers below an axis."""
+"""Units of the drawing, at least, between the middles of two numbers below an axis."""
 MARKS = {"enumerate": "bar main", "random": "bar", "tail-dropping": "bar lost"}
 
 

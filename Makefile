@@ -17,7 +17,7 @@ help: ## show this list
 venv: $(VENV)/.installed ## make .venv with everything (CPU)
 
 $(VENV)/.installed: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { echo "Python 3.11 to 3.13 is needed: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV): some minutes, in which pip prints nothing"
 	@# torch first and alone: a looser requirement of another package would take a CUDA build
@@ -53,8 +53,8 @@ locks: venv ## resolve the packages of all images anew (configs/images/locks)
 test: venv libraries ## all tests but the slow ones; fails above 40 minutes
 	timeout --signal=INT --kill-after=60 $(TEST_MINUTES)m $(BIN)/python -m pytest -m 'not slow' $(TWO)
 
-test-all: venv libraries ## every test
-	$(BIN)/python -m pytest
+test-all: test ## and then the slow ones, without a limit of time
+	$(BIN)/python -m pytest -m slow $(TWO)
 
 check: venv ## lint, format, types; changes nothing
 	$(BIN)/ruff check .

@@ -38,7 +38,7 @@ select policy, task_id, count(*) filter (r.status in ('success', 'fail')),
 from episodes group by all order by policy desc, task_id
 """
 ODD = """
-select count(*) from (select suite, task_id, init_state from episodes group by all
+select count(*) from (select suite, task_id, init_state, trial from episodes group by all
   having count(distinct r.fixtures_sha256) > 1)
 """
 

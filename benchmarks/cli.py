@@ -22,16 +22,19 @@ def dummy() -> None:
     "Do nothing, at some length, so that the help text has something to lay out."
 for i in range({COMMANDS}):
     app.command(f"dummy-{{i}}")(dummy)
-app(["--help"])
 """
-OURS = "from launcher.cli.app import app" + DUMMIES
-BASELINE = "import typer; app = typer.Typer(pretty_exceptions_enable=False)" + DUMMIES
+OURS = f"from launcher.cli.app import app, main{DUMMIES}main()"
+BASELINE = f"import typer; app = typer.Typer(pretty_exceptions_enable=False){DUMMIES}app()"
+
+
+def command(code: str) -> list[str]:
+    """A side's program, asked for its help."""
+    return [sys.executable, "-c", code, "--help"]
 
 
 def listed(code: str) -> int:
     """How many of the dummy commands a side's help really shows."""
-    argv = [sys.executable, "-c", code]
-    printed = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    printed = subprocess.run(command(code), capture_output=True, text=True, check=True).stdout
     return len(set(re.findall(r"dummy-\d+", printed)))
 
 
@@ -40,7 +43,7 @@ def main() -> None:
     started = time.monotonic()
 
     def side(code: str) -> float:
-        return harness.child_cpu_seconds([sys.executable, "-c", code])
+        return harness.child_cpu_seconds(command(code))
 
     side(OURS)
     side(BASELINE)

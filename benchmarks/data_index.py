@@ -55,6 +55,7 @@ def first_samples() -> dict[str, Any]:
         **seconds,
         "cpu_s": round(statistics.median(told["cpu_s"] for told in resumed), 2),
         "bar": LIMIT_FIRST,
+        "of_limit": round(seconds["median"] / LIMIT_FIRST, 3),
         "steps": steps,
         "files": index_set.FILES,
         "saved_index_mb": round(saved / 1e6, 1),

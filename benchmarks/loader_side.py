@@ -73,7 +73,8 @@ def reference_sample(path: Path, demo: str, row: int) -> Arrays:
     targets[: len(chunk), SLOTS] = chunk
     targets[len(chunk) :] = targets[len(chunk) - 1]
     state[:7] = joints[row]
-    state[10:12] = (fingers[row] + 0.04245) / 0.0943
+    kept = fingers[row].astype(np.float32).astype(np.float64)  # float32 is what is kept of it
+    state[10:12] = kept * (1 / 0.0943) + 0.04245 / 0.0943
     valid = np.arange(HORIZON) < len(chunk)
     return {"actions": targets, "valid": valid, "states": state, "pictures": pictures}
 

@@ -96,6 +96,7 @@ def main() -> None:
             "floor_s": round(costs[0]["flop"] / rate, 2),
             "speed_up": round(base / statistics.median(cpu(costs)), 2),
             "bar": round(1 / LIMITS[horizon], 2),
+            "of_limit": round(statistics.median(cpu(costs)) / base / LIMITS[horizon], 3),
         }
         for horizon, costs in ours.items()
     }

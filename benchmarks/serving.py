@@ -130,10 +130,12 @@ def main() -> None:
             "baseline": {**harness.spread(base, "s"), "what": "one request a batch"},
             "ratio": round(ratio, 3),
             "limit": LIMIT,
+            "of_limit": round(ratio / LIMIT, 3),
             "clients": {
                 kind: {str(n): figures(loads) for n, loads in by.items()}
                 for kind, by in found.items()
             },
+            "baseline_of_anchor": None,  # nobody has published such a figure
             "equal": bool(np.allclose(shared["free"], shared["alone"], atol=1e-3)),
         },
         ["torch", "websockets", "msgpack", "numpy"],

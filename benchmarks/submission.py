@@ -178,7 +178,11 @@ def main() -> None:
         "ratio": round(ratio, 3),
         "limit": 1.0,
         "of_limit": round(ratio, 3),
-        "plan_and_scripts": {"cpu_s": cpu, "limit_cpu_s": CPU_LIMIT_S},
+        "plan_and_scripts": {
+            "cpu_s": cpu,
+            "limit_cpu_s": CPU_LIMIT_S,
+            "of_limit": round(cpu / CPU_LIMIT_S, 3),
+        },
         "curve": grown,
         "anchor_s": anchor,
         "calibration": {"interpreter_start_cpu_s": harness.interpreter_start()},

@@ -151,7 +151,8 @@ def started(ours: Side, bare: Side) -> dict[str, Any]:
             mine, theirs = (side.first_step(clock, number) for side in (ours, bare))
             ratio = round(mine["median"] / theirs["median"], 3)
             found[f"{name}_{clock}"] = {"ours": mine, "baseline": theirs, "ratio": ratio}
-    return found
+    most = max(found[f"first_step_{clock}"]["ratio"] for clock in ("wall", "cpu"))
+    return {**found, "of_limit": round(most / LIMIT_START, 3)}
 
 
 def compare(folder: Path) -> dict[str, Any]:
@@ -181,7 +182,11 @@ def figures(ours: Side, bare: Side, flop: int, rate: float) -> dict[str, Any]:
         "of_limit": round(ratio / LIMIT, 3),
         "pairs": [round(one / other, 4) for one, other in zip(a, b, strict=True)],
         "checkpoint": saved,
-        "data_wait": {**harness.spread(waits, "of the time"), "limit": LIMIT_WAIT},
+        "data_wait": {
+            **harness.spread(waits, "of the time"),
+            "limit": LIMIT_WAIT,
+            "of_limit": round(statistics.median(waits) / LIMIT_WAIT, 3),
+        },
         "start": started(ours, bare),
         "gflop": round(flop / 1e9, 1),
         "calibration": {"gemm_gflop_s": round(rate / 1e9, 1), "optimizer_s": round(optimizer, 3)},

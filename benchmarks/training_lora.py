@@ -37,11 +37,13 @@ def compare(folder: Path) -> dict[str, Any]:
         print(f"LoRA {number + 1}: CPU s, MiB {told}", file=sys.stderr)
     sides = {kind: _side(found) for kind, found in runs.items()}
     full, adapted = (sides[kind] for kind in KINDS)
+    memory = adapted["peak"]["median"] / full["peak"]["median"]
     return {
         **sides,
         "step_ratio": round(adapted["step"]["median"] / full["step"]["median"], 3),
-        "memory_ratio": round(adapted["peak"]["median"] / full["peak"]["median"], 3),
+        "memory_ratio": round(memory, 3),
         "memory_limit": LIMIT,
+        "of_limit": round(memory / LIMIT, 3),
         "file_ratio": round(adapted["file_mb"] / full["file_mb"], 4),
         "adapters_mb": {name: adapter_mb(name) for name in ("170m", "1b")},
     }

@@ -88,6 +88,7 @@ def main() -> None:
             "baseline": {"what": "vla-eval 0.8.0", **harness.spread(base, "CPU s")},
             "ratio": round(1 / ratio, 4),
             "limit": 1 / BAR,
+            "of_limit": round(BAR / ratio, 3),
             "vla_eval_ratio": round(ratio, 2),
             "bar": BAR,
             "wall_s": {"ours": round(walls[0], 2), "baseline": round(walls[1], 2)},

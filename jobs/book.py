@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import socket
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,19 @@ Result = tuple[Status, Outcome | None, str]
 """Status, outcome (None unless the episode has a result) and error text."""
 
 
+def begun(job: Job) -> set[str]:
+    """Names of episodes in which a process is, or has died: each of them has a note of its own."""
+    found = set()
+    for path in _notes(job).glob("*"):
+        with suppress(FileNotFoundError):  # its episode has just ended
+            found.add(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _notes(job: Job) -> Path:
+    return job.run.records / "begun"
+
+
 class Book:
     """This process's own record file; the actions of an episode are there before its line."""
 
@@ -29,11 +44,17 @@ class Book:
         self._fingerprint = fingerprint
         self._tested = tested
         self._descriptor: int | None = None
+        self._begun = _notes(job) / f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
 
     def part(self) -> Path:
         """A new file's name: a process id returns in containers, and a file may end torn."""
         unique = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         return self._job.run.records / f"part-{self._job.round}-s{self._job.index}-{unique}.jsonl"
+
+    def begin(self, key: EpisodeKey) -> None:
+        """Note the episode that begins; should this process die in it, the note stays."""
+        self._begun.parent.mkdir(parents=True, exist_ok=True)
+        self._begun.write_text(key.text(), encoding="utf-8")
 
     def write(self, result: Result, key: EpisodeKey) -> None:
         """Publish one episode, unless a newer attempt took over (RDTL-S034)."""
@@ -42,10 +63,13 @@ class Book:
         if outcome is not None:
             path = self._job.run.records / "actions" / f"{key.text()}.npy"
             with files.whole_file(path) as temporary, temporary.open("wb") as handle:
-                np.save(handle, outcome.actions, allow_pickle=False)
+                array = io.BytesIO()  # into a file numpy does not see all that a full disk refuses
+                np.save(array, outcome.actions, allow_pickle=False)
+                handle.write(array.getbuffer())
         if self._descriptor is None:
             self._descriptor = files.open_new(self.part())
         files.append_line(self._descriptor, record.line())
+        self._begun.unlink(missing_ok=True)
         ended = f"{record.status}, {record.steps} steps, {record.wall_s:.1f} s"
         print(f"{key.text()}: {ended}", flush=True)
 

@@ -11,17 +11,25 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from launcher.core.checks import Finding
 from launcher.core.errors import RdtlError, file_system
 
+if TYPE_CHECKING:
+    from rdt.data.declared import DeclaredSet
+    from rdt.data.store import EpisodeStore
+
 
 def data(request: str) -> list[Finding]:
-    """Read a data set as training would; ``request`` is a JSON object."""
-    from rdt.data.checks import verify_set
+    """Read a data set as training would; ``request`` is a JSON object.
+
+    Its `training`, a configuration, says which one learns from this set alone.
+    """
+    from rdt.data.checks import verify_opened
     from rdt.data.declared import DeclaredSet
     from rdt.spec.contract import CONTRACTS
 
@@ -29,9 +37,27 @@ def data(request: str) -> list[Finding]:
     statistics = Path(asked["statistics"]) if asked["statistics"] else None
     try:
         contract = CONTRACTS[asked["contract"]]
-        return verify_set(DeclaredSet.of(asked), contract, statistics, asked["name"])
+        source = DeclaredSet.of(asked)
+        store = source.open()
+        findings = verify_opened(store, source, contract, statistics, asked["name"])
+        training = asked.get("training")
+        return findings + (_enough(training, source, store) if training else [])
     except OSError as error:
         raise file_system(error, "a data set was being read") from error
+
+
+def _enough(training: dict[str, Any], source: DeclaredSet, store: EpisodeStore) -> list[Finding]:
+    """What RDTL-T062 and T064 would refuse, where a look at a few demonstrations is one at all."""
+    from rdt.training import windows
+
+    looked_at = Counter(episode.task for episode in store.episodes)
+    if source.at_most and max(looked_at.values()) >= source.at_most:
+        return []  # there may be more
+    try:
+        windows.chosen(training, [source], [store])
+    except RdtlError as error:
+        return [Finding.of(error)]
+    return []
 
 
 def checkpoint(request: str) -> list[Finding]:

@@ -88,7 +88,7 @@ def _died(processes: int) -> RdtlError:
         "RDTL-D073",
         "a process that collects was killed",
         where=f"one of {processes}",
-        why="memory may have run out: each holds a blind and a seeing simulator, up to 2.7 GB",
+        why="memory may have run out: each holds a blind and a seeing simulator, up to 3.4 GB",
         fix="run the same command again, with fewer --jobs; what is finished is kept",
     )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -44,11 +45,12 @@ def launch(
         yield Launch(runtimes.activated(argv, stage.activate), {**outer, **variables})
         return
     runtime_errors.check_image(stage.container, architecture())
-    with tempfile.TemporaryDirectory(prefix="rdtl-", ignore_cleanup_errors=True) as scratch:
+    full_tag = f"rdtl-{hashlib.sha256(str(run.root).encode()).hexdigest()[:8]}-{tag}"
+    _remove_left_over(stage.container, full_tag)
+    prefix = f"{full_tag}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as scratch:
         for name in ("home", "tmp"):
             Path(scratch, name).mkdir()
-        full_tag = f"rdtl-{hashlib.sha256(str(run.root).encode()).hexdigest()[:8]}-{tag}"
-        _remove_left_over(stage.container, full_tag)
         yield runtimes.wrap(
             stage.container,
             argv,
@@ -63,7 +65,8 @@ def launch(
 
 
 def _remove_left_over(container: Container, tag: str) -> None:
-    """A container belongs to the engine and outlives a killed task; the next attempt ends it."""
+    """What outlives a killed task goes with its next attempt: a container, which belongs to the
+    engine, and the scratch directory."""
     if container.runtime == "docker":
         engine = {"DOCKER_HOST": container.engine} if container.engine else {}
         subprocess.run(
@@ -73,6 +76,8 @@ def _remove_left_over(container: Container, tag: str) -> None:
             capture_output=True,
             check=False,
         )
+    for left in Path(tempfile.gettempdir()).glob(f"{tag}-*"):
+        shutil.rmtree(left, ignore_errors=True)  # follows no link
 
 
 def own_failure(container: Container, code: int, log: Path, begin: int) -> RdtlError | None:

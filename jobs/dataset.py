@@ -13,24 +13,20 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from launcher.core import files
 from launcher.core.checks import Finding
 from launcher.core.errors import RdtlError, RefusedError
 from launcher.core.job import Job, run_job
-from rdt.data import checks, coverage, hdf5, statistics_checks
-from rdt.data.coverage import Coverage
+from rdt.data import checks, hdf5, statistics_checks
 from rdt.data.declared import DeclaredSet
 from rdt.data.libero_attributes import task_name
 from rdt.data.measuring import Totals, measure_all
 from rdt.data.merging import merge
-from rdt.data.order import Order
 from rdt.data.statistics import Statistics
 from rdt.data.store import EpisodeStore
 from rdt.spec.contract import CONTRACTS
+from rdt.training import windows
 
 
 def body(job: Job) -> None:
@@ -48,8 +44,8 @@ def body(job: Job) -> None:
     _print(sane)
     _refuse_errors(sane)
     described = _statistics(job, sources, stores, measured)
-    windows = _windows(job.config, sources, stores, findings + sane)
-    files.write_json(job.run.data / "windows.json", windows)
+    learned = windows.describe(job.config, sources, stores, findings + sane)
+    files.write_json(job.run.data / "windows.json", learned)
     described.write(job.run.data / "statistics.json")
     job.progress(described.episodes, described.episodes, "demonstrations", "data sets verified")
     print(f"{where}: {described.episodes} demonstrations, {described.windows} samples", flush=True)
@@ -168,48 +164,6 @@ def _statistics(
         action=measured.action,
         quantile_error=measured.quantile_error,
     )
-
-
-def _windows(
-    config: dict[str, Any],
-    sources: Sequence[DeclaredSet],
-    stores: Sequence[EpisodeStore],
-    findings: Sequence[Finding],
-) -> dict[str, Any]:
-    horizon = config["train"]["model"]["horizon"] if config["train"] else 1
-    steps = sum(len(store) for store in stores)
-    learned = sum(coverage.learned(store.ends, store.sampled, horizon) for store in stores)
-    sizes = tuple(len(store.sampled) for store in stores)
-    weights = tuple(source.weight for source in sources)
-    order = Order(sizes, config["seed"], weights, config["dataset"]["order"])
-    lengths = np.concatenate([store.ends - store.starts for store in stores])
-    epoch = coverage.of_epoch(order, lengths, horizon)
-    _print_epoch(order, epoch)
-    return {
-        "windows": sum(sizes),
-        "horizon": horizon,
-        "control_steps": steps,
-        "control_steps_learned": learned,
-        "coverage": learned / steps,
-        "order": order.kind,
-        "epoch": [row._asdict() for row in epoch],
-        "episodes": [episode for store in stores for episode in _episodes(store)],
-        "findings": [finding.to_dict() for finding in findings],
-    }
-
-
-def _episodes(store: EpisodeStore) -> list[dict[str, Any]]:
-    counts = np.diff(np.searchsorted(store.sampled, [*store.starts, store.ends[-1]]))
-    pairs = zip(store.episodes, counts.tolist(), strict=True)
-    return [{"name": e.name, "steps": e.length, "windows": count} for e, count in pairs]
-
-
-def _print_epoch(order: Order, epoch: Sequence[Coverage]) -> None:
-    print(f"an epoch of {order.epoch} draws in the order {order.kind}; beside other orders:")
-    for row in epoch:
-        never = f", {100 * row.never:.0f} % never in any epoch" if row.never else ""
-        times = f"{row.fewest} to {row.most} times"
-        print(f"  {row.order:<13} shows {100 * row.seen:5.1f} % ({times}){never}", flush=True)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 The plan numbers every episode (:mod:`rdt.spec.planned`); each task takes a stretch of every
 policy's. A finished episode is one line in a file of this process alone; what has a line is
-never run again, so a task that was killed continues with the first episode that is missing,
-and the same work may be cut into more or fewer tasks at any time.
+never run again, so a task that was killed continues with what is missing, and the same work
+may be cut into more or fewer tasks at any time.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import os
 import sys
 import traceback
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from jobs import evaluated
-from jobs.book import Book, Result
+from jobs.book import Book, Result, begun
 from jobs.evaluated import Shared, Tested
 from jobs.watch import Watch
 from launcher.core import files
 from launcher.core.errors import RdtlError, RefusedError
 from launcher.core.job import Job, run_job
 from rdt.policy.policy import Policy
-from rdt.sim import backend, probe
+from rdt.sim import backend, probed
 from rdt.sim.episode import OverdueError, PolicyError, run_episode
 from rdt.sim.sequential import Simulators
 from rdt.spec import planned
@@ -47,27 +47,23 @@ def program(job: Job) -> None:
 
 
 def prove(job: Job) -> None:
-    """Let the first task of a run look at the simulator, once; raises what the probe finds."""
-    if is_to_prove(job):
-        found = probe.require_published_stack()
-        files.publish_once(job.run.records / STACK, [finding.to_dict() for finding in found])
+    """Look at the simulator of this node, unless its like was seen; raises what the look finds.
 
-
-def is_to_prove(job: Job) -> bool:
-    """Whether this task is the one that looks at the simulator, and has not yet."""
-    return job.index == 0 and not (job.run.records / STACK).exists()
+    Every task does, at every start: the nodes of an array may differ.
+    """
+    found = probed.require_published_stack(job.run.proven)
+    files.publish_once(job.run.records / STACK, [finding.to_dict() for finding in found])
 
 
 def body(job: Job) -> None:
-    """Run the missing episodes of this task, policy by policy."""
+    """Run the missing episodes of this task, policy by policy; raises RdtlError RDTL-E066."""
     mine = planned.from_config(job.config).share(job.index, job.count)
 
     def told(done: int, text: str) -> None:
         job.progress(done, len(mine), "episodes", text)
 
-    without = run(job, mine, told)
-    if without:
-        raise _no_result(job, without)
+    run(job, mine, told)
+    require_results(job, mine)
 
 
 def run(
@@ -75,11 +71,11 @@ def run(
     mine: list[EpisodeKey],
     told: Callable[[int, str], None],
     shared: Shared | None = None,
-) -> dict[str, str]:
+) -> None:
     """Run what has no result of the episodes ``mine``; ``told`` hears how many are done.
 
-    The network is that of ``shared``, or is loaded here.
-    Returns the policies that have no result at all now, each with its last error.
+    The network is that of ``shared``, or is loaded here. Whoever calls it asks
+    :func:`require_results` of all that the task ran.
     """
     backend.prepare()
     tested = shared.tested if shared else evaluated.tested(job)
@@ -87,8 +83,7 @@ def run(
     protocol = protocols.from_config(job.config, versions, gl, tested.sight)
     protocols.publish(protocol, job.run.records)
     missing = _missing(job, mine, tested)
-    waiting, last, name = deque(missing.items()), dict[str, str](), ""
-    results = Counter(key.policy for key in mine if key not in missing)
+    waiting, name = deque(missing.items()), ""
     told(len(mine) - len(waiting), "")
     book = Book(job, protocol.fingerprint(), tested)
     with Bench(job, book) as bench:
@@ -96,47 +91,43 @@ def run(
             key, chances = waiting.popleft()
             if key.policy != name:
                 name, policy_of = key.policy, evaluated.load(job, key.policy, shared)
+            book.begin(key)
             result = bench.run(policy_of(key.suite, key.task_id), key)
             book.write(result, key)
-            if result[1] is not None:
-                results[name] += 1
-            else:
-                last[name] = f"{key.text()}: {result[2]}"
-                if chances > 1:
-                    waiting.append((key, chances - 1))
+            if result[1] is None and chances > 1:
+                waiting.append((key, chances - 1))
             told(len(mine) - len(waiting), name if waiting else "")
             job.may_stop_here()
-    return {name: text for name, text in last.items() if not results[name]}
 
 
-def require_results(job: Job) -> None:
-    """Raise RDTL-E066 for a policy of which no episode of this task has a result."""
-    mine = set(planned.from_config(job.config).share(job.index, job.count))
-    lines = [line for line in records.read_lines(job.run.records) if line.key in mine]
+def require_results(job: Job, mine: Iterable[EpisodeKey]) -> None:
+    """Raise RDTL-E066 for a policy of ``mine`` that has no result, here or by another task.
+
+    By the records: also when all of them were tried so often that nothing was run now.
+    """
+    keys = set(mine)
+    lines = records.read_lines(job.run.records)
     with_one = {line.policy for line in lines if line.status not in records.ERRORS}
-    said = {line.policy: f"{line.key.text()}: {line.error}" for line in lines}
+    said = {line.policy: f"{line.key.text()}: {line.error}" for line in lines if line.key in keys}
     without = {name: text for name, text in said.items() if name not in with_one}
     if without:
-        raise _no_result(job, without)
-
-
-def _no_result(job: Job, without: dict[str, str]) -> RdtlError:
-    return RdtlError(
-        "RDTL-E066",
-        f"no episode of {' or '.join(without)} ended without an error",
-        where=f"{job.run.records}, {next(iter(without.values()))}",
-        why=f"an error is no failure of the policy, so there is no rate; each episode was tried "
-        f"{TRIES} times",
-        fix=f"correct the cause and run the same command again (up to {MOST_TRIES} tries in all)",
-    )
+        raise RdtlError(
+            "RDTL-E066",
+            f"no episode of {' or '.join(without)} ended without an error",
+            where=f"{job.run.records}, {next(iter(without.values()))}",
+            why="an error is no failure of the policy, so there is no rate; a start tries each "
+            f"episode {TRIES} times",
+            fix="correct the cause and run the same command again; after "
+            f"{MOST_TRIES} tries of each episode under another name (--name OTHER)",
+        )
 
 
 def _missing(job: Job, keys: list[EpisodeKey], tested: Tested) -> dict[EpisodeKey, int]:
     """Keys without a result that were not tried too often, and how often to try each here.
 
-    Those that ended in an error of the harness, which is no result, come last: one that hangs
-    each time holds up no other. Raises RefusedError RDTL-E038 when results of other weights are
-    there.
+    Those that ended in an error of the harness, which is no result, or with their process come
+    last: one that hangs or crashes each time holds up no other. Raises RefusedError RDTL-E038
+    when results of other weights are there.
     """
     lines = records.read_lines(job.run.records)
     tries = Counter(record.key for record in lines if record.status in records.ERRORS)
@@ -152,7 +143,8 @@ def _missing(job: Job, keys: list[EpisodeKey], tested: Tested) -> dict[EpisodeKe
                 fix="restore the checkpoint, or evaluate under another name (--name OTHER)",
             )
     left = [key for key in keys if key not in finished and tries[key] < MOST_TRIES]
-    left.sort(key=lambda key: tries[key] > 0)
+    died = begun(job)
+    left.sort(key=lambda key: tries[key] > 0 or key.text() in died)
     return {key: min(TRIES, MOST_TRIES - tries[key]) for key in left}
 
 

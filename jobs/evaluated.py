@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import socket
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from jobs.serve import read_token
 from launcher.core import files
 from launcher.core.errors import RdtlError
 from launcher.core.job import Job
@@ -20,12 +22,15 @@ from rdt.sim.tasks import TaskInfo, find_task
 from rdt.spec import card as cards
 from rdt.spec import chunks
 from rdt.spec import protocol as protocols
+from rdt.spec.contract import CONTRACTS, Contract
 from rdt.spec.protocol import Sight, seed_rule
 
 if TYPE_CHECKING:
     from rdt.policy.remote import RemotePolicy
 
 NETWORK, SERVER = "rdt", "server"
+OPENS = -1
+"""The sign of the gripper's command that opens it, where nothing else is declared."""
 
 
 class Tested(NamedTuple):
@@ -66,8 +71,7 @@ def tested(job: Job) -> Tested:
     chunks.require(executed, card.horizon, where)
     if (size := job.config["task"]["camera_size"]) != (card.camera_size or size):
         raise slots.other_size(f"{where}: task.camera_size = {size}", card.camera_size)
-    views = tuple(name or "background" for name in contract.cameras)
-    sight = Sight(f"{contract.name} {contract.digest()}", views, _seed_rule(job.config["evaluate"]))
+    sight = Sight(_named(contract), _views(contract), _seed_rule(job.config["evaluate"]))
     told: dict[str, Any] = {"path": str(copy.path), "weights": card.weights, "dtype": card.dtype}
     notes += chunks.replanning(executed, card.horizon, where)
     found = [asdict(note) for note in notes if note.severity == "warning"]
@@ -86,9 +90,27 @@ def _served(job: Job) -> Tested:
         evaluate = job.config["evaluate"]
         chunks.require(evaluate["execution_horizon"], told["action_horizon"], evaluate["server"])
     digest = hashlib.sha256(repr(sorted(told.items(), key=str)).encode()).hexdigest()[:12]
-    sight = " ".join(f"{key} {value}" for key, value in sorted(remote.sent.items()))
-    rule = _seed_rule_of(told) if remote.ours else "the server's own"
-    return Tested(SERVER, str(told.get("checkpoint", digest)), Sight(sight, (), rule))
+    sent = " ".join(f"{key} {value}" for key, value in sorted(remote.sent.items()))
+    sight = _sight_of(told) if remote.ours else Sight(sent, (), protocols.UNTOLD)
+    return Tested(SERVER, str(told.get("checkpoint", digest)), sight)
+
+
+def _sight_of(server: dict[Any, Any]) -> Sight:
+    """As our own server tells it, or one that speaks as ours does and tells less.
+
+    Of a contract that is not known here it tells no views.
+    """
+    known = {_named(contract): _views(contract) for contract in CONTRACTS.values()}
+    name = str(server.get("data_contract", "not told"))
+    return Sight(name, known.get(name, ()), _seed_rule_of(server))
+
+
+def _named(contract: Contract) -> str:
+    return f"{contract.name} {contract.digest()}"
+
+
+def _views(contract: Contract) -> tuple[str, ...]:
+    return tuple(name or "background" for name in contract.cameras)
 
 
 def _seed_rule(evaluate: dict[str, Any]) -> str:
@@ -98,6 +120,8 @@ def _seed_rule(evaluate: dict[str, Any]) -> str:
 
 def _seed_rule_of(server: dict[Any, Any]) -> str:
     """As our own server tells it."""
+    if not server.keys() >= {"seed", "batching", "rows", "device", "dtype"}:
+        return protocols.UNTOLD
     seed = f"the server's seed {server['seed']}, episode, query"
     return seed_rule(server["batching"], server["rows"], server["device"], server["dtype"], seed)
 
@@ -139,7 +163,7 @@ def _same_for_all_tasks(job: Job, name: str) -> Policy:
 def _connect(job: Job) -> RemotePolicy:
     evaluate = job.config["evaluate"]
     place = evaluate["server_token"]
-    token = Path(place).read_text().strip() if place else None
+    token = read_token(place, "evaluate.server_token") if place else None
     learned = functools.partial(_note_chunk, job)
     return _behind(evaluate["server"], token, evaluate["execution_horizon"], learned)
 
@@ -187,26 +211,39 @@ def require_protocol() -> None:
 
 
 def _replay(job: Job, task: TaskInfo) -> Replay:
-    return Replay(first_demonstration(_demonstrations(job, task)))
+    return Replay(first_demonstration(*_demonstrations(job, task)))
 
 
-def _demonstrations(job: Job, task: TaskInfo) -> Path:
-    """The file with demonstrations of a task."""
+def _demonstrations(job: Job, task: TaskInfo) -> tuple[Path, int]:
+    """The file with demonstrations of a task, and the sign that opens the gripper there."""
+    from rdt.data.finding import hdf5_files
+    from rdt.data.libero_attributes import task_of
+
     name = f"{task.name}_demo.hdf5"
     named = job.config["evaluate"]["demonstrations"]
-    places = [Path(entry["path"]) for entry in job.config["dataset"]["sets"]]
-    if named is not None:
-        places = [Path(named)]
+    sets = job.config["dataset"]["sets"]
+    places = [Path(entry["path"]) for entry in sets] if named is None else [Path(named)]
     if not places:
-        return job.run.data / task.suite / name
-    files_inside = [path for place in places for path in sorted(place.rglob(name))]
-    found = [path for path in places if path.suffix == ".hdf5"] + files_inside
+        return job.run.data / task.suite / name, OPENS
+    called_so = (path for place in places for path in hdf5_files(place) if path.name == name)
+    otherwise = (each for each in places if each.is_file() and task_of(each) == task.name)
+    found = next(itertools.chain(called_so, otherwise), None)
     if found:
-        return found[0]
+        return found, _opens(found, sets)
     raise RdtlError(
         "RDTL-D065",
         "there is no demonstration to replay",
         where=f"{', '.join(map(str, places))}: no {name}",
         why="a replay needs the actions of a LIBERO HDF5 file of the evaluated task",
-        fix="name one in evaluate.demonstrations, or leave replay out of evaluate.policies",
+        fix="name a folder of one for each task in evaluate.demonstrations, or leave replay out of "
+        "evaluate.policies",
     )
+
+
+def _opens(file: Path, sets: list[dict[str, Any]]) -> int:
+    """The sign that the data set declares which is this file, or has it in its folder."""
+    for entry in sets:
+        place = Path(entry["path"])
+        if file.is_relative_to(place) or file.resolve().is_relative_to(place.resolve()):
+            return int(entry["gripper_open"])
+    return OPENS

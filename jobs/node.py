@@ -180,16 +180,31 @@ class NodeTask:
 
 
 def start(launch: Launch, log: IO[bytes], working_directory: str) -> subprocess.Popen[bytes]:
-    """Start a child that dies with this process; its output goes to ``log``."""
-    return subprocess.Popen(
-        launch.argv,
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        env=launch.environment,
-        cwd=working_directory,
-        preexec_fn=die_with_parent,
-    )
+    """Start a child that dies with this process; its output goes to ``log``.
+
+    Raises RdtlError RDTL-S060, which ``log`` has too, when there is no such program here.
+    """
+    try:
+        return subprocess.Popen(
+            launch.argv,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=launch.environment,
+            cwd=working_directory,
+            preexec_fn=die_with_parent,
+        )
+    except OSError as error:
+        refused = RdtlError(
+            "RDTL-S060",
+            f"{launch.argv[0]} cannot be started: {error.strerror}",
+            where=f"{socket.gethostname()}: {working_directory}",
+            why="a script needs its execute bit and a first line that names its interpreter, "
+            "and relative paths are those of the copied tree",
+            fix="chmod +x, or name the interpreter: rdtl run … -- bash SCRIPT",
+        )
+        log.write(f"{refused}\n".encode())
+        raise refused from error
 
 
 def run_task(task: NodeTask) -> int:

@@ -1,4 +1,4 @@
-"""Look at the simulator of a run, once: ``python -m jobs.prove RUN_DIR``; jobs.workers starts it.
+"""Look at a node's simulator for a run: ``python -m jobs.prove RUN_DIR``; jobs.workers starts it.
 
 A process of its own, because what the look needs (two gigabytes) would otherwise stay while
 workers and servers run.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 
@@ -24,6 +25,9 @@ WORKED_S = 600.0
 """How long a program not of ours ran at least that saved its state and not only started."""
 SETTLE_S = 10.0
 """How long a node that failed by itself may take to say so after others have lost it."""
+ASK_AGAIN_S = 5.0
+ASK_FOR_S = 10 * 60.0
+"""A controller that is busy or just restarts answers by then; a time limit may end us before."""
 KILL_WAIT_S = 15 * 60.0
 """How long a task that has saved its state waits to be ended by the scheduler."""
 
@@ -79,14 +83,18 @@ def note_saved(run: RunDir, stage: str, index: int, attempt: int) -> None:
 
 
 def judge(found: list[Round], stage: str) -> RdtlError | None:
-    """The reason to stop after these rounds (the last one begins now), or None. Pure."""
+    """The reason to stop after these rounds (the last one begins now), or None. Pure.
+
+    A round that ended while it was starting may have told less than was done before it.
+    """
     last = found[-IDLE_ROUNDS - 1 :]
-    idle = last[-1].progress <= last[0].progress and not any(one.saved for one in last)
+    furthest = max(one.progress for one in last)
+    idle = furthest <= last[0].progress and not any(one.saved for one in last)
     if len(last) > IDLE_ROUNDS and idle:
         return RdtlError(
             "RDTL-S011",
             f"stage {stage} was started {len(found)} times and gets nowhere",
-            where=f"{last[-1].progress:g} finished at each of the last {len(last)} starts",
+            where=f"no more than {furthest:g} finished at the last {len(last)} starts",
             why="it would be started again for ever",
             fix="give it a longer time limit, or look at its logs for what takes so long to start",
         )
@@ -114,25 +122,26 @@ def leave_to_the_scheduler(
     Slurm knows what it wants; a requeue would bring a cancelled job back to life. Lost ranks
     (87): of the nodes that are left one asks.
     """
-    if code == EXIT_REQUEUE and node == 0:
-        ask(run, stage, index, attempt, nodes)
+    asks = code == EXIT_REQUEUE and node == 0
+    if asks:
+        wait_for_all(run, stage, index, attempt, nodes)
     if code == EXIT_LOST:
         asking = who_asks(run, stage, index, attempt, nodes)
         if asking is None:
             return
-        if asking == node:
-            requeue()
+        asks = asking == node
+    if asks and not requeue():
+        return
     wait_for_the_end()
 
 
-def ask(run: RunDir, stage: str, index: int, attempt: int, nodes: int) -> None:
-    """Ask Slurm to start this job again, once all nodes have saved."""
+def wait_for_all(run: RunDir, stage: str, index: int, attempt: int, nodes: int) -> None:
+    """Wait until all nodes have saved."""
     deadline = time.monotonic() + 60
     while len(run.ledger.exit_codes(stage, index, attempt)) < nodes:
         if time.monotonic() > deadline:
             break  # a node died meanwhile: what the others saved is whole all the same
         time.sleep(0.2)
-    requeue()
 
 
 def who_asks(run: RunDir, stage: str, index: int, attempt: int, nodes: int) -> int | None:
@@ -151,9 +160,19 @@ def who_asks(run: RunDir, stage: str, index: int, attempt: int, nodes: int) -> i
         time.sleep(0.2)
 
 
-def requeue() -> None:
-    """Ask Slurm to start this job again."""
-    subprocess.run(["scontrol", "requeue", job_id(dict(os.environ))], check=True, timeout=60)
+def requeue() -> bool:
+    """Ask Slurm to start this job again, and again while it cannot be asked; whether it will."""
+    command = ["scontrol", "requeue", job_id(dict(os.environ))]
+    until = time.monotonic() + ASK_FOR_S
+    while True:
+        try:
+            if subprocess.run(command, check=False, timeout=60).returncode == 0:
+                return True
+        except (OSError, subprocess.TimeoutExpired) as error:
+            print(error, file=sys.stderr, flush=True)
+        if time.monotonic() > until:
+            return False
+        time.sleep(ASK_AGAIN_S)
 
 
 def is_preempted() -> bool:

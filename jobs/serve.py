@@ -52,19 +52,28 @@ def token(options: Options) -> str | None:
 
     Raises UsageError RDTL-E057 when the named place has none.
     """
-    place = options.token_file or options.token_env
-    if place is None:
+    if options.token_file:
+        return read_token(options.token_file, "--token-file")
+    if options.token_env is None:
         return None
+    return _token(os.environ.get(options.token_env, ""), f"--token-env {options.token_env}")
+
+
+def read_token(path: str, named_by: str) -> str:
+    """The token in a file that ``named_by`` names; UsageError RDTL-E057 when it has none."""
     try:
-        text = Path(place).read_text() if options.token_file else os.environ.get(place, "")
+        return _token(Path(path).read_text(errors="replace"), f"{named_by} {path}")
     except OSError as error:
-        text, place = "", f"{place}: {error.strerror}"
+        return _token("", f"{named_by} {path}: {error.strerror}")
+
+
+def _token(text: str, where: str) -> str:
     if text.strip().isascii() and text.strip().isprintable() and text.strip():
         return text.strip()
     raise UsageError(
         "RDTL-E057",
         "there is no token where one should be",
-        where=f"--token-{'file' if options.token_file else 'env'} {place}",
+        where=where,
         why="clients prove by it that they may ask",
         fix="write one line of printable ASCII there, e.g. the output of: openssl rand -hex 24",
     )

@@ -11,13 +11,18 @@ from launcher.core import files
 from launcher.core.job import Job, run_job
 from launcher.core.runs import RunDir
 from rdt.spec import sweep
+from rdt.spec.record import EpisodeKey
 
 
 def body(job: Job) -> None:
-    """Run the missing episodes of this task, cell by cell."""
+    """Run the missing episodes of this task, cell by cell.
+
+    Raises RdtlError RDTL-E066, after the last one, for a cell without any result.
+    """
     evaluate.prove(job)
     mine = sweep.share(job.config, job.index, job.count)
     total, before = sum(len(keys) for _, keys in mine), 0
+    done: list[tuple[Job, list[EpisodeKey]]] = []
     for cell, keys in mine:
         own = cell._replace(checkpoint=cell.checkpoint or str(job.run.policy))
         config = sweep.section(job.config, own)
@@ -27,8 +32,11 @@ def body(job: Job) -> None:
         def told(done: int, text: str, before: int = before, name: str = cell.name) -> None:
             job.progress(before + done, total, "episodes", name)
 
-        evaluate.run(job.inside(run, config), keys, told)
+        done.append((job.inside(run, config), keys))
+        evaluate.run(*done[-1], told)
         before += len(keys)
+    for inside, keys in done:
+        evaluate.require_results(inside, keys)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from jobs.fence import require_current
 from launcher.core.job import Job, run_job
@@ -24,8 +25,9 @@ from rdt.spec.contract import Contract, require_same
 from rdt.training import engine as distributed
 from rdt.training import export, lost
 from rdt.training.batches import Batches
-from rdt.training.beginning import begin
+from rdt.training.beginning import Beginning, begin
 from rdt.training.checkpoint import Checkpoints
+from rdt.training.checkpoint_writing import Fill
 from rdt.training.data import Data
 from rdt.training.ema import Ema
 from rdt.training.engine import Engine
@@ -61,20 +63,24 @@ def _train(job: Job, rank: int, ranks: int, device: torch.device) -> None:
     gate.rows += begun.rows
     engine = Engine(begun.module, train, device)
     ema = Ema(engine.owned(), train["ema_power"])
-    fill = partial(export.fill, job, begun, described)
-    identity = {"settings": settings_digest(config), "dataset": described.dataset_digest}
-    checkpoints = Checkpoints(job, engine, ema, identity, fill)
     with ExitStack() as opened:
         data = Data(job.run, config, described, rank, ranks, device, begun.shown)
         batches = opened.enter_context(data.training())
+        fill = partial(export.fill, job, begun, described, batches.learned())
+        shared = identity(config, described, begun, batches)
+        checkpoints = Checkpoints(job, engine, ema, shared, fill)
         validation = _validation(data, engine, contract, train, opened)
         gate.rows += origins(described, contract, batches)
         loop = Loop(job, engine, batches, ema, checkpoints, validation, gate, first=rank == 0)
         steps = loop.run()
-    weights = checkpoints.averaged()
-    if weights is not None:
-        require_current(job)
-        export.publish_policy(job, fill, weights, steps)
+    publish = partial(_publish, job, fill, checkpoints.averaged(), steps)
+    distributed.by_first(publish, distributed.second_group())  # gigabytes, maybe to a slow disk
+
+
+def _publish(job: Job, fill: Fill, weights: dict[str, Tensor] | None, steps: int) -> None:
+    assert weights is not None, "rank 0 has them"
+    require_current(job)
+    export.publish_policy(job, fill, weights, steps)
 
 
 def _validation(
@@ -100,10 +106,23 @@ def origins(described: Statistics, contract: Contract, batches: Batches) -> list
     ]
 
 
+def identity(
+    config: dict[str, Any], described: Statistics, begun: Beginning, batches: Batches
+) -> dict[str, str]:
+    """What a checkpoint must share with this run to be continued.
+
+    Encoders that are not trained are named by their numbers: a path may hold others by then.
+    """
+    shared = {"settings": settings_digest(config), "dataset": described.dataset_digest}
+    if begun.frozen is not None:
+        shared["vision"] = distributed.weights_digest(begun.frozen)
+        shared["language"] = batches.words_digest()
+    return shared
+
+
 def settings_digest(config: dict[str, Any]) -> str:
     """Twelve hex digits over the seed and every training setting that changes a number."""
-    train = {key: value for key, value in config["train"].items() if key not in recipe.BOOKKEEPING}
-    dataset = config["dataset"]
+    train, dataset = recipe.deciding(config["train"]), config["dataset"]
     order = [dataset["order"], dataset["held_out"], [entry["weight"] for entry in dataset["sets"]]]
     text = json.dumps([config["seed"], train, order], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

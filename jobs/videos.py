@@ -39,7 +39,15 @@ def body(job: Job) -> None:
         job.may_stop_here()
     require_current(job)
     files.write_json(job.run.videos / f"index.{job.index}.json", entries)
+    _remove_others(job)
     job.progress(len(entries), len(mine), "videos")
+
+
+def _remove_others(job: Job) -> None:
+    """Remove the indices of an earlier array of more tasks: what they chose is chosen again."""
+    for path in job.run.videos.glob("index.*.json"):
+        if int(path.name.split(".")[1]) >= job.count:
+            path.unlink(missing_ok=True)  # every task of this array does
 
 
 def choose(

@@ -46,12 +46,10 @@ def program(job: Job) -> None:
         code = crew.wait(servers)
     if code in (EXIT_REQUEUE, EXIT_SAVED):
         raise Stopped(signal.SIGUSR2 if code == EXIT_REQUEUE else signal.SIGTERM)
-    evaluate.require_results(job)
+    evaluate.require_results(job, planned.from_config(job.config).share(job.index, job.count))
 
 
 def _prove(job: Job, scratch: Path) -> None:
-    if not evaluate.is_to_prove(job):
-        return
     error = scratch / "prove.error.json"
     code = _started("jobs.prove", job, {"RDTL_ERROR_FILE": str(error)}).wait()
     if code:

@@ -6,7 +6,6 @@ import contextlib
 import getpass
 import os
 import signal
-import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,11 @@ from launcher.core.errors import RefusedError, RemoteError
 from launcher.core.runs import RunDir
 from launcher.judges import LIVE, Task, launcher_of
 from launcher.status import RunStatus
+from launcher.submit.slurm import job_prefix
 
 PATIENCE_S = 120.0
 """A launcher that is asked to end lets its tasks save first."""
+SCANCEL_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -31,58 +32,75 @@ class Cancelled:
 
 
 def cancel(run: RunDir) -> Cancelled:
-    """End everything of ``run`` that waits or runs.
+    """End everything of ``run`` that waits or runs, and what a launcher would still submit.
 
     Raises RefusedError RDTL-S035 for another user's run and RemoteError RDTL-S032 or
     RDTL-S039 when the scheduler does not do it.
     """
     child.require_own(run, "cancel")
     one = status.of(run, fresh=True)
-    if one.note:
+    _require_answer(run, one.note)
+    total = sum(one.counts.values())
+    if one.kind == "slurm":
+        tasks = _forbid(one)
+        return Cancelled(_scancel(one), tasks, total - tasks)
+    tasks = one.counts["running"] + one.counts["waiting"]
+    jobs = _end_launcher(run) if one.ends_with_launcher else []
+    return Cancelled(jobs, tasks if jobs else 0, total - tasks)
+
+
+def _require_answer(run: RunDir, note: str) -> None:
+    if note:
         raise RemoteError(
             "RDTL-S032",
-            "the scheduler does not answer, so nothing was cancelled",
-            where=one.note,
+            "the scheduler does not answer, so no job was cancelled",
+            where=note,
             fix=f"run the same command again later: rdtl runs cancel {run.root}",
         )
-    jobs = sorted({job for stage in one.stages for job in stage.jobs()})
-    tasks = one.counts["running"] + one.counts["waiting"]
-    if one.kind in ("local", "hosts"):
-        jobs = _end_launcher(run)
-    elif jobs:
-        _scancel(one, jobs)
-    return Cancelled(jobs, tasks if jobs else 0, sum(one.counts.values()) - tasks)
 
 
-def _scancel(one: RunStatus, jobs: list[str]) -> None:
-    """One call for all; recorded before, so that everybody can say later who did it."""
+def _forbid(one: RunStatus) -> int:
+    """Record of each attempt that is ended who did it: no launcher sends more of it; its tasks.
+
+    Comes before the last look at the queue: what a launcher sends after that, it ends itself.
+    """
+    tasks = 0
     for stage in one.stages:
-        for attempt in {task.attempt for task in stage.tasks if task.attempt and _ends(task)}:
-            name = f"cancelled.{stage.stage.name}.a{attempt}"
-            one.run.ledger.publish(name, by=getpass.getuser(), ids=stage.jobs())
+        name = stage.stage.name
+        unsent = {(a.number, i) for a in one.markers.attempts(name) for i in a.unsent()}
+        ending = [task for task in stage.tasks if _ends(task, (task.attempt, task.index) in unsent)]
+        for attempt in {task.attempt for task in ending}:
+            by = getpass.getuser()
+            one.run.ledger.publish(f"cancelled.{name}.a{attempt}", by=by, ids=stage.jobs())
+        tasks += len(ending)
+    return tasks
+
+
+def _ends(task: Task, unsent: bool) -> bool:
+    """Whether it is alive, or a launcher may still send it."""
+    return task.state in LIVE or (unsent and task.state in ("gone", "unsubmitted"))
+
+
+def _scancel(one: RunStatus) -> list[str]:
+    """One call for all jobs in the queue, known by their names: nobody may have recorded an id,
+    and a controller that lost its state gives one a second time."""
     site = sites.of_run(one.run, one.plan.site)
     controller = status.controller_for(one.run, site.environment)
-    done = subprocess.run(
-        ["scancel", *jobs],
-        env=controller.environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    queue = controller.snapshot(fresh=True)
+    _require_answer(one.run, queue.error)
+    jobs = sorted({row.job for row in queue.rows if row.name.startswith(job_prefix(one.run))})
+    if not jobs:
+        return []
+    done = controller.call(["scancel", *jobs], SCANCEL_S)
     controller.forget()
-    if done.returncode:
+    if isinstance(done, str):
         raise RemoteError(
             "RDTL-S039",
-            "scancel reports an error; some jobs may live on",
-            where=" ".join(done.stderr.split())[:300],
+            "scancel did not do it; some jobs may live on",
+            where=" ".join(done.split())[-300:],
             fix=f"rdtl runs show {one.run.root} says what is alive; cancel again is safe",
         )
-
-
-def _ends(task: Task) -> bool:
-    """Whether it is alive, or would be sent later."""
-    return task.state in (*LIVE, "unsubmitted")
+    return jobs
 
 
 def _holds(pid: int, run: RunDir) -> bool:

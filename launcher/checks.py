@@ -179,8 +179,9 @@ def scheduler(site: Site, runs_dir: Path) -> list[Finding]:
     if done.returncode:
         return [_silent(done.stderr.strip()[:200])]
     known = ", ".join(sorted(partitions))
-    if site.partition and site.partition not in partitions:
-        return [_silent(f"there are {known}", f"no partition {site.partition}")]
+    missing = [name for name in site.partitions if name not in partitions]
+    if missing:
+        return [_silent(f"there are {known}", f"no partition {', '.join(missing)}")]
     return [Finding("RDTL-S032", "ok", f"scheduler answers, partitions {known}")]
 
 

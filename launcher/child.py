@@ -7,21 +7,23 @@ made the same again is refused, not replaced.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
-import pwd
 import re
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from launcher import create, snapshot
+from launcher import create, owner, snapshot
 from launcher.core import files, plan
 from launcher.core.errors import RefusedError
 from launcher.core.plan import Plan
 from launcher.core.runs import RunDir
+from launcher.staging.locks import held
 
 CARRIED = ("code", "work")
 """Directories of a run that hold what ran: our packages, and the user's tree of `rdtl run`."""
@@ -32,13 +34,9 @@ def require_own(run: RunDir, doing: str) -> None:
     uid = run.root.stat().st_uid
     if uid == os.geteuid():
         return
-    try:
-        owner = pwd.getpwuid(uid).pw_name
-    except KeyError:
-        owner = f"user {uid}"
     raise RefusedError(
         "RDTL-S035",
-        f"this run belongs to {owner}: you cannot {doing} it",
+        f"this run belongs to user {owner.account(uid)}: you cannot {doing} it",
         where=str(run.root),
         why="two users who write into one run directory destroy each other's work",
         fix=f"rdtl runs resubmit {run.root} --as-new NAME makes the same run in your --runs-dir",
@@ -48,28 +46,36 @@ def require_own(run: RunDir, doing: str) -> None:
 def make(parent: RunDir, child: RunDir) -> Plan:
     """Create ``child`` as a copy of what ``parent`` is: code, plan, configuration, lock.
 
-    The plan file is written last; called again after a kill it goes on. Raises
-    RefusedError RDTL-S040 when the same thing cannot run any more.
+    Under the lock of whoever makes a run; the plan is published last, and what lies in a directory
+    without one is copied anew (:mod:`launcher.create`). Raises RefusedError RDTL-S040 when the
+    same thing cannot run any more, or another run has the name.
     """
     origin = {"run": str(parent.root), "lock_sha256": files.sha256(parent.lock)}
-    if child.plan.exists():
-        _require_same_parent(child, origin)
-        return plan.read(child.plan)
-    the_plan = plan.read(parent.plan)
-    lock = files.read_json(parent.lock)
-    _require_unchanged(parent, the_plan, lock)
-    child.root.mkdir(parents=True, exist_ok=True)
+    if not child.plan.exists():
+        the_plan = plan.read(parent.plan)
+        _require_unchanged(parent, the_plan, files.read_json(parent.lock))
+        with held(child.creating, lambda words: None) as lock_state:
+            if not child.plan.exists():
+                _make(parent, child, the_plan, origin, alone=lock_state == "mine")
+    _require_same_parent(child, origin)
+    return plan.read(child.plan)
+
+
+def _make(
+    parent: RunDir, child: RunDir, the_plan: Plan, origin: dict[str, str], *, alone: bool
+) -> None:
     for name in CARRIED:
-        _copy(parent.root / name, child.root / name)
+        _copy(parent.root / name, child.root / name, lambda: alone and not child.plan.exists())
+    if child.plan.exists():  # by another node, which sees nothing of our lock
+        return
     _measured_length(parent, child)
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    lock = files.read_json(parent.lock)
     files.write_json(child.lock, {**lock, "created": created, "parent": origin})
     files.write_text(child.config, parent.config.read_text(encoding="utf-8"))
     if parent.site.exists():
         files.write_text(child.site, parent.site.read_text(encoding="utf-8"))
-    moved = relocate(the_plan, parent.root, child.root)
-    files.write_json(child.plan, moved.to_dict())
-    return moved
+    files.publish_once(child.plan, relocate(the_plan, parent.root, child.root).to_dict())
 
 
 def relocate(the_plan: Plan, old: Path, new: Path) -> Plan:
@@ -101,7 +107,7 @@ def relocate(the_plan: Plan, old: Path, new: Path) -> Plan:
 
 def _require_unchanged(parent: RunDir, the_plan: Plan, lock: dict[str, Any]) -> None:
     changed = []
-    if code_digest(parent) != lock["code_sha256"]:
+    if snapshot.code_digest(parent.code) != lock["code_sha256"]:
         changed.append(f"{parent.code}: the code is not what ran")
     for container in {
         s.container.image: s.container for s in the_plan.stages if s.container
@@ -125,14 +131,6 @@ def _require_unchanged(parent: RunDir, the_plan: Plan, lock: dict[str, Any]) -> 
         )
 
 
-def code_digest(run: RunDir) -> str:
-    """SHA-256 of the code snapshot as it is now; the lock holds what it was."""
-    paths = [
-        path for path in run.code.rglob("*") if path.is_file() and "__pycache__" not in path.parts
-    ]
-    return snapshot.digest(run.code, sorted(path.relative_to(run.code) for path in paths))
-
-
 def _require_same_parent(child: RunDir, origin: dict[str, str]) -> None:
     found = files.read_json(child.lock).get("parent")
     if found != origin:
@@ -145,12 +143,13 @@ def _require_same_parent(child: RunDir, origin: dict[str, str]) -> None:
         )
 
 
-def _copy(source: Path, target: Path) -> None:
-    if not source.is_dir() or target.exists():
+def _copy(source: Path, target: Path, gives_way: Callable[[], bool]) -> None:
+    if not source.is_dir():
         return
     left_out = shutil.ignore_patterns("__pycache__")
-    with files.whole_folder(target) as temporary:
+    with contextlib.suppress(FileExistsError), files.whole_folder(target) as temporary:
         shutil.copytree(source, temporary, symlinks=True, ignore=left_out, dirs_exist_ok=True)
+        snapshot.replace(target, gives_way)
 
 
 def _measured_length(parent: RunDir, child: RunDir) -> None:

@@ -1,6 +1,7 @@
 """Freeing space: what a run that is over no longer needs.
 
-Checkpoints go only when the run is done: until then they are what it continues from.
+Checkpoints go only when the run is done and its policy is exported: until then they are what it
+continues from, and those of a program of one's own are its result.
 Half-written files and caches go as soon as nothing of the run is alive.
 """
 
@@ -15,6 +16,7 @@ from launcher import status
 from launcher.core.runs import RunDir
 from launcher.judges import launcher_of
 from launcher.status import RunStatus
+from rdt.spec import card as cards
 
 REMOVING = ".removing"
 
@@ -56,9 +58,10 @@ def _of_run(one: RunStatus) -> list[Waste]:
     found += [(path, "its removal was interrupted") for path in root.rglob(f".*{REMOVING}")]
     found.append((root / "cache", "compiled again when needed"))
     if one.word == "done":
-        for pattern in ("step_*", "damaged_step_*"):
-            steps = sorted(one.run.checkpoints.glob(pattern))
-            found += [(path, "the run is done and its policy is exported") for path in steps]
+        if (one.run.policy / cards.FILE).is_file():  # whole, because it is renamed last
+            for pattern in ("step_*", "damaged_step_*"):
+                steps = sorted(one.run.checkpoints.glob(pattern))
+                found += [(path, "the run is done and its policy is exported") for path in steps]
         found += [
             (root / name, "scheduler's own files of a run that is done")
             for name in ("local", "slurm")

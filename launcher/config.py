@@ -7,16 +7,20 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from launcher import unique_keys
 from launcher.core.errors import UsageError
 from launcher.core.redaction import Redaction
-from launcher.schema import RunConfig
 from launcher.staging.uri import is_uri
+
+if TYPE_CHECKING:
+    from launcher.schema import RunConfig
 
 Model = TypeVar("Model", bound=BaseModel)
 SHIPPED = Path(__file__).parent / "_configs"
@@ -78,11 +82,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def parse_yaml(text: str, where: str) -> Any:
     """The value that ``text`` is; UsageError RDTL-U003 for anything else.
 
-    PyYAML lets some errors of Python through (a month 13, endless nesting), and aliases of
-    aliases are small in memory but endless once they are written out.
+    A key that stands twice in its mapping is refused (:mod:`launcher.unique_keys`). PyYAML lets
+    some errors of Python through (a month 13, endless nesting), and aliases of aliases are small
+    in memory but endless once they are written out.
     """
     try:
-        data = yaml.safe_load(text)
+        # As safe as safe_load, which takes no Loader: this one is a SafeLoader, too.
+        data = yaml.load(text, Loader=unique_keys.Loader)
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
         raise _no_yaml(where, error) from error
     below, seen = [data], 0
@@ -101,22 +107,28 @@ def _no_yaml(where: str, error: object) -> UsageError:
         said = f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
     else:
         said = " ".join(str(error).split())[:500]
-    fix = "correct the text there: often a colon, an indentation or a bracket is amiss"
+    fix = "correct the text there: a colon, an indentation, a bracket, or a key that stands twice"
     return UsageError("RDTL-U003", "this is not YAML", where=f"{where}: {said}", fix=fix)
 
 
 def apply_settings(data: dict[str, Any], settings: list[str]) -> dict[str, Any]:
     """Apply ``--set a.b=value`` in order; values are read as YAML. Returns a new mapping."""
     for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals or not key:
-            raise UsageError(
-                "RDTL-U004",
-                f"--set needs KEY=VALUE, not {setting!r}",
-                fix=f"--set {key or 'KEY'}=VALUE, in one word",
-            )
+        key, text = key_value(setting)
         data = _with_value(data, key.split("."), parse_yaml(text, f"--set {setting}"), key)
     return data
+
+
+def key_value(setting: str) -> tuple[str, str]:
+    """The two sides of ``--set KEY=VALUE``; UsageError RDTL-U004 for anything else."""
+    key, equals, value = setting.partition("=")
+    if not equals or not key:
+        raise UsageError(
+            "RDTL-U004",
+            f"--set needs KEY=VALUE, not {setting!r}",
+            fix=f"--set {key or 'KEY'}=VALUE, in one word",
+        )
+    return key, value
 
 
 def _with_value(data: dict[str, Any], keys: list[str], value: Any, whole: str) -> dict[str, Any]:
@@ -125,7 +137,14 @@ def _with_value(data: dict[str, Any], keys: list[str], value: Any, whole: str) -
         return {**data, head: value}
     below = data.get(head) or {}
     if not isinstance(below, dict):
-        raise UsageError("RDTL-U004", f"{head} is a value, so {whole} cannot be set below it")
+        at = whole.removesuffix("." + ".".join(rest))
+        entry = "…" if rest[-1].isdigit() else f"{{{rest[-1]}: …}}"
+        kind, example = ("list", f"[{entry}]") if isinstance(below, list) else ("value", "…")
+        raise UsageError(
+            "RDTL-U004",
+            f"{at} is a {kind}, so {whole} cannot be set below it",
+            fix=f"set the whole {kind}: --set '{at}={example}'",
+        )
     return {**data, head: _with_value(below, rest, value, whole)}
 
 
@@ -154,7 +173,7 @@ def _explain(model: type[BaseModel], error: ValidationError) -> Iterator[str]:
             *parents, last = (str(part) for part in item["loc"])
             near = _below(model, parents, last) or [
                 ".".join([*parents, key])
-                for key in difflib.get_close_matches(last, _keys_at(model, parents), 1, 0.5)
+                for key in difflib.get_close_matches(last, _fields_at(model, parents), 1, 0.5)
             ]
             hint = f"; the nearest valid key is {near[0]}" if near else ""
             yield f"unknown key {key}{hint}"
@@ -166,39 +185,51 @@ def _explain(model: type[BaseModel], error: ValidationError) -> Iterator[str]:
 
 
 def _shape(model: type[BaseModel], item: ErrorDetails) -> str:
-    """What a single value should be written like where a list or keys are wanted; else nothing."""
+    """What a value or keys should be written like where a list or keys are wanted; else nothing."""
     given, wanted = item["input"], {"list_type": "a list", "model_type": "keys"}.get(item["type"])
-    if wanted is None or not isinstance(given, str | int | float):
+    if wanted is None or not isinstance(given, str | int | float | dict):
         return ""
-    keys = _keys_at(model, [str(part) for part in item["loc"]])
-    entry = f"{{{keys[0]}: {given}}}" if keys else str(given)
+    keys = list(_fields_at(model, [str(part) for part in item["loc"]]))
+    of_entry, value = {}, given
+    if isinstance(given, dict):
+        of_entry, value = {key: given[key] for key in keys if key in given}, "…"
+    of_entry = of_entry or dict.fromkeys(keys[:1], value)
+    pairs = ", ".join(f"{key}: {one}" for key, one in of_entry.items())
+    entry = f"{{{pairs}}}" if pairs else str(value)
     example = f"[{entry}]" if wanted == "a list" else entry
     return f"{wanted} must stand there, such as {Redaction()(example)[:SHOWN]}"
 
 
 def _below(model: type[BaseModel], parents: list[str], last: str) -> list[str]:
     """Keys of this very name one section deeper: ``steps`` is meant as ``train.steps``."""
-    sections = [[*parents, section] for section in _keys_at(model, parents)]
-    return [".".join([*path, last]) for path in sections if last in _keys_at(model, path)]
+    found = []
+    for section, field in _fields_at(model, parents).items():
+        if last in _fields_at(model, [*parents, section]):
+            is_list = get_origin(field.annotation) is list
+            key = f"{section}=[{{{last}: …}}]" if is_list else f"{section}.{last}"
+            found.append(".".join([*parents, key]))
+    return found
 
 
-def _keys_at(model: type[BaseModel], parents: list[str]) -> list[str]:
+def _fields_at(model: type[BaseModel], parents: list[str]) -> dict[str, FieldInfo]:
     for parent in parents:
         if parent.isdigit():  # a place in a list, whose kind is known already
             continue
         field = model.model_fields.get(parent)
         if field is None:
-            return []
+            return {}
         options = (field.annotation, *get_args(field.annotation))
         inner = [o for o in options if isinstance(o, type) and issubclass(o, BaseModel)]
         if not inner:
-            return []
+            return {}
         model = inner[0]
-    return list(model.model_fields)
+    return model.model_fields
 
 
 def load_run_config(path: Path, settings: list[str], needs: list[str]) -> RunConfig:
     """Read a run configuration; ``needs`` are the sections that the command cannot do without."""
+    from launcher.schema import RunConfig  # the largest model: looking at runs needs none of it
+
     data = apply_settings(read_yaml(path), settings)
     missing = [name for name in needs if data.get(name) is None]
     if missing:

@@ -61,7 +61,8 @@ class Snapshot:
 
     def stale(self, now: float) -> bool:
         """Whether it may be asked again."""
-        hold = min(HOLD_S * 2**self.failures, LONGEST_HOLD_S) if self.failures else HOLD_S
+        doubled = min(self.failures, 10)  # far beyond the longest hold; there are failures by day
+        hold = min(HOLD_S * 2.0**doubled, LONGEST_HOLD_S)
         return now - self.asked >= hold
 
 
@@ -130,7 +131,7 @@ class Controller:
     def _ask(self, known: Snapshot) -> Snapshot:
         now = self._clock()
         whom = f"--user={self._user}" if self._user else "--me"
-        done = self._call(["squeue", whom, "--noheader", SQUEUE])
+        done = self.call(["squeue", whom, "--noheader", SQUEUE])
         if isinstance(done, str):
             return replace(known, asked=now, error=done, failures=known.failures + 1)
         return Snapshot(
@@ -146,7 +147,7 @@ class Controller:
         """Ends by job; empty when the database does not answer, None when there is none."""
         start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since - 60))
         command = ["sacct", "-X", "--parsable2", "--noheader", SACCT, f"--starttime={start}"]
-        done = self._call([*command, f"--jobs={','.join(sorted(jobs))}"])
+        done = self.call([*command, f"--jobs={','.join(sorted(jobs))}"])
         if isinstance(done, str):
             return None if "accounting storage is disabled" in done else {}
         lines = [line.split("|") for line in done.stdout.splitlines()]
@@ -154,7 +155,9 @@ class Controller:
         late = ("RUNNING", "PENDING", "REQUEUED", "COMPLETING", "RESIZING", "SUSPENDED")
         return {x[0]: x[1:4] for x in lines if len(x) >= 4 and not x[1].startswith(late)}
 
-    def _call(self, command: list[str]) -> subprocess.CompletedProcess[str] | str:
+    def call(
+        self, command: list[str], timeout_s: float = TIMEOUT_S
+    ) -> subprocess.CompletedProcess[str] | str:
         """The finished command, or why there is no answer."""
         try:
             done = subprocess.run(
@@ -162,8 +165,9 @@ class Controller:
                 env=self.environment,
                 capture_output=True,
                 text=True,
+                errors="replace",  # a job may be called anything
                 check=False,
-                timeout=TIMEOUT_S,
+                timeout=timeout_s,
                 stdin=subprocess.DEVNULL,
             )
         except (OSError, subprocess.TimeoutExpired) as error:

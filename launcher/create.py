@@ -11,11 +11,12 @@ from typing import Any
 
 from launcher import __version__, snapshot
 from launcher.core import files, plan
-from launcher.core.errors import RefusedError, UsageError
+from launcher.core.errors import RefusedError, UsageError, file_system
 from launcher.core.runs import RunDir
 from launcher.core.runtimes import Container
 from launcher.extend import extended, recut
-from launcher.regroup import regrouped
+from launcher.regroup import regrouped, shape
+from launcher.staging.locks import held
 
 VERSIONED = [
     "submitit",
@@ -31,36 +32,63 @@ VERSIONED = [
 ]
 
 
-def create(run: RunDir, new: plan.Plan, config_yaml: str) -> plan.Plan:
+def create(run: RunDir, new: plan.Plan, config_yaml: str, start: Path | None = None) -> plan.Plan:
     """Write the plan once; later calls with the same configuration continue that run.
 
-    A configuration that has a section more extends it, one with other shards cuts its
-    episodes anew (:mod:`launcher.extend`); one that only trains elsewhere leaves it to
-    :mod:`launcher.regroup`. The plan file is written last: a directory without it was never
-    a run. Raises UsageError RDTL-U013 when the directory belongs to another configuration,
-    RefusedError RDTL-E073 when what would be cut anew still lives.
+    A new run takes a copy of the git tree around ``start``. A configuration that has a section
+    more extends a run, one with other shards cuts its episodes anew (:mod:`launcher.extend`);
+    one that only trains elsewhere, or has other limits, leaves it to :mod:`launcher.regroup`.
+    Raises UsageError RDTL-U013 when the directory belongs to another configuration,
+    RefusedError RDTL-E073 when what would be cut anew still lives, RdtlError RDTL-G018 or
+    RDTL-G009 where the run directory cannot be made.
     """
+    if not run.plan.exists():
+        try:
+            with held(run.creating, lambda words: None) as lock_state:
+                if _make(run, new, config_yaml, start, alone=lock_state == "mine"):
+                    return new
+        except OSError as error:
+            raise file_system(error, "the run directory was made") from error
+    old = plan.read(run.plan)
+    same_place = _runtime(old) == _runtime(new)
+    more = extended(old, new) if same_place else None
+    if more is None and same_place and (more := recut(old, new)):
+        _require_still(run)
+    if more is None:
+        if not same_place or regrouped(old, new) is None:
+            _same(run, old, new)
+        return old
+    files.write_text(run.config, config_yaml)
+    _make_cache(more)
+    files.write_json(run.plan, more.to_dict())
+    return more
+
+
+def _make(
+    run: RunDir, new: plan.Plan, config_yaml: str, start: Path | None, *, alone: bool
+) -> bool:
+    """False when somebody else has made it.
+
+    The plan file is written last: what lies in a directory without it was never a run's, and is
+    made anew. Another node may see nothing of the lock, so the plan is looked for until the end;
+    without locks (not ``alone``) copies that are there stay: somebody may be making the run.
+    """
+
+    def gives_way() -> bool:
+        return alone and not run.plan.exists()
+
     if run.plan.exists():
-        old = plan.read(run.plan)
-        same_place = _runtime(old) == _runtime(new)
-        more = extended(old, new) if same_place else None
-        if more is None and same_place and (more := recut(old, new)):
-            _require_still(run)
-        if more is None:
-            if not same_place or regrouped(old, new) is None:
-                _same(run, old, new)
-            return old
-        files.write_text(run.config, config_yaml)
-        _make_cache(more)
-        files.write_json(run.plan, more.to_dict())
-        return more
-    run.root.mkdir(parents=True, exist_ok=True)
-    digest = snapshot.copy_product(run.code)
-    files.write_json(run.lock, lock(digest, new))
+        return False
+    if start:
+        snapshot.copy_work(run.work, start, gives_way)
+    snapshot.copy_product(run.code, gives_way)
+    locked = lock(snapshot.code_digest(run.code), new)
+    if run.plan.exists():
+        return False
+    files.write_json(run.lock, locked)
     files.write_text(run.config, config_yaml)
     _make_cache(new)
-    files.write_json(run.plan, new.to_dict())
-    return new
+    return files.publish_once(run.plan, new.to_dict())
 
 
 def _make_cache(the_plan: plan.Plan) -> None:
@@ -125,8 +153,8 @@ def version(name: str) -> str | None:
 
 
 def _same(run: RunDir, old: plan.Plan, new: plan.Plan) -> None:
-    before = _flat({**old.config, **_runtime(old)})
-    now = _flat({**new.config, **_runtime(new)})
+    before = _flat({**old.config, **shape(old), **_runtime(old)})
+    now = _flat({**new.config, **shape(new), **_runtime(new)})
     changed = [
         f"{key}: {before.get(key)!r} there, {now.get(key)!r} now"
         for key in sorted(before.keys() | now.keys())
@@ -140,7 +168,7 @@ def _same(run: RunDir, old: plan.Plan, new: plan.Plan) -> None:
             why="continuing would mix two experiments; nothing was touched",
             fix="--name OTHER starts a new run beside it; the old one stays as it is. A training "
             "may go on with other nodes, ranks_per_node, micro_batch, accumulation, zero_stage "
-            "and offload, at the same effective_batch",
+            "and offload, at the same effective_batch, a command with other minutes and memory",
         )
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from launcher import create, snapshot
-from launcher.child import code_digest
 from launcher.core import files
 from launcher.core.runs import RunDir
 
@@ -85,7 +84,7 @@ def _lines(path: Path) -> list[str]:
 
 def _facts(run: RunDir, lock: dict[str, Any]) -> list[tuple[str, str, str]]:
     git = snapshot.git_state(_source())
-    whole = code_digest(run) == lock["code_sha256"]
+    whole = snapshot.code_digest(run.code) == lock["code_sha256"]
     facts = [
         ("created", lock["created"], lock["created"]),
         ("commit", _commit(lock["git"]), _commit(git)),

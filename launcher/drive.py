@@ -9,6 +9,7 @@ each other. What the backend cannot know or do now, it is asked again later.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -39,6 +40,8 @@ class StageView:
     """Scheduler ids that still wait or run."""
     open: list[Part] = field(default_factory=list)
     """Parts that are still to be sent."""
+    cancelled: bool = False
+    """Whether somebody cancelled tasks that are missing."""
 
 
 class Driver:
@@ -94,14 +97,30 @@ class Driver:
         """The state of every stage, one question to the scheduler for all of them."""
         self._markers.refresh()
         missing = {stage.name: self._missing(stage) for stage in self._plan.stages}
+        for name, parts in self._parts.items():
+            self._parts[name] = self._not_claimed_again(name, parts, missing[name])
         unfinished = [parts for name, parts in self._parts.items() if missing[name]]
         alive = self._backend.alive([i for parts in unfinished for i in self._ids(parts)])
         return [self._view(stage, missing[stage.name], alive) for stage in self._plan.stages]
+
+    def _not_claimed_again(self, stage: str, parts: list[Part], missing: list[int]) -> list[Part]:
+        """``parts`` without unsent ones whose missing tasks were all claimed again since."""
+        newest = self._markers.newest(stage)
+        # A listing may lack a claim of this moment: then the tasks' newest is an older one.
+        last = {i: newest[i].number if i in newest else 0 for i in missing}
+        return [
+            part
+            for part in parts
+            if self._record.ids(part) is not None
+            or any(last.get(i, math.inf) <= part.attempt for i in part.indices)
+        ]
 
     def _view(self, stage: Stage, missing: list[int], alive: set[str] | None) -> StageView:
         parts = self._parts.get(stage.name, [])
         lacking = set(missing)
         still_open = [part for part in parts if self._sender.is_open(part, lacking)]
+        wanted = [part for part in parts if not lacking.isdisjoint(part.indices)]
+        cancelled = any(map(self._record.is_cancelled, wanted))
         ids = [id_ for id_ in self._ids(parts) if alive and id_ in alive]
         state: State = "waiting"
         if not missing:
@@ -114,19 +133,15 @@ class Driver:
         elif parts and not all(self._markers.overtaken(stage, index) for index in missing):
             self._gone[stage.name] = self._gone.get(stage.name, 0) + 1
             state = "failed" if self._gone[stage.name] >= GONE_LOOKS else "active"
-        return StageView(stage, state, missing, ids, still_open)
+        return StageView(stage, state, missing, ids, still_open, cancelled)
 
     def _missing(self, stage: Stage) -> list[int]:
         return [index for index in range(stage.array) if not self._markers.done(stage, index)]
 
-    def again(self, stage: Stage, indices: list[int]) -> int:
-        """Open an attempt of these tasks beside what is alive of their stage; its number.
-
-        0 while the cluster cannot say how many tasks it takes at once.
-        """
-        name, size = stage.name, self._backend.part_size(stage)
-        if size == 0:
-            return 0
+    def again(self, stage: Stage, indices: list[int], size: int | None) -> int:
+        """Open an attempt of these tasks, at most ``size`` to a part, beside what is alive of
+        their stage; its number."""
+        name = stage.name
         opened = self._record.claim(name, self._attempt[name], indices, size)
         self._parts[name] = [*self._parts.get(name, []), *opened]
         self._attempt[name] += 1
@@ -154,6 +169,8 @@ class Driver:
 
     def _may_start(self, stage: Stage, views: dict[str, StageView]) -> bool:
         states = [views[parent].state for parent in stage.needs]
+        if any(views[parent].cancelled for parent in stage.needs):
+            return False
         if self._backend.submits_ahead:
             started = all(state in ("done", "active") for state in states)
             return (started and self._may_follow(stage, views)) or self._all_ended(stage, states)
@@ -214,7 +231,7 @@ def submit_all(run: RunDir, plan: Plan, backend: Backend) -> dict[str, list[str]
     """Send every stage, chained by dependencies, without waiting for any to end; ids by stage.
 
     Waits only for a cluster that does not answer or takes no more tasks now. Raises
-    the first failure.
+    the first failure, RDTL-S036 once somebody cancelled it.
     """
     driver = Driver(run, plan, backend)
     driver.adopt()
@@ -231,7 +248,7 @@ def submit_all(run: RunDir, plan: Plan, backend: Backend) -> dict[str, list[str]
 
 
 def _is_unsent(view: StageView) -> bool:
-    return bool(view.open) or view.state in ("waiting", "unknown")
+    return bool(view.open) or view.cancelled or view.state in ("waiting", "unknown")
 
 
 def drive(

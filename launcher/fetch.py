@@ -39,7 +39,7 @@ def fetch(run: RunDir, destination: Path) -> list[str]:
 def fetch_from(site: Site, site_name: str, name: str, destination: Path) -> list[str]:
     """As :func:`fetch`, of a run that lies on a cluster over ssh: NAME or NAME-SITE.
 
-    Also raises RemoteError RDTL-S037 when the connection breaks.
+    Also raises RemoteError RDTL-S037 when the connection breaks, S038 when rsync fails otherwise.
     """
     assert site.ssh is not None
     connection = Connection(site.ssh, tuple(site.ssh_options))

@@ -71,7 +71,9 @@ def _samples(run: RunDir, train: dict[str, Any]) -> float | None:
     windows = run.data / "windows.json"
     if not windows.exists():
         return None
-    return float(train["epochs"] * files.read_json(windows)["windows"])
+    counted = files.read_json(windows)
+    # runs of before it was written have the samples alone
+    return float(train["epochs"] * counted.get("epoch_samples", counted["windows"]))
 
 
 def _length(train: dict[str, Any], samples: float | None) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import time
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from launcher import reasons
 from launcher.controller import Row, Snapshot, indices
@@ -81,6 +81,10 @@ def _failed(mark: Marks) -> bool:
     return failure is not None and failure["exit_code"] != EXIT_TERMINATED
 
 
+def _by(cancelled: dict[str, Any]) -> str:
+    return f"was cancelled by {cancelled['by']}"
+
+
 class Silent(Judge):
     """Nobody can be asked."""
 
@@ -129,18 +133,17 @@ class Queue(Judge):
     """A Slurm site."""
 
     def __init__(self, snapshot: Snapshot, run: RunDir) -> None:
-        from launcher.submit.slurm import job_name
+        from launcher.submit.slurm import job_name, job_prefix
 
         self.at = snapshot.at
         self.note = snapshot.error
         self._snapshot = snapshot
         self._job_name = job_name
         self._run = run
-        self._rows: dict[tuple[str, int | None], Row] = {}
-        for row in snapshot.rows:
-            for place in indices(row.tasks):
-                self._rows[row.job, place] = row
-        self._names = {row.name for row in snapshot.rows}
+        # A controller that lost its state gives a job id a second time: so the name counts too.
+        ours = [row for row in snapshot.rows if row.name.startswith(job_prefix(run))]
+        self._rows = {(row.job, place): row for row in ours for place in indices(row.tasks)}
+        self._names = {row.name for row in ours}
 
     def gone(self, markers: Markers, the_plan: Plan) -> dict[str, float]:
         """Jobs that left the queue while tasks of theirs have no marker and no known end.
@@ -171,7 +174,7 @@ class Queue(Judge):
     def state(
         self, stage: Stage, attempt: Attempt, mark: Marks, job: str, place: int | None
     ) -> tuple[State, str]:
-        if not job:
+        if place is None:
             return self._claimed(stage, attempt)
         if _failed(mark) and (stage.nodes == 1 or self.note):
             return "gone", ""  # its only node has said how it ended
@@ -200,6 +203,8 @@ class Queue(Judge):
         name = self._job_name(self._run, stage.name, f"a{attempt.number}")
         if any(found == name or found.startswith(f"{name}.c") for found in self._names):
             return "waiting", "submitted; the job id is not recorded yet"
+        if attempt.cancelled:
+            return "gone", _by(attempt.cancelled)
         if attempt.jobs:
             return "unsubmitted", "it is sent when earlier parts of its array have left the queue"
         if time.time() - attempt.claimed_at < SUBMITTING_S:
@@ -208,7 +213,7 @@ class Queue(Judge):
 
     def _end(self, attempt: Attempt, mark: Marks, job: str, place: int | None) -> str:
         if attempt.cancelled:
-            return f"was cancelled by {attempt.cancelled['by']}"
+            return _by(attempt.cancelled)
         row = self._ended(job, place)
         if row:
             return reasons.ended(row[0])

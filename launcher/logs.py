@@ -7,13 +7,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from launcher import status
 from launcher.core.errors import UsageError
 from launcher.core.runs import RunDir
-from launcher.judges import LIVE, State
+from launcher.judges import LIVE, State, launcher_of
 from launcher.markers import Markers, Marks
 from launcher.status import RunStatus, StageStatus
 
 POLL_S = 0.5
+LOOK_S = 30.0
+"""How often the scheduler is asked whether the task still lives."""
 INTERESTING: tuple[State, ...] = ("failed", "running", "gone", "done")
 
 
@@ -76,14 +79,18 @@ def read(log: Log) -> Iterator[tuple[int, str]]:
 def follow(log: Log, one: RunStatus) -> Iterator[tuple[int, str]]:
     """As :func:`read`, and then what is written until the task has ended.
 
-    Its end is its marker, or the scheduler's word at the beginning that it is not alive.
+    Its end is its marker, or the scheduler's word that it is not alive: what was cancelled or lost
+    its node leaves none. Where tasks end with their launcher, so is a marker that it saved (nobody
+    starts it again), and the launcher's end.
     """
-    stage = next(s for s in one.stages if s.stage.name == log.stage)
-    alive = stage.tasks[log.index].state in LIVE
+    alive, asked = _alive(log, one), time.monotonic()
     offsets: dict[Path, int] = {}
     markers = Markers(one.run)
     while True:
-        over = not alive or _ended(markers, log)
+        if not one.ends_with_launcher and time.monotonic() - asked >= LOOK_S:
+            (now,) = status.of_all([one.run], known={one.run: markers})
+            alive, asked = _alive(log, now), time.monotonic()
+        over = not alive or _ended(markers, log, one)
         for number, path in enumerate(log.paths()):
             with path.open("rb") as handle:
                 handle.seek(offsets.get(path, 0))
@@ -99,6 +106,16 @@ def follow(log: Log, one: RunStatus) -> Iterator[tuple[int, str]]:
         markers.refresh()
 
 
-def _ended(markers: Markers, log: Log) -> bool:
+def _alive(log: Log, one: RunStatus) -> bool:
+    stage = next(s for s in one.stages if s.stage.name == log.stage)
+    task = stage.tasks[log.index]
+    return task.state in LIVE and task.attempt == log.attempt
+
+
+def _ended(markers: Markers, log: Log, one: RunStatus) -> bool:
     mark = markers.marks(log.stage, log.index).get(log.attempt) or Marks()
-    return mark.done(log.nodes) or mark.failure() is not None
+    if one.ends_with_launcher and launcher_of(one.run) is None:
+        return True
+    told = len(mark.finished.get(mark.restart, {}))
+    saved = one.ends_with_launcher and mark.saved() and told == log.nodes
+    return saved or mark.done(log.nodes) or mark.failure() is not None

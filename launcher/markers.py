@@ -51,12 +51,19 @@ class Attempt:
         return max((event["at"] for event in self.jobs), default=0.0)
 
     def places(self) -> dict[int, tuple[str, int]]:
-        """Job id and array task of every stage index that was submitted."""
+        """Job id and array task of every stage index that was submitted.
+
+        The id is "" where the job was in and over before anybody could look it up.
+        """
         return {
-            index: (event["ids"][0], place)
+            index: (event["ids"][0] if event["ids"] else "", place)
             for event in self.jobs
             for place, index in enumerate(event.get("indices", self.indices))
         }
+
+    def unsent(self) -> set[int]:
+        """Indices that are in no recorded submission, while nobody has cancelled the attempt."""
+        return set() if self.cancelled else set(self.indices) - self.places().keys()
 
 
 @dataclass
@@ -160,6 +167,8 @@ class Markers:
 
     def overtaken(self, stage: Stage, index: int) -> bool:
         """Whether its newest attempt succeeded, and what it reads was opened again after that."""
+        if not stage.needs_ended:  # the others stay done; asked for each task of large arrays
+            return False
         newest = self.newest(stage.name).get(index)
         mark = self.marks(stage.name, index).get(newest.number) if newest else None
         return bool(mark and mark.done(stage.nodes)) and not self.done(stage, index)

@@ -1,9 +1,10 @@
-"""Who does something right now, and whether that process is certainly gone."""
+"""Whose something is, who does something right now, and whether that process is certainly gone."""
 
 from __future__ import annotations
 
 import functools
 import os
+import pwd
 import socket
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,14 @@ def _place() -> tuple[str, str]:
     """Boot of this machine and process namespace: a pid means something only within both."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     return boot, str(Path("/proc/self/ns/pid").readlink())
+
+
+def account(uid: int) -> str:
+    """The login name of a user, or the number where the account was removed."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def me() -> dict[str, Any]:

@@ -25,6 +25,8 @@ INNER = ("ema", "pytorch_model")
 OUTSIDE = ("stage", "report")
 """Stages that are programs of the launcher and run in its own environment."""
 
+MEMORY = "MB of memory per node"
+
 
 def place(
     stage: Stage,
@@ -131,22 +133,28 @@ def parse_bind(text: str) -> Bind:
     return Bind(source, target or source, read_only=mode == "ro")
 
 
-def require_fit(stage: Stage, site_name: str, site: Site) -> None:
-    """UsageError RDTL-U007 when a site can never run the stage: it would pend for ever, or die."""
+def require_fit(
+    stage: Stage, site_name: str, site: Site, less_memory: str = "ask for less"
+) -> None:
+    """UsageError RDTL-U007 when a site can never run the stage: it would pend for ever, or die.
+
+    ``less_memory`` says how the stage would want less of it.
+    """
     offers = {
         "nodes": (stage.nodes, site.nodes),
         "GPUs per node": (stage.gpus_per_node, site.gpus_per_node),
-        "MB of memory per node": (stage.memory_mb, memory_mb(site) or stage.memory_mb),
+        MEMORY: (stage.memory_mb, memory_mb(site) or stage.memory_mb),
     }
     if site.hosts:
         slots = min(len(host.devices()) for host in site.hosts)
         offers["slots per host"] = (max(stage.ranks_per_node, stage.gpus_per_node), slots)
     for what, (wanted, offered) in offers.items():
         if wanted > offered:
+            less = less_memory if what == MEMORY else "ask for less"
             raise UsageError(
                 "RDTL-U007",
                 f"stage {stage.name} wants {wanted} {what}, site {site_name} offers {offered}",
                 where=f"configs/sites/{site_name}.yaml",
                 why="the scheduler would let it wait for ever" if site.kind == "slurm" else "",
-                fix="ask for less, choose another --site, or correct the site file",
+                fix=f"{less}, choose another --site, or correct the site file",
             )

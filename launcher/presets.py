@@ -17,7 +17,7 @@ from launcher.core.plan import Plan, Stage
 from launcher.core.runs import RunDir
 from launcher.core.runtimes import Container
 from launcher.placement import PYTHON, named_files, place, require_fit, written_folders
-from launcher.schema import RunConfig
+from launcher.schema import Evaluate, RunConfig
 from launcher.sites import Site, assets_root
 from launcher.staging import uri
 from rdt.spec import planned, suites
@@ -69,13 +69,20 @@ def pipeline(
     seen += [cache / "assets"] if staged else []
     stages = [place(stage, site, run, container, seen, written) for stage in stages]
     for stage in stages:
-        require_fit(stage, site_name, site)
+        require_fit(stage, site_name, site, _less_memory(config, stage))
     data = config.model_dump(mode="json")
     if staged:
         data["assets"] = assets.to_config(staged)
         data["asset_cache"] = str(cache)
         data["node_local"] = site.node_local
     return Plan(config.name, site_name, tuple(stages), data)
+
+
+def _less_memory(config: RunConfig, stage: Stage) -> str:
+    """What to do about a stage that wants more memory than a site has."""
+    if stage.name == "evaluate" and config.evaluate and config.evaluate.workers > 1:
+        return f"lower evaluate.workers (each takes {sizing.SIMULATOR_MB} MB)"
+    return "ask for less"
 
 
 def _asset_stage(run: RunDir, staged: list[assets.Asset]) -> Stage:
@@ -151,15 +158,7 @@ def _evaluate_stages(config: RunConfig, site: Site, run: RunDir, earlier: list[s
     assert evaluate is not None
     for suite, _ in planned.tasks(config.model_dump(mode="json")):  # refuses unknown tasks
         suites.require_init_states(suite, *evaluate.init_states)
-    has_network = "rdt" in evaluate.policies
-    swept = config.sweep.checkpoints if config.sweep else []
-    if has_network and config.train is None and evaluate.checkpoint is None and not swept:
-        raise UsageError(
-            "RDTL-U005",
-            "policy rdt has no checkpoint",
-            where="evaluate.checkpoint is unset and there is no section `train`",
-            fix="--checkpoint DIRECTORY, or leave rdt out of evaluate.policies",
-        )
+    _require_policy(config, evaluate)
     data = config.model_dump(mode="json")
     count = sizing.tasks(data, site)
     array = Stage(
@@ -196,6 +195,26 @@ def _evaluate_stages(config: RunConfig, site: Site, run: RunDir, earlier: list[s
         about="episodes.csv, summary.csv, index.html",
     )
     return [array, *([videos] if evaluate.videos else []), report]
+
+
+def _require_policy(config: RunConfig, evaluate: Evaluate) -> None:
+    """Raise UsageError RDTL-U005 without a policy, or for policy rdt without weights."""
+    if not evaluate.policies:
+        raise UsageError(
+            "RDTL-U005",
+            "no policy is evaluated",
+            where="evaluate.policies is empty",
+            fix="--checkpoint DIRECTORY, or name a reference: --set 'evaluate.policies=[expert]'",
+        )
+    swept = config.sweep.checkpoints if config.sweep else []
+    weights = config.train or evaluate.checkpoint or swept
+    if "rdt" in evaluate.policies and not weights:
+        raise UsageError(
+            "RDTL-U005",
+            "policy rdt has no checkpoint",
+            where="evaluate.checkpoint is unset and there is no section `train`",
+            fix="--checkpoint DIRECTORY, or leave rdt out of evaluate.policies",
+        )
 
 
 def command(

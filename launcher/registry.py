@@ -164,7 +164,17 @@ CHECKS = (
     CheckSpec(
         "data",
         "launcher.doctor.asked.data",
-        ("RDTL-D014", "RDTL-D001", "RDTL-D006", "RDTL-D013", "RDTL-D015", "RDTL-D016", "RDTL-D027"),
+        (
+            "RDTL-D014",
+            "RDTL-D001",
+            "RDTL-D006",
+            "RDTL-D013",
+            "RDTL-D015",
+            "RDTL-D016",
+            "RDTL-D027",
+            "RDTL-T062",
+            "RDTL-T064",
+        ),
         "the first demonstrations of each task, as `rdtl data verify` reads all of them",
         "data",
         needs="config",

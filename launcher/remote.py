@@ -30,8 +30,8 @@ LOCAL_ONLY = ("ssh", "ssh_options", "remote_directory", "remote_rdtl")
 def site_of(argv: list[str]) -> tuple[str, Site] | None:
     """The site that ``argv`` names when it is reached over ssh, else None."""
     words = argv[: argv.index("--")] if "--" in argv else argv
-    if words[:2] == ["runs", "fetch"]:
-        return None  # it copies to this machine
+    if words[:2] in (["runs", "fetch"], ["cloud", "hosts"]):
+        return None  # one copies to this machine, the other writes the site
     names = [b for a, b in itertools.pairwise(words) if a == "--site"]
     names += [word.removeprefix("--site=") for word in words if word.startswith("--site=")]
     if not names or "--help" in words:
@@ -89,15 +89,21 @@ def upload(connection: Connection, name: str, site: Site) -> str:
     digest = snapshot.digest(top, listed)[:16]
     target = f"{remote_directory(site)}/trees/{digest}"
     below = Path.cwd().resolve().relative_to(top.resolve())
-    directory = f"{target}/{below}" if str(below) != "." else target
-    connection.run(["mkdir", "-p", f"{directory}/configs/sites"])
+    site_file = below / "configs" / "sites" / f"{name}.yaml"
+    connection.run(["mkdir", "-p", f"{target}/{site_file.parent}"])
     if listed:
         connection.upload(top, [str(path) for path in listed], target)
     kept = site.model_dump(mode="json", exclude_defaults=True, exclude=set(LOCAL_ONLY))
-    file = f"{directory}/configs/sites/{name}.yaml"
+    _write(connection, f"{target}/{site_file}", yaml.safe_dump(kept))
+    sent = sorted({*listed, site_file})
+    _write(connection, f"{target}/{snapshot.SENT}", "".join(f"{path}\0" for path in sent))
+    return target if str(below) == "." else f"{target}/{below}"
+
+
+def _write(connection: Connection, file: str, text: str) -> None:
+    """Replace ``file`` of the login node as a whole."""
     script = 'cat >"$1.part" && mv "$1.part" "$1"'
-    connection.run(["sh", "-c", script, "sh", file], stdin=yaml.safe_dump(kept))
-    return directory
+    connection.run(["sh", "-c", script, "sh", file], stdin=text)
 
 
 def require(argv: list[str]) -> int | None:

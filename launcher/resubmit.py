@@ -54,10 +54,14 @@ def resubmit(run: RunDir, backend: Backend, which: Which) -> tuple[list[Resubmit
     # Before the look: a launcher that submits in between is then seen, or collides with us.
     driver.adopt()
     one = _look(run)
+    wanted = chosen(one, which, ahead=backend.submits_ahead)
+    # For all before the first is opened: a stage without its parent would begin at once.
+    sizes = [backend.part_size(stage) for stage, _ in wanted]
+    if 0 in sizes:
+        raise _silent("it is unknown how many tasks it takes at once", "nothing was submitted")
     found = [
-        Resubmitted(stage.name, indices, attempt, [])
-        for stage, indices in chosen(one, which, ahead=backend.submits_ahead)
-        if (attempt := driver.again(stage, indices))
+        Resubmitted(stage.name, indices, driver.again(stage, indices, size), [])
+        for (stage, indices), size in zip(wanted, sizes, strict=True)
     ]
     _send(driver, backend)
     early = _let_wait(driver, one, {part.stage for part in found}, backend)
@@ -98,14 +102,20 @@ def _done(one: RunStatus, names: tuple[str, ...]) -> bool:
 def _look(run: RunDir) -> RunStatus:
     one = status.of(run, fresh=True)
     if one.counts["unknown"] or one.note:
-        raise RemoteError(
-            "RDTL-S032",
-            "the scheduler does not answer, so it is unknown what still runs",
-            where=one.note,
-            why="what runs would be started a second time",
-            fix="run the same command again later",
+        raise _silent(
+            "it is unknown what still runs", "what runs would be started a second time", one.note
         )
     return one
+
+
+def _silent(unknown: str, why: str, note: str = "") -> RemoteError:
+    return RemoteError(
+        "RDTL-S032",
+        f"the scheduler does not answer, so {unknown}",
+        where=note,
+        why=why,
+        fix="run the same command again later",
+    )
 
 
 def _let_wait(driver: Driver, one: RunStatus, opened: set[str], backend: Backend) -> list[str]:

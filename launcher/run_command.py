@@ -8,7 +8,6 @@ from pathlib import Path
 import yaml
 
 from launcher import snapshot
-from launcher.core.errors import file_system
 from launcher.core.plan import Stage
 from launcher.core.runs import RunDir
 from launcher.drive import StageView
@@ -19,21 +18,6 @@ def directory(runs_dir: Path, name: str | None, site: str) -> RunDir:
     """A new directory for each call, unless a name says which run to continue."""
     stamp = datetime.datetime.now(datetime.UTC).strftime("run-%Y%m%d-%H%M%S-%f")
     return RunDir((runs_dir / f"{name or stamp}-{site}").resolve())
-
-
-def working_directory(run: RunDir, start: Path, *, copy: bool) -> Path:
-    """Where the command runs: in the copy of the git tree, or in ``start`` outside git.
-
-    Raises RdtlError RDTL-G018 or RDTL-G009 where the run directory cannot be made.
-    """
-    if not copy:
-        return start
-    try:
-        run.root.mkdir(parents=True, exist_ok=True)
-        copied = snapshot.copy_work(run.work, start)
-    except OSError as error:
-        raise file_system(error, "the run directory was made") from error
-    return copied or start
 
 
 def older_code(run: RunDir, start: Path) -> str:

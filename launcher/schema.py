@@ -9,15 +9,27 @@ The string under each field is its documentation.
 from __future__ import annotations
 
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from launcher.schema_base import Positive, Section
 from launcher.schema_train import Train
 from rdt.spec import loss, recipe
 from rdt.spec.contract import CONTRACTS
 
-Range = Annotated[tuple[int, int], Field(description="[first, end): end is not included")]
+
+def _some_states(value: tuple[int, int]) -> tuple[int, int]:
+    if not 0 <= value[0] < value[1]:
+        raise ValueError("0 <= first < end is wanted")
+    return value
+
+
+Range = Annotated[
+    tuple[int, int],
+    AfterValidator(_some_states),
+    Field(description="[first, end): end is not included"),
+]
 PolicyName = Literal["rdt", "server", "expert", "zero", "replay"]
 
 
@@ -82,7 +94,7 @@ class Evaluate(Section):
     """Memory for the policy in each task; unset: 400, and for a checkpoint that lies here 4 bytes a
     weight and SigLIP."""
     server: str | None = None
-    """Address of a policy server, ws://HOST:PORT: one of openpi's, or `rdtl serve`."""
+    """Address of a policy server, ws://HOST:PORT (or wss://): one of openpi's, or `rdtl serve`."""
     server_token: str | None = None
     """File with the token that the server wants."""
     demonstrations: str | None = None
@@ -91,7 +103,8 @@ class Evaluate(Section):
     init_states: Range = (30, 50)
     """Initial states to evaluate on."""
     trials: Positive = 1
-    """Episodes per initial state."""
+    """Episodes per initial state. With `reset: exact` they begin in one scene and differ by a
+    network's noise alone: they are no further initial states."""
     reset: Literal["exact", "openvla-sequential"] = "exact"
     """exact: every episode finds the scene that the seed gives. openvla-sequential: the seed is
     set once a task and the furniture drifts from reset to reset, as in published evaluations."""
@@ -129,9 +142,14 @@ class Evaluate(Section):
 
     @field_validator("server")
     @classmethod
-    def _server_without_password(cls, value: str | None) -> str | None:
-        if value and "@" in value:
+    def _server_is_an_address(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        if "@" in value:
             raise ValueError("plans and records repeat it, so no name or password: server_token")
+        address = urlsplit(value)
+        if address.scheme not in ("ws", "wss") or not address.hostname:
+            raise ValueError("write the address as ws://HOST:PORT or wss://HOST:PORT")
         return value
 
     @model_validator(mode="after")
@@ -216,7 +234,7 @@ class RunConfig(Section):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
     """Name of the run; its directory is runs/NAME-SITE."""
-    seed: int = 7
+    seed: int = recipe.SEED
     """Seed of collection noise, data order, initial weights and diffusion noise."""
     task: Task = Task()
     collect: Collect | None = None

@@ -116,7 +116,8 @@ class Train(Section):
     keep_every: Positive | None = None
     """Keep also every checkpoint whose step is a multiple of this."""
     keep_best: Literal["validation_loss", "success"] | None = None
-    """Keep also the checkpoint with the best value of this metric."""
+    """Keep also the checkpoint with the best value of this metric; with `validation_loss`,
+    checkpoint_every has to be a multiple of validate_every."""
     validate_every: Positive | None = None
     """Optimizer steps between rounds of sampling and validation, one step later than its multiples
     so as not to meet a checkpoint; unset: none but a last one if something is held out."""

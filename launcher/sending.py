@@ -45,6 +45,8 @@ class Sender:
                 self._not_in[part] = tries + 1
             elif ids:
                 self._record.sent(part, ids)
+                if self._record.is_cancelled(part):  # too late for that one to see this job
+                    self._backend.cancel(ids)
         return self._record.ids(part)
 
     def _known_out(self, part: Part) -> int | None:

@@ -37,7 +37,7 @@ class Site(Section):
     remote_rdtl: list[str] = Field(default=["rdtl"])
     """How rdtl is called on the login node, e.g. [/home/me/venv/bin/rdtl]."""
     partition: str | None = None
-    """Slurm partition (--partition)."""
+    """Slurm partition (--partition), or several with commas between: whichever starts it first."""
     account: str | None = None
     """Slurm account (--account)."""
     qos: str | None = None
@@ -47,6 +47,9 @@ class Site(Section):
     max_queued_tasks: int | None = Field(default=None, gt=0)
     """Tasks that may wait or run at the same time, where the cluster does not tell its limit; the
     rest is submitted as they end."""
+    max_minutes: int | None = Field(default=None, gt=0)
+    """Most time that the Slurm job of a stage asks for, such as the partition's MaxTime; unset:
+    train 24 h, evaluate and stage 4 h, others at most 1 h. `--minutes` of a command stays."""
     environment: dict[str, str] = Field(default={})
     """Variables for every call of the scheduler and for the jobs; no secrets."""
     max_memory_per_node_mb: int | None = None
@@ -85,6 +88,11 @@ class Site(Section):
     shared_directory: str | None = None
     """A directory that all nodes see under the same path; new runs that would not lie below it are
     refused (RDTL-S023), except on a local site. Unset: any."""
+
+    @property
+    def partitions(self) -> list[str]:
+        """The partitions that sbatch may choose from; none: the cluster's default."""
+        return self.partition.split(",") if self.partition else []
 
     @property
     def ends_with_launcher(self) -> bool:

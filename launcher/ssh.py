@@ -18,7 +18,30 @@ from launcher.core.errors import RemoteError, UsageError
 
 LOST = 255
 CHANGED = "HOST IDENTIFICATION HAS CHANGED"
+UNVERIFIED = "Host key verification failed"
+"""Said of a changed key, and of one that nobody has confirmed where nobody can be asked."""
 PERSIST = "8h"
+UNREACHED = (LOST, 10, 30, 35)
+"""rsync's statuses for a connection that is gone: ssh's own, its socket, two kinds of silence."""
+CUT = 12
+"""rsync's status when the other end stops talking: lost, not installed there, or killed."""
+CUT_WORDS = (
+    "Broken pipe",
+    "Connection closed",
+    "Connection reset",
+    "Connection timed out",
+    "Connection to",
+    "connect to host",
+    "Could not resolve hostname",
+    "not responding",
+)
+"""ssh's own words for a connection that broke."""
+NEVER = ("connect to host", "Could not resolve hostname")
+"""Those of a host that was not reached at all: its address may be wrong."""
+VANISHED = 24
+"""rsync's status when files that it had listed were gone."""
+LISTINGS = 5
+"""How often a directory that changes is listed for one copy."""
 
 
 @dataclass(frozen=True)
@@ -100,31 +123,54 @@ class Connection:
         return done.stdout
 
     def upload(self, source: Path, names: Sequence[str], target: str) -> None:
-        """Copy the files ``names`` below ``source`` to the directory ``target`` of the host."""
-        done = subprocess.run(
-            ["rsync", "--archive", "--from0", "--files-from=-", "--rsh", shlex.join(self.words()),
-             f"{source}/", f"{self.host}:{target}/"],
-            input="\0".join(names), capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        """Copy the files ``names`` below ``source`` to the directory ``target`` of the host.
+
+        Raises RemoteError RDTL-S037 (no connection) or S038 (anything else, in rsync's words).
+        """
+        done = self._rsync(names, f"{source}/", f"{self.host}:{target}/")
         if done.returncode:
-            raise lost(self.host, done.stderr)
+            raise self._not_copied(done)
 
     def download(self, source: str, names: Sequence[str], target: Path) -> None:
-        """Copy the files and directories ``names`` of the host's directory ``source``."""
-        done = subprocess.run(
-            ["rsync", "--archive", "--recursive", "--exclude=.*.part", "--from0",
-             "--files-from=-", "--rsh", shlex.join(self.words()),
-             f"{self.host}:{source}/", f"{target}/"],
+        """Copy the files and directories ``names`` of the host's directory ``source``.
+
+        What a run that goes on merges or replaces meanwhile is listed again. Raises as
+        :meth:`upload`.
+        """
+        # --delete: of what was replaced nothing stays beside the new one.
+        words = ("--recursive", "--delete", "--exclude=.*.part")
+        for _ in range(LISTINGS):
+            done = self._rsync(names, *words, f"{self.host}:{source}/", f"{target}/")
+            if done.returncode != VANISHED:
+                break
+        if done.returncode:
+            raise self._not_copied(done)
+
+    def _rsync(self, names: Sequence[str], *words: str) -> subprocess.CompletedProcess[str]:
+        fixed = ["--archive", "--from0", "--files-from=-", "--rsh", shlex.join(self.words())]
+        return subprocess.run(
+            ["rsync", *fixed, *words],
             input="\0".join(names), capture_output=True, text=True, check=False,
         )  # fmt: skip
-        if done.returncode:
-            raise lost(self.host, done.stderr)
+
+    def _not_copied(self, done: subprocess.CompletedProcess[str]) -> RemoteError:
+        """The connection, when rsync or ssh says so, else whatever rsync says."""
+        own = [line for line in done.stderr.splitlines() if not line.startswith("rsync")]
+        cut = done.returncode == CUT and any(word in line for line in own for word in CUT_WORDS)
+        if done.returncode in UNREACHED or cut:
+            return lost(self.host, done.stderr)
+        return RemoteError(
+            "RDTL-S038",
+            f"files could not be copied from or to {self.host} (rsync's status {done.returncode})",
+            where=" ".join(done.stderr.split())[-300:],
+            fix=f"rsync is needed at both ends, and room: ssh {self.host}",
+        )
 
 
 def lost(host: str, words: str) -> RemoteError:
-    """RDTL-S037 or, for a changed host key, RDTL-B013."""
+    """RDTL-S037; RDTL-B013 for a changed host key, RDTL-S050 for one that nobody has confirmed."""
     last = " ".join(words.split())[-300:]
-    if CHANGED in words or "Host key verification failed" in words:
+    if CHANGED in words:
         return RemoteError(
             "RDTL-B013",
             f"the host key of {host} is not the known one",
@@ -132,10 +178,21 @@ def lost(host: str, words: str) -> RemoteError:
             why="it was installed anew, or somebody stands in between",
             fix=f"ask its administrator, then: ssh-keygen -R {host}",
         )
+    if UNVERIFIED in words:
+        return RemoteError(
+            "RDTL-S050",
+            f"ssh to {host} would ask a question, and nobody can answer it here",
+            where=last,
+            why="nobody has confirmed the key of the host",
+            fix=f"ssh {host} once, in a terminal, confirms it; then the same command again",
+        )
     return RemoteError(
         "RDTL-S037",
         f"no connection to {host}",
         where=last,
         why="jobs that were submitted go on without it",
-        fix="the same command attaches again",
+        fix=f"check the address (`ssh {host} true`; ~/.ssh/config; `ssh` or `hosts` of the site "
+        "file), then the same command again"
+        if any(word in words for word in NEVER)
+        else "the same command attaches again",
     )

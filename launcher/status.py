@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import glob
 import os
-import pwd
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
 
+from launcher import owner
 from launcher.controller import Controller, Snapshot, cache_folder
 from launcher.core import plan
 from launcher.core.errors import RdtlError, UsageError
@@ -69,6 +69,11 @@ class RunStatus:
     def counts(self) -> Counter[State]:
         """Number of tasks of all stages by state."""
         return sum((Counter(stage.counts) for stage in self.stages), Counter())
+
+    @property
+    def ends_with_launcher(self) -> bool:
+        """Whether its tasks live exactly as long as their launcher, by the site's kind."""
+        return self.kind in ("local", "hosts")
 
     @property
     def live(self) -> bool:
@@ -220,7 +225,7 @@ def controller_for(run: RunDir, environment: dict[str, str]) -> Controller:
     from launcher.submit.slurm import clean_environment
 
     uid = run.root.stat().st_uid
-    user = "" if uid == os.geteuid() else pwd.getpwuid(uid).pw_name
+    user = "" if uid == os.geteuid() else owner.account(uid)
     return Controller(clean_environment(os.environ, environment), cache_folder(), user)
 
 

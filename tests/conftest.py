@@ -32,9 +32,9 @@ settings.load_profile("rdtl")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-JOBS = ("cluster", "images", "integration", "road", "status", "submit")
+JOBS = ("cluster", "integration", "road", "status", "submit")
 """Folders whose tests share a cluster, an image and the demo that nobody disturbed."""
-LONGEST = ("jobs", "training", "sim", "rdt", "staging", "data")
+LONGEST = ("jobs", "images", "training", "sim", "rdt", "staging", "data")
 """Begun in this order: a long folder that is begun last leaves the other process idle."""
 
 
@@ -59,6 +59,20 @@ class ByFolder(LoadScopeScheduling):
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFolder:
     return ByFolder(config, log)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 2 MB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], capture_output=True
+    )
+    if mounted.returncode:  # CI is root
+        pytest.skip("tmpfs cannot be mounted here (needs root)")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 @pytest.fixture(scope="session")

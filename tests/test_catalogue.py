@@ -207,3 +207,10 @@ def test_a_code_is_found_however_it_is_written(said: str) -> None:
     code, row = catalogue.find(said)
     assert code == "RDTL-D003"
     assert "statistics" in row.title
+
+
+def test_a_code_of_two_cases_begins_with_the_one_that_one_meets() -> None:
+    """RDTL-S021 refuses a request; only in a queue's words does it mean to wait."""
+    _, row = catalogue.find("S021")
+    assert row.cause.index("nothing was submitted") < row.cause.index("queued")
+    assert row.fix.index("ask for what") < row.fix.index("wait")

@@ -16,6 +16,7 @@ SCANNED = ("launcher", "jobs", "rdt", "containers", "docs", "benchmarks", "tests
 
 OWN = "written and read by one user in a run directory that only that user can write to"
 ALLOWED = {
+    ("launcher/config.py", "yaml"): "a SafeLoader that also refuses a key that stands twice",
     ("launcher/submit/local.py", "unpickles"): OWN,
     ("launcher/core/local_task.py", "unpickles"): OWN,
     ("rdt/sim/upstream.py", "unpickles"): "resolves nothing but what an array of numbers names",

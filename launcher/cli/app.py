@@ -47,6 +47,7 @@ from launcher.cli import (
     train,
 )
 from launcher.cli.group import Group
+from launcher.cli.reachable import reachable
 from launcher.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, RdtlError, full_disk
 
 app = typer.Typer(
@@ -123,7 +124,9 @@ def main() -> None:
             status = remote.require(sys.argv[1:])
             if status is not None:
                 sys.exit(status)
-        app(prog_name="rdtl")  # completion looks for this name, however the program was started
+        completing = "_RDTL_COMPLETE" in os.environ  # of words that stand elsewhere
+        program = app if completing else reachable(app, sys.argv[1:])
+        program(prog_name="rdtl")  # completion looks for this name, however it was started
     except RdtlError as error:
         common.current.error(error)
         sys.exit(error.exit_status)

@@ -82,7 +82,10 @@ def hosts(
     ] = None,
     as_json: common.JsonOption = False,
 ) -> None:
-    """Make several rented boxes one site of kind hosts, for `rdtl train --site`."""
+    """Make several rented boxes one site of kind hosts, for `rdtl train --site`.
+
+    A site file of this name that it did not write itself is kept.
+    """
     from launcher import config, sites
     from launcher.core import files
     from launcher.providers import access, rentals, vast
@@ -91,23 +94,46 @@ def hosts(
 
     output = common.start_output(as_json)
     ledger = Ledger(default_root())
+    ssh, path = ledger.root / f"{site}.ssh", Path("configs") / "sites" / f"{site}.yaml"
+    options = ["-F", str(ssh)]
+    _require_ours(path, options)
     seen = reconcile(ledger, vast.connect())
     found = [rentals.find(seen.rentals, name) for name in names]
     reached = {one.name: (box.id, at) for one in found for box, at in [_running(seen, one)]}
-    ssh = ledger.root / f"{site}.ssh"
     files.write_text(ssh, access.ssh_config(ledger, reached))
     gpus = {one.name: int(one.wanted["gpus"]) for one in found}
     data = {
         "kind": "hosts",
         "hosts": [{"host": name, "slots": max(1, number)} for name, number in gpus.items()],
         "gpus_per_node": min(gpus.values()),
-        "ssh_options": ["-F", str(ssh)],
+        "ssh_options": options,
         "shared_directory": directory,
     }
-    path = Path("configs") / "sites" / f"{site}.yaml"
     files.write_text(path, config.to_yaml(config.validate(sites.Site, data, str(path))))
     output.say(f"wrote {path}; rdtl doctor --site {site} asks the boxes and checks them")
     output.result({"site": str(path), "hosts": list(gpus), "ssh": str(ssh)})
+
+
+def _require_ours(path: Path, options: list[str]) -> None:
+    """UsageError RDTL-S058 for a site file that was not written for boxes of this ledger."""
+    import yaml
+
+    from launcher.core.errors import UsageError
+
+    if not path.exists():
+        return
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError):
+        found = None
+    if not isinstance(found, dict) or found.get("ssh_options") != options:
+        raise UsageError(
+            "RDTL-S058",
+            "there is another site of this name already",
+            where=str(path),
+            why="rdtl cloud hosts did not write it for rentals of this ledger",
+            fix="--site with another name, or remove this file",
+        )
 
 
 def down(

@@ -6,20 +6,23 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
+from launcher.core import box_facts
 from launcher.core.errors import RdtlError, UsageError
 from launcher.dag import client, lint, live, load, places, resolve, secrets
 from launcher.dag.client import Order
-from launcher.dag.view import View
 from launcher.doctor import before
 from launcher.output import Output
 from launcher.providers import caps, guard, job, rentals, vast
-from launcher.providers.ledger import Ledger, default_root
+from launcher.providers.ledger import ENDING, Ledger, default_root
 from launcher.providers.phases import Patience, Ready
 from launcher.providers.provider import Provider
 from launcher.providers.reconcile import reconcile
 from launcher.providers.rent import Renting
 from launcher.providers.rental import Caps, Rental
 from launcher.providers.wanted import Wanted
+
+GUARD_S = 180.0
+"""In its round the guard asks each box for some 45 seconds, and may give it back."""
 
 
 @dataclass(frozen=True)
@@ -38,35 +41,44 @@ class Wish:
 def run(output: Output, wish: Wish) -> None:
     """Rent, run the recipe to its end, and say what is left; see `rdtl cloud up --help`."""
     given = _before(output, wish)
+    _require_download(wish.patience.download_url)
     ledger, provider = Ledger(default_root()), vast.connect()
+    renting: Renting | None = None
     while True:
-        with ledger.held(wish.name):
-            ready = _box(output, ledger, provider, wish)
-        alive = functools.partial(gone, ledger, provider, ready.box)
-        link = job.place(ledger, wish.name, ready.box, ready.address, alive)
-        if not wish.recipe:
-            output.text(shell(link))
-            output.result({"rental": wish.name, "box": ready.box, "ssh": shell(link)})
-            return
         try:
-            ledger.write("begun", wish.name, box=ready.box)
-            what, view = _work(output, ledger.rental(wish.name), link, given)
+            # Until the recipe is at work the guard would see the end of the one before.
+            with ledger.held(wish.name), ledger.held(wish.name, ENDING, GUARD_S):
+                renting = renting or _begin(output, ledger, provider, wish)
+                ready = _box(output, renting)
+                alive = functools.partial(gone, ledger, provider, ready.box)
+                link = job.place(ledger, wish.name, ready.box, ready.address, alive)
+                if not wish.recipe:
+                    output.text(shell(link))
+                    output.result({"rental": wish.name, "box": ready.box, "ssh": shell(link)})
+                    return
+                ledger.write("begun", wish.name, box=ready.box)
+                what, after = _start(output, ledger.rental(wish.name), link, given)
+            view = live.watch(what, output, after)
         except RdtlError as error:
-            if error.problem.code != "RDTL-B066" or not wish.interruptible:
+            if error.problem.code != "RDTL-B066" or not wish.interruptible or not renting:
                 raise
+            renting.require_open()
             output.say(f"{error.problem.what}; the work goes on on another one")
             continue
-        _after(output, ledger, provider, wish, live.result(what, view))
+        with ledger.held(wish.name, ENDING, GUARD_S):
+            _after(output, ledger, provider, wish, live.result(what, view))
         if failed := live.failure(what, view):
             raise failed
         return
 
 
 def _before(output: Output, wish: Wish) -> dict[str, str]:
-    """Refuse before anything costs: mistakes in the recipe, secrets that are missing."""
+    """Refuse before anything costs: mistakes in the recipe, missing or unknown secrets."""
     if not wish.recipe:
+        secrets.references(wish.secrets, (), "no recipe")
         return {}
     loaded, settings = load.load(wish.recipe["name"]), wish.recipe["settings"]
+    references = secrets.references(wish.secrets, loaded.recipe.secrets, loaded.recipe.name)
     if wish.interruptible and settings.get("upload") == "":
         raise UsageError(
             "RDTL-B064",
@@ -83,11 +95,27 @@ def _before(output: Output, wish: Wish) -> dict[str, str]:
     names = sorted({name for step in graph.steps for name in step.secrets})
     if not job.closing(graph):
         output.say("this recipe brings nothing away by itself: fetch what you need before `down`")
-    return secrets.read(names, secrets.references(wish.secrets), loaded.recipe)
+    return secrets.read(names, references, loaded.recipe)
 
 
-def _box(output: Output, ledger: Ledger, provider: Provider, wish: Wish) -> Ready:
-    rentals.begin(
+def _require_download(address: str) -> None:
+    """UsageError RDTL-B070 when what boxes are to download does not come from here either."""
+    try:
+        if address:
+            box_facts.download_mbps(address, seconds=0.0)
+    except OSError as error:
+        raise UsageError(
+            "RDTL-B070",
+            "what --download-url names cannot be downloaded",
+            where=" ".join(str(error).split())[:200],
+            why="each box would be rented, fail at it and be given back",
+            fix="an address that curl gets from here, or leave --download-url out",
+        ) from error
+
+
+def _begin(output: Output, ledger: Ledger, provider: Provider, wish: Wish) -> Renting:
+    """The rental, once: what is given back meanwhile does not begin anew, with new caps."""
+    rental = rentals.begin(
         ledger,
         provider,
         wish.name,
@@ -96,10 +124,13 @@ def _box(output: Output, ledger: Ledger, provider: Provider, wish: Wish) -> Read
         interruptible=wish.interruptible,
         recipe=wish.recipe,
     )
-    rental = ledger.rental(wish.name)
     output.say(f"rental {wish.name}, at most {caps.words(rental)}")
     watched = functools.partial(guard.start, ledger)
-    ready = Renting(ledger, provider, wish.name, wish.patience, output.say, watched).ready()
+    return Renting(ledger, provider, wish.name, wish.patience, output.say, watched)
+
+
+def _box(output: Output, renting: Renting) -> Ready:
+    ready = renting.ready()
     gpus = ", ".join(sorted({name for name, _ in ready.facts.gpus})) or "no GPU"
     output.say(
         f"box {ready.box} is ready: {len(ready.facts.gpus)} × {gpus}, "
@@ -109,17 +140,17 @@ def _box(output: Output, ledger: Ledger, provider: Provider, wish: Wish) -> Read
     return ready
 
 
-def _work(
+def _start(
     output: Output, rental: Rental, link: places.Place, given: dict[str, str]
-) -> tuple[Order, View]:
-    """Start the recipe there or find it at work, and watch it to its end."""
+) -> tuple[Order, int]:
+    """Start the recipe there or find it at work; also the last event before it."""
     made = rental.recipe
     what = client.order(link, made["name"], made["profile"], made["settings"])
     after = client.start(what, lambda: given)
     word = "runs already" if after is None else "started"
     output.say(f"{what.graph.name}: {word} on {link.name}")
     output.if_interrupted = goes_on(rental)
-    return what, live.watch(what, output, after or 0)
+    return what, after or 0
 
 
 def goes_on(rental: Rental) -> str:

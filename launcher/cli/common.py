@@ -184,7 +184,6 @@ def submit_all(output: Output, run: RunDir, plan: Plan, site: Site, config_yaml:
     from launcher.core.errors import UsageError
     from launcher.create import create
     from launcher.drive import submit_all as send
-    from launcher.regroup import adopt
 
     if site.kind != "slurm":
         raise UsageError(
@@ -196,7 +195,7 @@ def submit_all(output: Output, run: RunDir, plan: Plan, site: Site, config_yaml:
     check(output, run, plan, site)
     known = create(run, plan, config_yaml)
     backend = backend_for(run, site, None)
-    submitted = send(run, adopt(run, known, plan, config_yaml, backend), backend)
+    submitted = send(run, _adopt(output, run, known, plan, config_yaml, backend), backend)
     for name, ids in submitted.items():
         output.say(f"{name:<10} {', '.join(ids) or 'done earlier'}")
     output.say(f"run {run.root}; `rdtl runs show {run.root}` says how far it is")
@@ -211,16 +210,32 @@ def execute(
     config_yaml: str,
     jobs: int | None,
     also: Callable[[list[StageView]], Any] | None = None,
+    *,
+    start: Path | None = None,
 ) -> Plan:
-    """Create or continue the run and drive it to its end; returns the plan that really ran."""
+    """Create or continue the run and drive it to its end; returns the plan that really ran.
+
+    A new run takes a copy of the git tree around ``start``.
+    """
     from launcher.create import create
-    from launcher.regroup import adopt
 
     check(output, run, plan, site)
-    known = create(run, plan, config_yaml)
+    known = create(run, plan, config_yaml, start)
     backend = backend_for(run, site, jobs)
-    plan = adopt(run, known, plan, config_yaml, backend)
+    plan = _adopt(output, run, known, plan, config_yaml, backend)
     drive_on(output, run, plan, backend, also)
+    return plan
+
+
+def _adopt(
+    output: Output, run: RunDir, known: Plan, new: Plan, config_yaml: str, backend: Backend
+) -> Plan:
+    """The plan to go on with; says what of ``new`` it takes over."""
+    from launcher.regroup import adopt, changes
+
+    plan = adopt(run, known, new, config_yaml, backend)
+    for key, (then, now) in changes(known, plan).items():
+        output.say(f"goes on with {key} {now}; it was {then}")
     return plan
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from launcher.cli import common, data
+from rdt.spec.recipe import SEED
 
 if TYPE_CHECKING:
     from launcher.output import Output
@@ -28,7 +29,7 @@ def buffer(
     fill_up: Annotated[
         bool, typer.Option("--fill-up", help="End when all chunks are there, before a training.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="The training's: it decides the order.")] = 0,
+    seed: Annotated[int, typer.Option(help="The training's: it decides the order.")] = SEED,
     weight: Annotated[
         list[float] | None, typer.Option(help="How often an epoch shows a set; once for each PATH.")
     ] = None,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from launcher.cli import common
+from rdt.spec.recipe import SEED
 
 if TYPE_CHECKING:
     from launcher.output import Output
@@ -33,7 +34,7 @@ def collect(
     noise: Annotated[
         float, typer.Option(help="Two standard deviations of the noise on executed translation.")
     ] = 0.25,
-    seed: Annotated[int, typer.Option(help="Of the noise.")] = 7,
+    seed: Annotated[int, typer.Option(help="Of the noise.")] = SEED,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Processes; default: what cores and memory carry.")
     ] = None,

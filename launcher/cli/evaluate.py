@@ -13,6 +13,7 @@ from launcher.cli.dry_run import show as show_plan
 
 if TYPE_CHECKING:
     from launcher.core.checks import Finding
+    from launcher.core.errors import UsageError
     from launcher.schema import RunConfig
 
 
@@ -82,11 +83,16 @@ def evaluate(
 
 
 def with_network(config: RunConfig) -> RunConfig:
-    """The configuration with policy rdt, if it names a checkpoint."""
+    """The configuration with policy rdt, if it names a checkpoint.
+
+    Raises UsageError RDTL-U006 for a checkpoint and a server at once.
+    """
     old = config.evaluate
     assert old is not None
     if old.checkpoint is None or "rdt" in old.policies:
         return config
+    if old.server is not None:
+        raise _two_under_test(f"evaluate.server {old.server}", old.checkpoint)
     new = old.model_copy(update={"policies": ["rdt", *old.policies]})
     return config.model_copy(update={"evaluate": new})
 
@@ -131,19 +137,24 @@ def with_server(config: RunConfig, uri: str | None, token_file: Path | None) -> 
     if uri is None:
         return config
     from launcher.config import validate
-    from launcher.core.errors import UsageError
 
     old = config.evaluate
     assert old is not None
     if old.checkpoint is not None:
-        raise UsageError(
-            "RDTL-U006",
-            "--policy and a checkpoint are two policies under test",
-            where=f"--policy {uri}, evaluate.checkpoint {old.checkpoint}",
-            fix="evaluate them one by one, then rdtl report A B --compare",
-        )
+        raise _two_under_test(f"--policy {uri}", old.checkpoint)
     token = str(token_file.resolve()) if token_file else old.server_token
     policies = ["server", *(name for name in old.policies if name not in ("rdt", "server"))]
     update = {"server": uri, "server_token": token, "policies": policies}
     new = validate(type(old), {**old.model_dump(), **update}, "--policy")
     return config.model_copy(update={"evaluate": new})
+
+
+def _two_under_test(server: str, checkpoint: str) -> UsageError:
+    from launcher.core.errors import UsageError
+
+    return UsageError(
+        "RDTL-U006",
+        "a server and a checkpoint are two policies under test",
+        where=f"{server}, evaluate.checkpoint {checkpoint}",
+        fix="evaluate them one by one, then rdtl report A B --compare",
+    )

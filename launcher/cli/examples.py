@@ -50,7 +50,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "diagnose": ("rdtl diagnose runs/mine-local", "rdtl diagnose slurm-1234.out"),
     "checkpoint inspect": ("rdtl checkpoint inspect runs/mine-local",),
     "checkpoint adopt": (
-        "rdtl checkpoint adopt downloads/rdt-goal --contract libero-velocity",
+        "rdtl checkpoint adopt downloads/rdt-goal --contract libero-raw-velocity",
     ),
     "checkpoint export": ("rdtl checkpoint export runs/mine-local exported",),
     "cloud offers": ("rdtl cloud offers rdt/finetune --max-price 3",),
@@ -82,7 +82,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "image list": ("rdtl image list",),
     "image inspect": ("rdtl image inspect all-cpu --test",),
     "image push": ("rdtl image push all-gpu registry.example.org/me/all-gpu",),
-    "image pull": ("rdtl image pull oras://registry.example.org/me/all-gpu@sha256:12ab",),
+    "image pull": ('rdtl image pull "$(cat reference.txt)"',),
     "image clean": ("rdtl image clean --days 14 --dry-run",),
     "image dockerfile": ("rdtl image dockerfile all-gpu",),
     "image def": ("rdtl image def all-gpu",),
@@ -97,8 +97,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "recipe attach": ("rdtl recipe attach rdt/finetune --host my-box",),
     "recipe status": ("rdtl recipe status rdt/finetune --json",),
     "recipe stop": ("rdtl recipe stop rdt/finetune --host my-box",),
-    "recipe verify": ("rdtl recipe verify rdt/finetune results",),
-    "recipe fetch": ("rdtl recipe fetch rdt/finetune results --out mine",),
+    "recipe verify": ("rdtl recipe verify rdt/finetune train",),
+    "recipe fetch": ("rdtl recipe fetch rdt/ssh-workstation results --out mine",),
     "stage in": (
         "rdtl stage in libero-goal",
         "rdtl stage in s3://bucket/checkpoints/step_4000 --transfers 16",

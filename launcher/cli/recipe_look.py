@@ -74,12 +74,15 @@ def verify(
     from launcher.dag import client, secrets
 
     output = common.start_output(as_json)
-    references = secrets.references(secret)
     what = begun(recipe, profile, host, ssh_option, name)
-    given = client.secret_values(what, references)
+    given = secrets.present(what.secrets(), client.references(what, secret))
+    if missing := [each for each, value in given.items() if not value]:
+        output.say(f"without {', '.join(missing)}: not given")
     found = client.verify(what, steps, given)
     for line in found:
         output.text(f"{'good' if line['good'] else 'BAD '}  {line['step']}  {line['why']}".rstrip())
+    if not found:
+        output.say(f"no step of {what.graph.name} has a proof")
     output.result(found)
     if not all(line["good"] for line in found):
         raise SystemExit(EXIT_REFUSED)

@@ -51,7 +51,7 @@ def _order(
 def _in_a_job(
     output: Output,
     wanted: tuple[str, str | None, dict[str, str], str | None, str, Path, int],
-    references: dict[str, str],
+    secret: list[str],
 ) -> None:
     """Run the recipe as a job and say what its runner says.
 
@@ -61,6 +61,7 @@ def _in_a_job(
     from launcher.dag import as_job, client, live
 
     job = as_job.make(*wanted)
+    references = client.references(job.order, secret)
     _check(output, job.order, wanted[1])
     common.check(output, job.run, job.plan, job.site)  # before secrets are laid down
     as_job.prepare(job, client.secret_values(job.order, references))
@@ -68,12 +69,12 @@ def _in_a_job(
     try:
         common.execute(output, job.run, job.plan, job.site, as_job.as_yaml(job), None, tail)
     except RdtlError as error:
-        job.secrets.unlink(missing_ok=True)
+        as_job.forget(job)
         tail([])
         raise live.step_failure(job.order, tail.view) or error from None
-    except BaseException:  # Ctrl-C among them: the job ends with us, so its secrets go, too
+    except BaseException:  # Ctrl-C among them; what sbatch was just told may still arrive
         if job.site.ends_with_launcher:
-            job.secrets.unlink(missing_ok=True)
+            as_job.forget(job)
         raise
     job.secrets.unlink(missing_ok=True)
     tail([])
@@ -149,7 +150,7 @@ def plan(
     flaws = lint.flaws(what.loaded.recipe, profile) if what.loaded else []
     for flaw in flaws:
         output.finding(flaw)
-    given = secrets.present(what.secrets(), secrets.references(secret))
+    given = secrets.present(what.secrets(), client.references(what, secret))
     found = client.plan(what, given)
     width = max(len(line["step"]) for line in found)
     for line in found:
@@ -181,17 +182,17 @@ def run(
 ) -> None:
     """Run a recipe to its end, or watch it where it runs already. Ctrl-C leaves it running."""
     from launcher.core.errors import UsageError
-    from launcher.dag import client, resolve, secrets
+    from launcher.dag import client, resolve
 
     output = common.start_output(as_json)
-    references = secrets.references(secret)
     if site and host:
         raise UsageError("RDTL-U006", "--site and --host are two places", fix="name one of them")
     if site:
         values = resolve.given(settings)
-        _in_a_job(output, (recipe, profile, values, name, site, runs_dir, minutes), references)
+        _in_a_job(output, (recipe, profile, values, name, site, runs_dir, minutes), secret)
         return
     what = _order(recipe, profile, settings, host, ssh_option, name)
+    references = client.references(what, secret)
     _check(output, what, profile)
     after = client.start(what, lambda: client.secret_values(what, references))
     word = "runs already" if after is None else "started"

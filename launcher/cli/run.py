@@ -31,9 +31,9 @@ def run(
     """Run any command on a site: here, or as a Slurm job on N nodes.
 
     The git working tree around the current directory is copied into the run
-    directory and the command runs in that copy.
+    directory and the command runs in that copy; outside a git tree nothing is copied.
     """
-    from launcher import presets, run_command, sites
+    from launcher import presets, run_command, sites, snapshot
     from launcher.core.errors import UsageError
     from launcher.runtime import choose
 
@@ -42,7 +42,10 @@ def run(
         raise UsageError("RDTL-U006", f"--per is node or gpu, not {per}")
     the_site = sites.load(site)
     container = choose(the_site, runtime, image, submits=not dry_run)
-    run_dir = run_command.directory(runs_dir, name, site)
+    run_dir, here = run_command.directory(runs_dir, name, site), Path.cwd()
+    work = snapshot.work_directory(run_dir.work, here)
+    if work == here:
+        output.say(f"no files of a git tree around {here}: nothing is copied for the jobs")
     plan = presets.command(
         command,
         site,
@@ -52,18 +55,19 @@ def run(
         nodes=nodes,
         gpus=gpus,
         per_gpu=per == "gpu",
-        working_directory=run_command.working_directory(run_dir, Path.cwd(), copy=not dry_run),
+        working_directory=work,
         minutes=minutes,
         memory_gb=memory_gb,
     )
     if dry_run:
         show_plan(output, run_dir, plan, the_site)
         return
-    if older := run_command.older_code(run_dir, Path.cwd()):
+    if older := run_command.older_code(run_dir, here):
         output.say(older)
     tail = run_command.LogTail(run_dir, plan.stages[0], output)
     try:
-        common.execute(output, run_dir, plan, the_site, run_command.as_yaml(command), None, tail)
+        text = run_command.as_yaml(command)
+        common.execute(output, run_dir, plan, the_site, text, None, tail, start=here)
     finally:
         tail.rest()
     output.result({"run": str(run_dir.root), "logs": tail.read()})

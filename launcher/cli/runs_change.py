@@ -127,8 +127,13 @@ def cancel(
     output = common.start_output(as_json)
     run_dir = find_run(run, runs_dir, site)
     done = ending.cancel(run_dir)
-    if done.jobs:
-        output.say(f"{done.tasks} task(s) asked to end ({', '.join(done.jobs)})")
+    jobs = ", ".join(done.jobs)
+    if done.jobs and done.tasks:
+        output.say(f"{done.tasks} task(s) asked to end ({jobs})")
+    elif done.jobs:  # one that is just ending, or waits for what failed, or a launcher
+        output.say(f"no task of this run is alive; what was left of it was asked to end ({jobs})")
+    elif done.tasks:
+        output.say(f"{done.tasks} task(s) were not in the queue and will not be submitted")
     else:
         output.say("nothing of this run is alive")
     output.say(f"{done.over} task(s) were over before; what they made is kept")
@@ -151,7 +156,7 @@ def clean(
     runs_dir: common.RunsOption = Path("runs"),
     as_json: common.JsonOption = False,
 ) -> None:
-    """Remove checkpoints of runs that are done, and half-written files; nothing of a live run."""
+    """Remove half-written files, and checkpoints of finished runs whose policy is exported."""
     from launcher import clean as cleaning
 
     output = common.start_output(as_json)

@@ -8,6 +8,7 @@ if wanted, an address whose download is timed.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import re
@@ -72,26 +73,37 @@ def memory_gb() -> float:
     return pages / 1e9
 
 
-def download_mbps(address: str) -> float:
-    """Megabits a second of a download of some seconds."""
+def download_mbps(address: str, seconds: float = TIMED_S) -> float:
+    """Megabits a second of a download of some seconds; OSError with the reason when it fails."""
     begun, size = time.monotonic(), 0
-    with urllib.request.urlopen(address, timeout=30) as answer:
-        while time.monotonic() - begun < TIMED_S:
-            block = answer.read(1 << 20)
-            if not block:
-                break
-            size += len(block)
+    if not address.startswith(("https://", "http://")):
+        raise OSError("the address begins with neither https:// nor http://")
+    try:
+        with urllib.request.urlopen(address, timeout=30) as answer:
+            while True:
+                block = answer.read(1 << 20)
+                size += len(block)
+                if not block or time.monotonic() - begun >= seconds:
+                    break
+    except (ValueError, http.client.HTTPException) as error:  # no address, or half an answer
+        raise OSError(str(error) or type(error).__name__) from error
     return size * 8 / 1e6 / max(time.monotonic() - begun, 1e-3)
 
 
 def main(directory: str, address: str) -> None:
-    """Print the facts."""
+    """Print the facts; of the disk on which ``directory`` is or will be."""
+    directory = os.path.abspath(os.path.expanduser(directory))  # noqa: PTH100, PTH111
     while not os.path.isdir(directory):  # noqa: PTH112
         directory = os.path.dirname(directory)  # noqa: PTH120
     found, newest = [], ""
     with contextlib.suppress(OSError):  # none: whoever asks compares that with what was ordered
         found = gpus()
         newest = cuda()
+    speed, failed = None, ""
+    try:
+        speed = download_mbps(address) if address else None
+    except OSError as error:
+        failed = " ".join(str(error).split())[:200]
     facts = {
         "gpus": [[name, memory / 1000] for name, memory, _ in found],
         "driver": found[0][2] if found else "",
@@ -99,7 +111,8 @@ def main(directory: str, address: str) -> None:
         "disk_gb": shutil.disk_usage(directory).free / 1e9,
         "memory_gb": memory_gb(),
         "cpus": len(os.sched_getaffinity(0)),
-        "download_mbps": download_mbps(address) if address else None,
+        "download_mbps": speed,
+        "download_failed": failed,
     }
     print(json.dumps(facts))
 

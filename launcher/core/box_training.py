@@ -63,8 +63,9 @@ def uploads(folder: Path, remote: str, keep: int, *, follow: bool) -> str:
     """Upload each complete checkpoint, prove it there, then keep the newest ``keep`` here.
 
     Without ``remote`` nothing is uploaded and only old ones are removed. RdtlError RDTL-G008
-    when a copy cannot be proven. ``follow``: look again for ever (a signal ends it); a
-    failure is said once and tried again, since a store comes back and training goes on.
+    when a copy cannot be proven, RDTL-G046 when ``remote`` is ``folder``. ``follow``: look again
+    for ever (a signal ends it); a failure is said once and tried again, since a store comes back
+    and training goes on.
     """
     told = ""
     while True:
@@ -89,17 +90,20 @@ def _send(folder: Path, remote: str, keep: int) -> str:
     proven = _proven(folder)
     failed: RdtlError | None = None
     for step in _steps(folder):
-        if remote and proven.get(step) != remote:
+        if remote:
+            _require_other(folder / step, Path(remote, step))
+        identity = _identity(folder / step, remote)
+        if remote and proven.get(step) != identity:
             try:
                 _upload(folder / step, f"{remote}/{step}")
             except RdtlError as error:
                 failed = error
                 continue
-            proven[step] = remote
+            proven[step] = identity
             files.write_json(folder / LEDGER, proven)
             print(f"uploaded and proven: step {step} -> {remote}/{step}", flush=True)
     for step in _steps(folder)[:-keep]:
-        if not remote or proven.get(step) == remote:
+        if not remote or proven.get(step) == _identity(folder / step, remote):
             shutil.rmtree(folder / step)
             print(f"removed here: step {step}", flush=True)
     if failed:
@@ -107,10 +111,28 @@ def _send(folder: Path, remote: str, keep: int) -> str:
     return f"{folder}: {len(proven)} checkpoints are proven in {remote or 'no store'}"
 
 
-def _proven(folder: Path) -> dict[str, str]:
-    """Steps and the store in which each is proven."""
+def _require_other(source: Path, target: Path) -> None:
+    """RefusedError RDTL-G046 where a remote is a path of this machine, and leads to the source."""
+    if target.exists() and target.samefile(source):
+        raise RefusedError(
+            "RDTL-G046",
+            f"checkpoint {source.name} would be uploaded into itself",
+            where=f"{source} -> {target}",
+            why="it would be proven by itself, and then be removed",
+            fix="name another place",
+        )
+
+
+def _proven(folder: Path) -> dict[str, list[str | int]]:
+    """Steps, and the :func:`_identity` of the checkpoint that is proven to be in the store."""
     path = folder / LEDGER
     return dict(files.read_json(path)) if path.exists() else {}
+
+
+def _identity(checkpoint: Path, remote: str) -> list[str | int]:
+    """Another training's checkpoint of the same step is another one."""
+    there = checkpoint.stat()
+    return [remote, there.st_ino, there.st_mtime_ns]
 
 
 def _steps(folder: Path) -> list[str]:
@@ -160,7 +182,8 @@ def newest(folder: Path, remote: str) -> str:
         return f"{remote}: no complete checkpoint yet, training begins at step 0"
     step = max(there, key=int)
     _fetch(f"{remote}/{step}", folder / step)
-    files.write_json(folder / LEDGER, {**_proven(folder), step: remote})
+    fetched = {step: _identity(folder / step, remote)}
+    files.write_json(folder / LEDGER, {**_proven(folder), **fetched})
     return f"{remote}: step {step} fetched"
 
 

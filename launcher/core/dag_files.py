@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import threading
@@ -84,6 +85,17 @@ class BoxRun:
         """The runner's process, if it lives."""
         process = dag_processes.from_dict(_read(self.runner).get("process"))
         return process if process and process.alive() else None
+
+    def held(self) -> bool:
+        """Whether a runner is at work, also on another node, whose processes nobody sees here."""
+        try:
+            with self.lock.open("rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
 
     def told(self, after: int = 0) -> list[dict[str, Any]]:
         """Events with larger numbers than ``after``, in their order."""

@@ -199,7 +199,7 @@ class Runner:
             try:
                 self.inbox.put((step, work(step)))
             except Exception as error:  # ours: no step may be waited for in vain because of it
-                self.inbox.put((step, Result(dag_failures.broken(error), EXIT_FAILED)))
+                self.inbox.put((step, error))
 
         threading.Thread(target=target, name=step.name, daemon=True).start()
 
@@ -213,10 +213,14 @@ class Runner:
     def _carry_out(self, step: Step) -> Result:
         return dag_steps.carry_out(self.box, step, self.fingerprints[step.name])
 
-    def _take(self, step: Step, said: Look | Result) -> None:
+    def _take(self, step: Step, said: Look | Result | Exception) -> None:
         """Note what a thread found out."""
         if self.status[step.name] == "running":
             self._spend(step, +1)
+        if isinstance(said, Exception):
+            failure = dag_failures.broken(said)
+            dag_steps.tell_failure(self.box, step, failure, EXIT_FAILED, 0.0)
+            said = Result(failure, EXIT_FAILED)
         if isinstance(said, Result):
             self.status[step.name] = "failed" if said.failure else "done"
             return

@@ -16,7 +16,7 @@ import shutil
 import socket
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +121,14 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def discard(path: Path) -> None:
+    """Remove a folder, if it is there: whole under its name, or gone from it at once."""
+    doomed = _temporary(path)
+    with suppress(FileNotFoundError):
+        path.rename(doomed)
+        shutil.rmtree(doomed)
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace ``path`` by ``text`` (UTF-8) as a whole."""
     with whole_file(path) as temporary:
@@ -183,7 +191,8 @@ def append_line(descriptor: int, line: str) -> None:
 def read_whole_lines(path: Path) -> tuple[list[str], bool]:
     """Lines of an append-only file and whether its last line is torn.
 
-    A line counts only with its newline: a torn line can still parse.
+    A line counts only with its newline: a torn line can still parse. One that was torn inside a
+    letter, before a later writer ended it, is no reason to lose the others.
     """
     *whole, rest = path.read_bytes().split(b"\n")
-    return [line.decode("utf-8") for line in whole if line], bool(rest)
+    return [line.decode("utf-8", "replace") for line in whole if line], bool(rest)

@@ -11,6 +11,7 @@
     RUN/progress/           last progress of each stage task (may be overwritten)
     RUN/logs/STAGE/attempt_N/INDEX.nNODE.log
     RUN/data/ checkpoints/ policy/ records/ videos/ report/
+    RUN/proven/             what was seen of simulators that are right, for each kind of node
     RUN/uploads/            whose results lie at upload.uri, what was proven there, what is behind
 
 Event names: ``claim.STAGE.aN`` (indices, before anything is submitted), ``sending.…``
@@ -57,6 +58,11 @@ class RunDir:
         return self.root / "site.yaml"
 
     @property
+    def creating(self) -> Path:
+        """Held (flock) while the run is made; it is there from the first moment on."""
+        return self.root / "creating.lock"
+
+    @property
     def code(self) -> Path:
         return self.root / "code"
 
@@ -84,6 +90,11 @@ class RunDir:
     @property
     def records(self) -> Path:
         return self.root / "records"
+
+    @property
+    def proven(self) -> Path:
+        """Of each kind of node whose simulator was looked at and is right: what was seen."""
+        return self.root / "proven"
 
     @property
     def cells(self) -> Path:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from launcher import create, presets, run_command, sites
+from launcher import create, presets, run_command, sites, status
 from launcher.core import dag_reading
 from launcher.core.dag_files import BoxRun
 from launcher.core.plan import Plan
@@ -18,7 +18,9 @@ from launcher.dag import client, load, places, resolve, secrets, view
 from launcher.dag.client import Order
 from launcher.dag.live import say
 from launcher.drive import StageView
+from launcher.judges import launcher_of
 from launcher.output import Output
+from launcher.submit.slurm import job_prefix
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,14 @@ def _secrets_file(run: RunDir) -> Path:
 
 
 def prepare(job: Job, given: Mapping[str, str]) -> None:
-    """Lay down what the job reads. Raises UsageError RDTL-U013 for a run with another graph."""
+    """Lay down what the job reads, as it is now; files, code and runner not under a runner at work
+    or a job that may start one at any moment.
+
+    Raises UsageError RDTL-U013 for a run with another graph.
+    """
     if job.run.plan.exists():
         create.create(job.run, job.plan, as_yaml(job))
-    if client.text_there(job.order.place, job.order.run) != client.text(job.order):
+    if not (_goes_on(job) or BoxRun(Path(job.order.run)).held()):
         client.send(job.order)
         job.order.place.put(f"{job.order.run}/dag.json", client.text(job.order).encode())
     if given:
@@ -81,6 +87,22 @@ def prepare(job: Job, given: Mapping[str, str]) -> None:
         descriptor = os.open(job.secrets, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as handle:
             handle.write(secrets.as_lines(given))
+
+
+def forget(job: Job) -> None:
+    """Remove the file of secrets, unless a job that waits or runs will read it."""
+    if not _goes_on(job):
+        job.secrets.unlink(missing_ok=True)
+
+
+def _goes_on(job: Job) -> bool:
+    """Whether a job of the run waits or runs, or may, without this process."""
+    if job.site.ends_with_launcher:
+        return launcher_of(job.run) not in (None, os.getpid())
+    if not job.run.root.exists():
+        return False
+    queue = status.controller_for(job.run, job.site.environment).snapshot(fresh=True)
+    return bool(queue.error) or any(row.name.startswith(job_prefix(job.run)) for row in queue.rows)
 
 
 def as_yaml(job: Job) -> str:

@@ -88,6 +88,12 @@ def begun(
     return Order(None, dag_reading.from_dict(json.loads(text)), place, run)
 
 
+def references(what: Order, given: Sequence[str]) -> dict[str, str]:
+    """Where its secrets lie. Raises as :func:`secrets.references`."""
+    known = what.loaded.recipe.secrets if what.loaded else what.secrets()
+    return secrets.references(given, known, what.graph.name)
+
+
 def secret_values(what: Order, references: Mapping[str, str]) -> dict[str, str]:
     """Values of all secrets that its steps use. Raises as :func:`secrets.read`."""
     return secrets.read(what.secrets(), references, what.loaded.recipe if what.loaded else None)
@@ -187,10 +193,18 @@ def _code() -> bytes:
 
 
 def verify(what: Order, steps: Sequence[str], given: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Prove finished steps again, deeply: ``{step, good, why}`` of each."""
+    """Prove finished steps again, deeply: ``{step, good, why}`` of each.
+
+    Raises UsageError RDTL-U122 for names that are no step with a proof, and as :meth:`Place.run`.
+    """
+    proven = [step.name for step in what.graph.steps if step.verify.deep or step.verify.cheap]
+    resolve.require_known("step with a proof", steps, proven, what.graph.name)
     lines = secrets.as_lines({name: given[name] for name in what.secrets()})
     command = what.runner("verify", *steps, "--secrets", "-")
     done = subprocess.run(what.place.argv(command), input=lines, capture_output=True, check=False)
-    if done.returncode not in (EXIT_OK, EXIT_FAILED) or not done.stdout:
+    ended = done.returncode in (EXIT_OK, EXIT_FAILED)
+    found = [json.loads(line) for line in done.stdout.splitlines()] if ended else []
+    good = all(line["good"] for line in found)
+    if not ended or good != (done.returncode == EXIT_OK):  # it broke before it had proven all
         raise what.place.failed(command, done.returncode, done.stderr.decode("utf-8", "replace"))
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from launcher import config
@@ -34,9 +34,9 @@ def parameters(recipe: Recipe, profile: str | None, values: Mapping[str, str]) -
     Raises UsageError RDTL-U122 (unknown profile or parameter), U123 (no value), U124 (no choice).
     """
     chosen = profile or recipe.profile
-    _require_known("profile", [chosen] if chosen else [], recipe.profiles, recipe.name)
+    require_known("profile", [chosen] if chosen else [], recipe.profiles, recipe.name)
     own = recipe.profiles[chosen].parameters if chosen else {}
-    _require_known("parameter", [*own, *values], recipe.parameters, recipe.name)
+    require_known("parameter", [*own, *values], recipe.parameters, recipe.name)
     defaults = {name: p.default for name, p in recipe.parameters.items() if p.default is not None}
     found = {**defaults, **own, **values}
     missing = [name for name in recipe.parameters if name not in found]
@@ -53,9 +53,8 @@ def parameters(recipe: Recipe, profile: str | None, values: Mapping[str, str]) -
     return found
 
 
-def _require_known(
-    what: str, wanted: Sequence[str], known: Mapping[str, object], where: str
-) -> None:
+def require_known(what: str, wanted: Iterable[str], known: Collection[str], where: str) -> None:
+    """UsageError RDTL-U122, with what is near, unless all of ``wanted`` are ``known``."""
     for name in wanted:
         if name not in known:
             near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from launcher.core.errors import UsageError
+from launcher.dag import resolve
 from launcher.dag.schema import Recipe
 
 
-def references(given: Sequence[str]) -> dict[str, str]:
-    """``--secret NAME=env:VARIABLE`` or ``NAME=file:PATH`` as a mapping; UsageError RDTL-U135."""
+def references(given: Sequence[str], known: Collection[str], where: str) -> dict[str, str]:
+    """``--secret NAME=env:VARIABLE`` or ``NAME=file:PATH`` as a mapping.
+
+    Raises UsageError RDTL-U135 for other forms, RDTL-U122 for names that are not ``known`` to
+    the recipe ``where``.
+    """
     pairs = [one.partition("=") for one in given]
     for name, _, place in pairs:
         if place.partition(":")[0] not in ("env", "file"):
@@ -21,7 +26,9 @@ def references(given: Sequence[str]) -> dict[str, str]:
                 why="a value in a command line stands in the process list and in histories",
                 fix=f"--secret {name}=env:{name} or --secret {name}=file:PATH",
             )
-    return {name: place for name, _, place in pairs}
+    found = {name: place for name, _, place in pairs}
+    resolve.require_known("secret", found, known, where)
+    return found
 
 
 def read(
@@ -47,9 +54,9 @@ def read(
 
 
 def present(names: Sequence[str], given: Mapping[str, str]) -> dict[str, str]:
-    """The values of those that are there, for looking only."""
+    """Their values for looking only: empty where none is there, as steps find optional ones."""
     found = {name: _value(given.get(name, f"env:{name}")) for name in names}
-    return {name: value for name, value in found.items() if value and len(value.split("\n")) == 1}
+    return {name: "" if "\n" in value else value for name, value in found.items()}
 
 
 def _value(place: str) -> str:

@@ -23,15 +23,21 @@ def simulator(site: Site, runs_dir: object) -> list[list[str]]:
 
 
 def data(subject: Subject) -> list[list[str]]:
-    """The first demonstrations of each task of every set that lies here, as training reads them."""
+    """The first demonstrations of each task of every set that lies here, as training reads them.
+
+    Of a training on one set alone the check also knows whether few demonstrations are too few.
+    """
     config: dict[str, Any] = subject.config or {}
     if not planned.reads_demonstrations(config):
         raise NothingToLookAtError("this configuration reads no demonstrations")
     sets = [one for one in config["dataset"]["sets"] if _here(subject, one["path"])]
     if not sets:
         raise NothingToLookAtError("its demonstrations do not lie here: the run verifies them")
+    alone = subject.section("train") and len(config["dataset"]["sets"]) == 1
+    training = {key: config[key] for key in ("seed", "train", "dataset")} if alone else None
     more = {"contract": config["dataset"]["contract"], "statistics": None, "name": ""}
-    return [["data", json.dumps(one | more | {"at_most": FEW})] for one in sets]
+    more |= {"at_most": FEW, "training": training}
+    return [["data", json.dumps(one | more)] for one in sets]
 
 
 def checkpoint(subject: Subject) -> list[list[str]]:

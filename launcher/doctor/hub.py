@@ -23,13 +23,21 @@ class Wanted(NamedTuple):
     code: str
     name: str
 
+    @property
+    def stage(self) -> str:
+        """The one that loads it: evaluations also have what sweeps and `--checkpoint` name."""
+        return "train" if self.key.startswith("train.") else "evaluate"
+
 
 def findings(subject: Subject) -> list[Finding]:
     """What is wanted from the cache and not seen in it (RDTL-T036, RDTL-T020)."""
-    wanted = dict.fromkeys(_wanted(subject))
-    if subject.bare:
-        return [_missing(one, subject) for one in wanted if not _cached(one.name)]
-    return [_elsewhere(one, subject) for one in wanted]
+    found = []
+    for one in dict.fromkeys(_wanted(subject)):
+        if one.stage not in subject.bare:
+            found.append(_elsewhere(one, subject))
+        elif not _cached(one.name):
+            found.append(_missing(one, subject))
+    return found
 
 
 def _wanted(subject: Subject) -> Iterator[Wanted]:

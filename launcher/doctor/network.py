@@ -154,4 +154,8 @@ def _proxy(address: str) -> str:
 
     parts = urlsplit(address)
     scheme = {"wss": "https", "ws": "http"}.get(parts.scheme, parts.scheme)
-    return "" if proxy_bypass(parts.hostname or "") else getproxies().get(scheme, "")
+    if proxy_bypass(parts.hostname or ""):
+        return ""
+    named = getproxies()
+    proxy = named.get(scheme) or named.get("all", "")
+    return proxy if "://" in proxy or not proxy else f"http://{proxy}"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from launcher import config as configs
+from launcher.core.errors import UsageError
 from launcher.core.plan import Plan
 from launcher.placement import activation
 from launcher.schema import RunConfig
@@ -19,6 +20,11 @@ WEIGHTS = ("train", "evaluate")
 """Sections that may name a checkpoint."""
 SIMULATING = ("collect", "evaluate")
 """Sections, and the stages of their names, that run episodes."""
+COMPUTING = frozenset((*WEIGHTS, *SIMULATING))
+"""Stages of which it counts where they run: they load weights or run episodes."""
+
+KINDS = ("demo", "evaluate", "pipelines", "train")
+"""Folders of configurations of runs."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,7 @@ class Subject:
     """``config`` is a run configuration as jobs read it (JSON), ``source`` its file.
 
     None: no run is asked about; empty: a run without one, as of `rdtl run` or a recipe. ``bare``:
-    episodes run in this environment, not in an image or one that the site activates.
+    stages that run in this environment, not in an image or one that the site activates.
     ``named`` is a checkpoint named beside the configuration. ``gpus``: some job may take one.
     """
 
@@ -36,7 +42,7 @@ class Subject:
     config: dict[str, Any] | None = None
     source: Path | None = None
     named: str | None = None
-    bare: bool = True
+    bare: frozenset[str] = COMPUTING
     gpus: bool = True
 
     def lacks(self, need: str) -> str:
@@ -77,9 +83,7 @@ class Subject:
 
     @property
     def _episodes(self) -> bool:
-        if not self.config:
-            return self.config is None
-        return planned.collects(self.config) or self.section("evaluate") is not None
+        return bool(self._simulating())
 
     @property
     def _gpus(self) -> bool:
@@ -87,7 +91,14 @@ class Subject:
 
     @property
     def _simulator(self) -> bool:
-        return self.bare and self._episodes
+        return bool(self.bare & self._simulating())
+
+    def _simulating(self) -> set[str]:
+        """Stages that run episodes; all that may, where no run is asked about."""
+        if not self.config:
+            return set(SIMULATING) if self.config is None else set()
+        evaluates = {"evaluate"} if self.section("evaluate") is not None else set()
+        return evaluates | ({"collect"} if planned.collects(self.config) else set())
 
 
 REASONS = {
@@ -108,27 +119,42 @@ def of_command(
     that reads a configuration.
     """
     site = load(site_name)
+    bare = _bare(site)
     if config is None:
-        bare = _bare(site, SIMULATING)
         return Subject(site_name, site, runs_dir, named=named, bare=bare)
-    kind, _, name = config.rpartition("/")
-    path = configs.find(kind, config if Path(config).suffix else name)
+    path = _file(config)
     read = as_json(configs.load_run_config(path, settings, []))
-    bare = _bare(site, [name for name in SIMULATING if read[name]])
     return Subject(site_name, site, runs_dir, read, path, named, bare)
 
 
-def _bare(site: Site, stages: Iterable[str]) -> bool:
-    return site.runtime == "none" and not all(activation(site, name) for name in stages)
+def _file(config: str) -> Path:
+    kind, _, name = config.rpartition("/")
+    if Path(config).suffix:
+        return configs.find(kind, config)
+    if configs.names(kind):
+        return configs.find(kind, name)
+    known = [f"{kind}/{known}" for kind in KINDS for known in configs.names(kind)]
+    named = [one for one in known if one.endswith(f"/{name}")]
+    raise UsageError(
+        "RDTL-U002",
+        f"{config!r} does not say of which kind the configuration is",
+        why="a name may stand in several: rdtl train and rdtl evaluate each have a demo",
+        fix=f"write KIND/NAME: {', '.join(named or known)}",
+    )
+
+
+def _bare(site: Site) -> frozenset[str]:
+    if site.runtime != "none":
+        return frozenset()
+    return frozenset(name for name in COMPUTING if not activation(site, name))
 
 
 def of_plan(plan: Plan, site: Site, runs_dir: Path) -> Subject:
     """What is about to be submitted."""
-    episodes = [stage for stage in plan.stages if stage.name in SIMULATING]
-    bare = any(not (stage.container or stage.activate) for stage in episodes)
+    here = [stage.name for stage in plan.stages if not (stage.container or stage.activate)]
     config = plan.config if "dataset" in plan.config else {}
     gpus = any(stage.gpus_per_node for stage in plan.stages)
-    return Subject(plan.site, site, runs_dir, config, bare=bare, gpus=gpus)
+    return Subject(plan.site, site, runs_dir, config, bare=COMPUTING.intersection(here), gpus=gpus)
 
 
 def as_json(config: RunConfig) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def _by_name(name: str, kind: Kind, builder: Builder) -> BuiltImage:
             f"image {name} is not built for {kind} here",
             where=str(where),
             why="runs take finished images; their tasks never build or pull",
-            fix=command,
+            fix=f"{command}; only to look at a plan and its scripts: --dry-run --runtime none",
         )
     verify(found)
     _require_architecture(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 from launcher.core.errors import RefusedError, RemoteError
@@ -50,8 +51,11 @@ def give_back(ledger: Ledger, provider: Provider, rental: Rental, box: int, why:
 def stop(ledger: Ledger, provider: Provider, rental: Rental, box: int, why: str) -> None:
     """Stop a box at a cap, and look until it has stopped.
 
-    Raises RemoteError RDTL-B004 when it goes on.
+    That we stop it is written before: whoever sees the stop first must not take it for a box that
+    was taken away. Raises RemoteError RDTL-B004 when it goes on.
     """
+    with contextlib.suppress(OSError):  # a full disk must not keep its hours going
+        ledger.write("stopping", rental.name, box=box, why=why)
     try:
         provider.stop(box)
     except GoneError:
@@ -60,7 +64,7 @@ def stop(ledger: Ledger, provider: Provider, rental: Rental, box: int, why: str)
     for wait in STOP_LOOKS:
         time.sleep(wait)
         if any(one.id == box and one.state == "stopped" for one in provider.boxes()):
-            ledger.write("stopped", rental.name, box=box, why=why, at_cap=True)
+            ledger.write("stopped", rental.name, box=box, why=why)
             return
     raise RemoteError(
         "RDTL-B004",

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 
 from launcher.core.errors import RdtlError
 from launcher.providers import caps, rentals
-from launcher.providers.ledger import Ledger
+from launcher.providers.ledger import ENDING, Ledger
 from launcher.providers.provider import Provider, Say
 from launcher.providers.rental import Rental
 
@@ -68,8 +68,18 @@ def _round(ledger: Ledger, provider: Provider, there: list[Rental], say: Say) ->
     enforce = functools.partial(caps.enforce, ledger, provider, say)
     _told(enforce, say)
     for rental in [one for one in there if one.recipe.get("down_after")]:
-        _told(functools.partial(rentals.if_proven, ledger, provider, rental, say), say)
+        _told(functools.partial(_if_proven, ledger, provider, rental, say), say)
         _told(enforce, say)
+
+
+def _if_proven(ledger: Ledger, provider: Provider, rental: Rental, say: Say) -> None:
+    """Not while an `rdtl cloud up` begins new work on the box, or looks at the end of the old."""
+    try:
+        with ledger.held(rental.name, ENDING):
+            rentals.if_proven(ledger, provider, rental, say)
+    except RdtlError as error:
+        if error.problem.code != "RDTL-B067":
+            raise
 
 
 def _told(act: Callable[[], object], say: Say) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import time
 import urllib.error
 import urllib.request
@@ -46,6 +47,13 @@ class Api:
                 where=self.url,
                 why="the key of the account would travel in clear",
                 fix="unset VAST_URL, or give an https address",
+            )
+        if not re.fullmatch("[!-~]*", self.key):  # else the error of a header would quote it
+            raise UsageError(
+                "RDTL-B061",
+                "the provider's key has lines, spaces or signs that no key has",
+                why="only its end is cut off by itself; the key is not shown here",
+                fix="put the key alone into VAST_API_KEY or its file, as one line",
             )
 
     def call(

@@ -14,9 +14,9 @@ import os
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from launcher import owner
 from launcher.core import files
@@ -25,6 +25,8 @@ from launcher.providers import rental
 from launcher.providers.rental import Rental
 
 LABEL = "rdtl-"
+ENDING = "ending"
+"""The lock of whoever may give boxes back: an `up` that begins or ends, or the guard."""
 
 
 class Ledger:
@@ -88,14 +90,18 @@ class Ledger:
         return self.folder(name) / f"known_hosts.{box}"
 
     @contextmanager
-    def held(self, name: str) -> Iterator[None]:
-        """Only one process works on a rental; RemoteError RDTL-B067 while another one does."""
-        with (self.folder(name) / "lock").open("a+", encoding="utf-8") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                handle.seek(0)
-                raise busy(name, handle.read().strip()) from error
+    def held(self, name: str, lock: str = "lock", wait_s: float = 0.0) -> Iterator[None]:
+        """Only one process works on a rental; RemoteError RDTL-B067 while another one does.
+
+        ``lock``: :data:`ENDING` to give its boxes back, or so that nobody else does meanwhile.
+        """
+        until = time.monotonic() + wait_s
+        with (self.folder(name) / lock).open("a+", encoding="utf-8") as handle:
+            while not _locked(handle):
+                if time.monotonic() >= until:
+                    handle.seek(0)
+                    raise busy(name, handle.read().strip())
+                time.sleep(0.2)
             handle.truncate(0)
             handle.write(f"process {os.getpid()}")
             handle.flush()
@@ -109,6 +115,13 @@ class Ledger:
                 yield json.loads(line)
             except ValueError:  # its writer was killed before the end of the line
                 continue
+
+
+def _locked(handle: IO[str]) -> bool:
+    with suppress(BlockingIOError):
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
 
 
 def default_root() -> Path:

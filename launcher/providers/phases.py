@@ -79,13 +79,15 @@ class Phases:
         link = access.connection(self._ledger, self._name, box.id, address, alone=True)
         for attempt in range(1, ASKS + 1):
             try:
-                return access.ask(link, self._patience.directory, self._patience.download_url)
+                facts = access.ask(link, self._patience.directory, self._patience.download_url)
+                if attempt == ASKS or not facts.download_failed:
+                    return facts
             except RdtlError as error:
                 if box.ready:
                     raise
                 if attempt == ASKS or error.problem.code == "RDTL-B013":
                     raise UnfitError(f"[{error.problem.code}] {error.problem.where}") from error
-                time.sleep(attempt)
+            time.sleep(attempt)
         raise AssertionError("the last try returns or raises")
 
     def _running(self, box: Rented) -> Box:

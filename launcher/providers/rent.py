@@ -42,6 +42,7 @@ class Renting:
     ) -> None:
         """``watched`` sees to it that somebody watches the caps; called whenever it may cost."""
         self._ledger, self._provider, self._name = ledger, provider, name
+        self._begun = self._rental.begun
         self._watched = watched
         self._phases, self._say = Phases(ledger, provider, name, patience, say), say
 
@@ -49,18 +50,25 @@ class Renting:
     def _rental(self) -> Rental:
         return self._ledger.rental(self._name)
 
+    def require_open(self) -> None:
+        """RemoteError RDTL-B066 when this rental was given back, or another one has its name."""
+        rental = self._rental
+        if rental.closed or rental.begun != self._begun:
+            raise _given_back(self._name)
+
     def ready(self) -> Ready:
         """A box of this rental that is ready, rented now if there is none.
 
         Raises RefusedError RDTL-B063 no offer fits, B064 a cap would be passed, B006 two boxes
         with something to lose; RemoteError
-        RDTL-B004 no box became usable, B065 unclear whether one was rented, and what the
-        provider and ssh raise.
+        RDTL-B004 no box became usable, B065 unclear whether one was rented, B066 the rental was
+        given back, and what the provider and ssh raise.
         """
         access.public_key(self._ledger)  # what can fail here fails before anything costs
         self._clear()
         refused: list[str] = []
         while True:
+            self.require_open()
             box = self._one_box() or self._rent()
             try:
                 return self._phases.ready(box)
@@ -136,6 +144,11 @@ class Renting:
         label = self._ledger.attempt(
             rental.name, offer.id, offer.machine, price, offer.storage_price
         )
+        try:
+            self.require_open()  # after the line: whoever closes it now sees the request
+        except RemoteError:
+            self._ledger.write("nothing", rental.name, label=label)
+            raise
         self._say(
             f"renting {offer.gpus} × {offer.gpu} in {offer.place or 'an unknown place'} "
             f"for {price:.3f} $/h (offer {offer.id})"
@@ -186,6 +199,16 @@ def _unusable(refused: list[str]) -> RemoteError:
         f"{len(refused)} boxes were rented and none became usable; all are given back",
         where="; ".join(refused)[:600],
         fix="run the same command again later, or ask for another kind of machine",
+    )
+
+
+def _given_back(name: str) -> RemoteError:
+    return RemoteError(
+        "RDTL-B066",
+        f"the rental {name} was given back",
+        where="by rdtl cloud down, or when its uploads were proven",
+        why="nothing more is rented for it",
+        fix="rdtl cloud status; the same `rdtl cloud up` begins a new rental, with new caps",
     )
 
 

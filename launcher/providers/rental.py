@@ -36,7 +36,7 @@ class Rented:
     stopped: float | None = None
     """When its hours ended; only the disk costs since then."""
     at_cap: bool = False
-    """We stopped it at a cap, and it was not ready again since: nobody took it away."""
+    """We told it to stop at a cap, and it was not ready again since: nobody took it away."""
     missing: float | None = None
     """Since when the provider's list is without it; one list may be wrong."""
     hours: float = 0.0
@@ -88,6 +88,11 @@ class Rental:
     closed: bool = False
     newest: float = 0.0
     """Time of its newest line."""
+
+    @property
+    def over(self) -> bool:
+        """Closed, and nothing of it costs or may turn out to."""
+        return self.closed and not self.open_boxes and not self.unclear
 
     @property
     def open_boxes(self) -> list[Rented]:
@@ -192,8 +197,11 @@ def _change(box: Rented, event: str, now: float, line: dict[str, Any]) -> None:
         box.ready, box.at_cap, box.address = True, False, _address(line.get("address"))
     elif event in ("begun", "proven"):
         box.proven = event == "proven"
+    elif event == "stopping":
+        box.at_cap = True
     elif event == "stopped" and box.stopped is None:
         _close_hours(box, now)
+        # earlier versions say it with the stop itself
         box.stopped, box.at_cap = now, box.at_cap or bool(line.get("at_cap"))
     elif event == "started" and box.stopped is not None:
         box.kept_hours += (now - box.stopped) / 3600

@@ -33,13 +33,13 @@ def begin(
 ) -> Rental:
     """The rental called ``name``: the one that is open, else a new one.
 
-    Raises RefusedError RDTL-B069 when the open one is for something else, or a closed one has a
-    box that is still there.
+    Raises RefusedError RDTL-B069 when the open one is for something else, or of a closed one a
+    box is still there or may turn out to be.
     """
     known = ledger.rentals().get(name)
-    if known and (not known.closed or known.open_boxes):
-        asked = (wanted.to_dict(), interruptible, recipe.get("name"))
-        same = (known.wanted, known.interruptible, known.recipe.get("name")) == asked
+    if known and not known.over:
+        asked = (wanted.to_dict(), interruptible, *_work(recipe))
+        same = (known.wanted, known.interruptible, *_work(known.recipe)) == asked
         if known.closed or not same or known.provider != provider.name:
             raise _other(known)
         if known.caps != caps or known.recipe != recipe:
@@ -51,9 +51,14 @@ def begin(
     )
 
 
+def _work(recipe: dict[str, Any]) -> tuple[object, object]:
+    """What a box is for: of another profile it would be proven while this one's still trains."""
+    return recipe.get("name"), recipe.get("profile")
+
+
 def find(rentals: dict[str, Rental], name: str | None) -> Rental:
     """The rental called ``name``, or the only one that is open; UsageError RDTL-B069."""
-    there = [one for one in rentals.values() if not one.closed or one.open_boxes]
+    there = [one for one in rentals.values() if not one.over]
     if name is None and len(there) == 1:
         return there[0]
     if name in rentals:
@@ -117,7 +122,9 @@ def if_proven(ledger: Ledger, provider: Provider, rental: Rental, say: Say) -> b
 
 
 def down(ledger: Ledger, provider: Provider, name: str | None, say: Say, *, force: bool) -> Rental:
-    """Give back all boxes of a rental and close it.
+    """Close a rental and give back all of its boxes.
+
+    It is closed first: whoever works with it rents nothing more for it.
 
     RefusedError RDTL-B006 when something on one of them is not proven to be elsewhere, unless
     ``force``; UsageError RDTL-B069 for an unknown name; RemoteError as :func:`give_back`.
@@ -130,20 +137,23 @@ def down(ledger: Ledger, provider: Provider, name: str | None, say: Say, *, forc
             lost[box.id] = missing
     if lost and not force:
         raise _not_proven(rental, lost)
+    if not rental.closed:
+        ledger.write("closed", rental.name)
     for box in rental.open_boxes:
         if box.id in lost:
             say(f"box {box.id} goes although {lost[box.id]}")
         give_back(ledger, provider, rental, box.id, "rdtl cloud down")
         say(f"box {box.id} is given back")
-    if rental.unclear:
+    now = ledger.rental(rental.name)
+    if not now.over:  # also when another process asked for a box in these moments
+        late = [one.label for one in now.unclear] + [f"box {box.id}" for box in now.open_boxes]
         raise RefusedError(
             "RDTL-B065",
             f"a request of {rental.name} got no answer, and a box may still come of it",
-            where=", ".join(one.label for one in rental.unclear),
+            where=", ".join(late),
             fix=f"rdtl cloud down {rental.name} again in two minutes",
         )
-    ledger.write("closed", rental.name)
-    return ledger.rental(rental.name)
+    return now
 
 
 def _not_proven(rental: Rental, lost: dict[int, str]) -> RefusedError:
@@ -158,8 +168,9 @@ def _not_proven(rental: Rental, lost: dict[int, str]) -> RefusedError:
 
 
 def _other(known: Rental) -> RefusedError:
-    what = known.recipe.get("name", "a machine without a recipe")
-    state = "closed, but its box is there" if known.closed else "open"
+    words = [str(word) for word in _work(known.recipe) if word]
+    what = ", profile ".join(words) or "a machine without a recipe"
+    state = "closed, but a box of it is there, or may be" if known.closed else "open"
     return RefusedError(
         "RDTL-B069",
         f"the rental {known.name} is for something else",

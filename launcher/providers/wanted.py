@@ -108,6 +108,8 @@ class Facts:
     cuda: str
     download_mbps: float | None
     """Unset: not measured."""
+    download_failed: str = ""
+    """Why it could not be measured, though that was asked for."""
 
     def problems(self, wanted: Wanted) -> list[str]:
         """Why this machine is not what was wanted; empty: it is."""
@@ -120,6 +122,8 @@ class Facts:
             least.append(("download", self.download_mbps, wanted.download_mbps, "Mbit/s"))
         found = _gpu_problems(wanted, self.gpus)
         found += [_below(*entry) for entry in least if entry[1] < entry[2]]
+        if self.download_failed:
+            found.append(f"the timed download failed: {self.download_failed}")
         return found + _version_problems(wanted, self.driver, self.cuda)
 
 

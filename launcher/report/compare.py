@@ -143,7 +143,7 @@ def _counts(first: Report, second: Report) -> tuple[Counts, Counts, int]:
     scenes, other_scenes = _scenes(first), _scenes(second)
     finished, counted, strange = [0, 0, 0, 0], [0, 0, 0, 0], 0
     for key in ours.keys() & theirs.keys():
-        if scenes[key[:3]] != other_scenes[key[:3]] and scenes[key[:3]] and other_scenes[key[:3]]:
+        if scenes[key] != other_scenes[key] and scenes[key] and other_scenes[key]:
             strange += 1
             continue
         cell = 2 * (ours[key] != "success") + (theirs[key] != "success")
@@ -154,10 +154,9 @@ def _counts(first: Report, second: Report) -> tuple[Counts, Counts, int]:
 
 
 def _scenes(report: Report) -> dict[tuple[object, ...], bytes]:
-    """Fixture digest by (suite, task, initial state)."""
-    planned = report.episodes.planned
-    keys = [(*task, state) for task in planned.tasks for state in planned.init_states]
-    return dict(zip(keys, report.episodes.fixtures, strict=True))
+    """Fixture digest by (suite, task, initial state, trial)."""
+    e = report.episodes
+    return {e.planned.key(scene)[1:]: digest for scene, digest in enumerate(e.fixtures)}
 
 
 def sentence(pair: Pair) -> str:
@@ -183,7 +182,8 @@ def sentence(pair: Pair) -> str:
 
 def caveats(pair: Pair) -> list[str]:
     """What the pairs leave out, and what changes if errors count as failures."""
-    found, c = [], pair.errors_as_failures
+    found = [f"{pair.second_name}: {said}" for said in evidence.repeated(pair.second)]
+    c = pair.errors_as_failures
     if pair.other_scene:
         found.append(
             f"RDTL-E004: {_pairs(pair.other_scene)} of {pair.first_name} and {pair.second_name} "

@@ -23,8 +23,9 @@ class Episodes:
     """One number per planned episode in each column; ``status`` indexes STATUSES.
 
     ``cells`` holds all other columns, one :data:`CELL` an episode: to count an episode is then
-    one write to one place in memory. ``fixtures`` holds a digest by task and initial state,
-    ``odd`` the places in it at which two episodes disagree.
+    one write to one place in memory. ``fixtures`` holds a digest by task, initial state and
+    trial (with openvla-sequential each is another reset), ``odd`` the places in it at which two
+    episodes disagree.
     """
 
     planned: Planned
@@ -91,5 +92,5 @@ class Episodes:
 
     def differing_fixtures(self) -> list[tuple[str, int, int]]:
         """(suite, task, initial state) at which two episodes began with different fixtures."""
-        tasks, states = self.planned.tasks, self.planned.init_states
-        return [(*tasks[i // len(states)], states[i % len(states)]) for i in sorted(self.odd)]
+        keys = (self.planned.key(scene) for scene in sorted(self.odd))
+        return list(dict.fromkeys((key.suite, key.task_id, key.init_state) for key in keys))

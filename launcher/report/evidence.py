@@ -16,6 +16,7 @@ from launcher.report import intervals, reading, sources
 from launcher.report.aggregate import Report, Row
 from rdt.spec import suites
 from rdt.spec.planned import main_policy
+from rdt.spec.protocol import RESET_RULES
 
 LEVEL = 0.05
 TELLING = 6
@@ -40,6 +41,12 @@ def main_row(report: Report) -> Row:
     """The policy under test, or else the first reference."""
     name = main_policy(report.policies)
     return next(row for row in report.rows if row.policy == name)
+
+
+def missing_text(row: Row, name: str) -> str:
+    """How many episodes a row lacks; ``name`` is what it is called."""
+    planned = row.episodes + row.errors + row.missing
+    return f"{name}: {row.missing} of {planned} planned episodes missing, counted in no rate."
 
 
 def percent(rate: float | None) -> str:
@@ -75,10 +82,11 @@ def verdict(report: Report) -> str:
 
 def caveats(report: Report) -> list[str]:
     """What is incomplete, broken or odd about these records; empty when nothing is."""
-    found = [_missing(row) for row in report.rows if row.missing]
+    found = [missing_text(row, row.policy) for row in report.rows if row.missing]
     found += [f"{f['code']}: {f['what']}; {f['why']}." for f in reading.findings(report.run)]
     weights = reading.weights(report.run)
     found += _foreign(report, weights.get("tasks", []) if weights else [])
+    found += repeated(report)
     if free := reading.agreement(report.run):
         rate = percent(free.equal / free.looked if free.looked else None)
         found.append(
@@ -121,6 +129,24 @@ def caveats(report: Report) -> list[str]:
     return found
 
 
+def repeated(report: Report) -> list[str]:
+    """What several trials are worth; empty where each is a scene of its own."""
+    grid = report.episodes.planned
+    if not _same_scene(report):
+        return []
+    return [
+        f"The {grid.trials} trials of each initial state begin in the same scene: a network's "
+        "noise alone tells them apart, and a reference repeats itself. They are not independent: "
+        f"intervals hold for these {len(grid.init_states)} initial states alone, and comparisons "
+        "with references take the first trial of each."
+    ]
+
+
+def _same_scene(report: Report) -> bool:
+    exact = report.protocol.reset_rule == RESET_RULES["exact"]
+    return exact and report.episodes.planned.trials > 1
+
+
 def comparisons(report: Report) -> list[str]:
     """The trained policy against the references, one sentence each; empty without rdt."""
     found = [_against_zero(report), _against_replay(report), _expert(report)]
@@ -134,19 +160,20 @@ def tasks_text(report: Report) -> str:
 
 
 def scope(report: Report) -> str:
-    """RDTL-E020: how far the number reaches, by its count of episodes; empty when all that a
-    published rate stands on are planned, whole suites from every initial state."""
+    """RDTL-E020: how far the number reaches, by its tasks and initial states; empty when all that
+    a published rate stands on are planned, whole suites from every initial state."""
     grid = report.episodes.planned
     named = dict.fromkeys(suite for suite, _ in grid.tasks)
     known = [suite for suite in map(suites.whole, named) if suite]
-    planned, published = len(grid.tasks) * grid.per_task, sum(known)
-    if len(known) < len(named) or planned >= published:
+    begun, published = len(grid.tasks) * len(grid.init_states), sum(known)
+    if len(known) < len(named) or begun >= published:
         return ""
-    kind = "a smoke test" if planned * SMOKE < published else "a part of the published protocol"
+    kind = "a smoke test" if begun * SMOKE < published else "a part of the published protocol"
+    states = f" from {len(grid.init_states)} initial states" * (grid.trials > 1)
     return (
-        f"RDTL-E020: {tasks_text(report)}, {planned:,} planned episodes a policy. A published rate "
-        f"of {', '.join(named)} stands on {published:,}, every task from every initial state: this "
-        f"is {kind} and wants its count and interval beside it."
+        f"RDTL-E020: {tasks_text(report)}, {begun * grid.trials:,} planned episodes a policy"
+        f"{states}. A published rate of {', '.join(named)} stands on {published:,}, every task "
+        f"from every initial state: this is {kind} and wants its count and interval beside it."
     )
 
 
@@ -169,11 +196,6 @@ def _words(task: str) -> str:
     return re.sub(r"^[A-Z_]+SCENE\d+_", "", task).replace("_", " ").strip().lower()
 
 
-def _missing(row: Row) -> str:
-    planned = row.episodes + row.errors + row.missing
-    return f"{row.policy}: {row.missing} of {planned} planned episodes missing, counted in no rate."
-
-
 def _errors(row: Row, said: Sequence[str]) -> str:
     """How many, what difference they make, and what most of them said."""
     what = "1 episode" if row.errors == 1 else f"{row.errors} episodes"
@@ -187,11 +209,14 @@ def _errors(row: Row, said: Sequence[str]) -> str:
 
 
 def _against_zero(report: Report) -> str:
-    own, zero = tested(report), report.row("zero")
-    if not own or not zero or not own.episodes or not zero.episodes:
+    if not (row := tested(report)):
         return ""
-    p = intervals.fisher_greater(own.successes, own.episodes, zero.successes, zero.episodes)
-    counts = f"{own.successes}/{own.episodes} against {zero.successes}/{zero.episodes}"
+    own, zero = _finished(report, row.policy), _finished(report, "zero")
+    if not own or not zero:
+        return ""
+    won, moved = sum(own.values()), sum(zero.values())
+    p = intervals.fisher_greater(won, len(own), moved, len(zero))
+    counts = f"{won}/{len(own)} against {moved}/{len(zero)}"
     test = f"(Fisher's exact test, one-sided, {p_text(p)})"
     if p < LEVEL:
         return f"Better than not moving: {counts} {test}."
@@ -242,16 +267,24 @@ def too_few(disagreements: int) -> str:
 
 
 def _finished(report: Report, policy: str) -> dict[tuple[Any, ...], bool]:
-    """Success of the episodes that ended without an error, by their key without the policy."""
-    statuses = report.statuses(policy)
-    return {key[1:]: s == "success" for key, s in statuses.items() if s in ("success", "fail")}
+    """Success of the episodes that ended without an error, by their key without the policy.
+
+    Of trials in the same scene the first alone: copies of an episode are no further evidence.
+    """
+    statuses, first = report.statuses(policy), _same_scene(report)
+    return {
+        key[1:]: status == "success"
+        for key, status in statuses.items()
+        if status in ("success", "fail") and not (first and key.trial)
+    }
 
 
 def _expert(report: Report) -> str:
-    expert = report.row("expert")
-    if not expert or not expert.episodes or not tested(report):
+    expert = _finished(report, "expert")
+    if not expert or not tested(report):
         return ""
     return (
-        f"The scripted expert, which sees the simulator's state, succeeded in {expert.successes} "
-        f"of {expert.episodes}: what is reachable within {report.protocol.limits} steps."
+        "The scripted expert, which sees the simulator's state, succeeded in "
+        f"{sum(expert.values())} of {len(expert)}: what is reachable within "
+        f"{report.protocol.limits} steps."
     )

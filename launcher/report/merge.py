@@ -38,7 +38,9 @@ def _refuse_mixtures(rows: Sequence[Row]) -> None:
     checkpoints: dict[str, str] = {}
     for row in rows:
         key = (row.policy, row.suite, row.task_id)
-        checkpoint = checkpoints.setdefault(row.policy, row.checkpoint)
+        checkpoint = row.checkpoint
+        if row.episodes or row.errors:  # one without a record names no network
+            checkpoint = checkpoints.setdefault(row.policy, row.checkpoint)
         if key in seen or checkpoint != row.checkpoint:
             raise RefusedError(
                 "RDTL-E064",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from launcher import html
 from launcher.report import averages, charts, evidence, reading, sources
@@ -148,15 +148,24 @@ def _cell(
     return [statuses.get(key, "missing") for key in keys]
 
 
-@dataclass(frozen=True)
-class Heat:
-    """Success rates: a row per task (and suite average), a column per run or policy.
+class HeatRow(NamedTuple):
+    """A task or an average; ``cells`` are a rate in [0, 1] and its count by column.
 
-    A row is a name, an instruction (of an average: empty) and per column a rate and its count.
+    ``words`` is the instruction: empty of an average, and of a task without a record.
     """
 
+    name: str
+    words: str
+    cells: list[tuple[float | None, str]]
+    average: bool = False
+
+
+@dataclass(frozen=True)
+class Heat:
+    """Success rates: a row per task (and suite average), a column per run or policy."""
+
     columns: list[str]
-    rows: list[tuple[str, str, list[tuple[float | None, str]]]]
+    rows: list[HeatRow]
 
 
 def heat(columns: Mapping[str, Sequence[Row]]) -> Heat:
@@ -164,20 +173,31 @@ def heat(columns: Mapping[str, Sequence[Row]]) -> Heat:
 
     Of more than MOST_TASKS tasks the averages alone: each is in tasks.csv.
     """
-    every = [row for rows in columns.values() for row in rows]
-    words = {(row.suite, row.task_id): row.task_name.replace("_", " ") for row in every}
+    words = _words(row for rows in columns.values() for row in rows)
     cells = [{(r.suite, r.task_id): _counted(r) for r in rows} for rows in columns.values()]
     means = [{a.suite: _counted(a) for a in averages.of(rows)} for rows in columns.values()]
     lines = [
-        (f"{suite} {task}", words[suite, task], [own.get((suite, task), NONE) for own in cells])
-        for suite, task in words
+        HeatRow(f"{task[0]} {task[1]}", said, [own.get(task, NONE) for own in cells])
+        for task, said in words.items()
         if len(words) <= MOST_TASKS
     ]
     several = [suite for suite, _ in words]
     suites = [suite for suite in dict.fromkeys(several) if several.count(suite) > 1]
     suites += [name for name in {name: 0 for own in means for name in own} if name not in several]
-    lines += [(f"{suite} AVG", "", [own.get(suite, NONE) for own in means]) for suite in suites]
+    lines += [
+        HeatRow(f"{suite} AVG", "", [own.get(suite, NONE) for own in means], average=True)
+        for suite in suites
+    ]
     return Heat(list(columns), lines)
+
+
+def _words(rows: Iterable[Row]) -> dict[tuple[str, int | None], str]:
+    """The instruction of each task; rows without a record lack it, also beside one that has it."""
+    words = dict[tuple[str, int | None], str]()
+    for row in rows:
+        task = row.suite, row.task_id
+        words[task] = words.get(task) or row.task_name.replace("_", " ")
+    return words
 
 
 def _counted(row: Row | Average) -> tuple[float | None, str]:

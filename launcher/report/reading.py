@@ -5,7 +5,6 @@ Every message names the file; for an unreadable record also the line.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from launcher.core.runs import RunDir
 from launcher.report import shards
 from launcher.report.episodes import Episodes
 from rdt.spec import protocol as protocols
+from rdt.spec import record as records
 from rdt.spec.planned import Planned
 from rdt.spec.protocol import Protocol
 from rdt.spec.record import Record
@@ -74,15 +74,7 @@ def episodes(run: RunDir, planned: Planned) -> Episodes:
     try:
         return shards.scan(run.records, planned)
     except shards.UnreadableError as error:
-        path, number, reason = error.args
-        kind = "no JSON" if isinstance(reason, json.JSONDecodeError) else "no record"
-        raise RdtlError(
-            "RDTL-E075",
-            "a line of the records cannot be read",
-            where=f"{path}:{number}: {kind}: {printable(str(reason))}",
-            why="a rate over the lines that happen to parse would hide episodes",
-            fix="delete that line with an editor, then " + CONTINUE,
-        ) from error
+        raise records.unreadable(*error.args) from error
 
 
 def nothing_recorded(run: RunDir, planned: int, recorded: int) -> RdtlError:

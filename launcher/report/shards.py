@@ -45,8 +45,8 @@ def scan(folder: Path, planned: Planned) -> Episodes:
 
     Raises :class:`UnreadableError` for a line with newline that is no record.
     """
-    n, states = len(planned), len(planned.tasks) * len(planned.init_states)
-    episodes = Episodes(planned, bytearray(n), bytearray(CELL.size * n), [b""] * states)
+    n, scenes = len(planned), len(planned.tasks) * planned.per_task
+    episodes = Episodes(planned, bytearray(n), bytearray(CELL.size * n), [b""] * scenes)
     readers = {layout.header: _Reader(episodes, layout) for layout in (JSON, CSV)}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.name.startswith(".") or path.name in EXPECTED:
@@ -89,6 +89,7 @@ class _Reader:
         self._episodes = episodes
         self._layout = layout
         self._order = [layout.pattern.groupindex[name] - 1 for name in PIECES]
+        self._digests = dict[bytes, bytes]()
         self._who = _Known(lambda piece: self._number(layout.fields(piece, "who")))
         self._what = _Known(lambda piece: self._number(layout.fields(piece, "what")))
         self._outcome = _Known(lambda piece: _outcome(layout.fields(piece, "outcome")))
@@ -162,7 +163,7 @@ class _Reader:
         """Count rows that are planned and new."""
         e = self._episodes
         status, cells, fixtures, pack = e.status, e.cells, e.fixtures, CELL.pack_into
-        trials, states, size = e.planned.trials, len(fixtures), CELL.size
+        scenes, size, known = len(fixtures), CELL.size, self._digests
         for number, (kind, length), seconds, thought, protocol, checkpoint, digest, at in rows:
             if number < 0:
                 e.unplanned += 1
@@ -174,11 +175,12 @@ class _Reader:
             status[number] = kind
             pack(cells, number * size, length, protocol << 16 | checkpoint, seconds, thought, at)
             if digest:
-                state = number // trials % states
-                if fixtures[state] != digest:
-                    if fixtures[state]:
-                        e.odd.add(state)
-                    fixtures[state] = fixtures[state] or digest
+                scene = number % scenes
+                seen = fixtures[scene]
+                if not seen:
+                    fixtures[scene] = known.setdefault(digest, digest)  # most trials share one
+                elif seen != digest:
+                    e.odd.add(scene)
 
     def _number(self, values: dict[str, Any]) -> int:
         """What some fields of a key add to the number of its episode; negative: not planned."""

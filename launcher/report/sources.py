@@ -111,15 +111,18 @@ def data(run: RunDir) -> Data | None:
     if not path.exists():
         return None
     found = files.read_json(path)
-    lengths = [episode["steps"] for episode in found["episodes"]]
+    learned = [episode for episode in found["episodes"] if not episode.get("held_out")]
+    lengths = [episode["steps"] for episode in learned]
     middle = statistics.median(lengths)
+    held = len(found["episodes"]) - len(learned)
+    apart = f", and {held} held out, which nothing below counts" if held else ""
     epoch = ", ".join(
         f"{row['order']} {100 * row['seen']:.1f} %"
         + (f" ({100 * row['never']:.0f} % never)" if row["never"] else "")
         for row in found["epoch"]
     )
     lines = (
-        ("demonstrations", str(len(lengths))),
+        ("demonstrations", f"{len(learned)}{apart}"),
         ("their length", f"{min(lengths)} to {max(lengths)} control steps, median {middle:g}"),
         ("samples", f"{found['windows']} (a picture and the {found['horizon']} actions after it)"),
         (

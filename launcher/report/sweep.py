@@ -36,8 +36,16 @@ class Swept:
 
     @property
     def best(self) -> tuple[Cell, Report]:
-        """The cell with the highest rate; of equal ones that which asks its policy least often."""
-        return max(self.cells, key=lambda c: (evidence.main_row(c[1]).rate or 0.0, c[0].horizon))
+        """The cell with the highest rate; of equal ones that which asks its policy least often.
+
+        One without any result comes after all others.
+        """
+
+        def merit(cell: tuple[Cell, Report]) -> tuple[bool, float, int]:
+            rate = evidence.main_row(cell[1]).rate
+            return rate is not None, rate or 0.0, cell[0].horizon
+
+        return max(self.cells, key=merit)
 
     def pairs(self) -> list[Pair]:
         """Each other cell against the best one, on equal episodes, as far as there are any yet."""
@@ -117,6 +125,8 @@ def verdict(swept: Swept) -> list[str]:
     if not row.episodes:
         return [*found, f"No episode of {cell.name} ended without an error: there is no verdict."]
     found.append(f"Best: {cell.name}, {_rate(row.successes, row.episodes)}.")
+    if row.missing:
+        found.append(evidence.missing_text(row, cell.name))
     found += [s for s in (_rivals(swept), *_by_suite(swept)) if s]
     return [*found, _advice(cell, row, swept.keep_above)]
 
@@ -130,18 +140,33 @@ def _rate(successes: int, episodes: int) -> str:
 
 
 def _rivals(swept: Swept) -> str:
-    """Which cells the same episodes do not tell from the best one."""
-    pairs = swept.pairs()
-    if not pairs:
+    """What equal episodes say of the other cells, and how far the best one can be trusted."""
+    if len(swept.cells) < 2:
         return ""
-    equal = [pair.second_name for pair in pairs if pair.finished.p >= evidence.LEVEL]
-    chosen = (
-        f"It was chosen among {len(pairs) + 1} on the episodes that judge it, so its rate flatters "
-        "it; confirm it on other initial states."
+    which = "Every other cell with records" if swept.without else "Every other cell"
+    told = [f"{words}: {', '.join(names)}." for words, names in _not_worse(swept) if names]
+    said = " ".join(told) or f"{which} is worse (exact McNemar tests on equal episodes)."
+    return (
+        f"{said} It was chosen among {len(swept.cells)} on the episodes that judge it, so its "
+        "rate flatters it; confirm it on other initial states."
     )
-    if not equal:
-        return f"Every other cell is worse (exact McNemar tests on equal episodes). {chosen}"
-    return f"Not distinguishable from it on equal episodes: {', '.join(equal)}. {chosen}"
+
+
+def _not_worse(swept: Swept) -> list[tuple[str, list[str]]]:
+    """Cells that equal episodes do not show to be worse than the best one, by what they show."""
+    pairs, best = swept.pairs(), swept.best[0]
+    equal = [pair.second_name for pair in pairs if pair.finished.p >= evidence.LEVEL]
+    ahead = [pair.second_name for pair in pairs if pair.finished.difference > 0]
+    compared = {best.name, *(pair.second_name for pair in pairs)}
+    return [
+        # one whose rate over all of its own episodes is lower nevertheless
+        ("Better than it on equal episodes", [name for name in ahead if name not in equal]),
+        ("Not distinguishable from it on equal episodes", equal),
+        (
+            "Not compared with it, as no finished episode is common to both",
+            [cell.name for cell, _ in swept.cells if cell.name not in compared],
+        ),
+    ]
 
 
 def _by_suite(swept: Swept) -> list[str]:

@@ -158,18 +158,11 @@ def load(name: str) -> Definition:
 
 def wanted(text: str, fits: str | None = None, settings: Sequence[str] = ()) -> Wanted:
     """What ``text`` names: a URI, which must fit the asset ``fits``, or a defined asset."""
-    values = dict(_pair(setting) for setting in settings)
+    values = dict(config.key_value(setting) for setting in settings)
     if uris.is_uri(text):
         return Wanted(uris.parse(text), fits or "", load(fits) if fits else None)
     definition = load(text)
     return Wanted(definition.place(values), text, definition)
-
-
-def _pair(setting: str) -> tuple[str, str]:
-    name, equals, value = setting.partition("=")
-    if not equals:
-        raise UsageError("RDTL-U004", f"--set needs KEY=VALUE, not {setting!r}")
-    return name, value
 
 
 def _refusal(asked: Wanted, problems: list[str], entries: Sequence[StoreEntry]) -> RdtlError:

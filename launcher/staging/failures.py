@@ -47,8 +47,8 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "RDTL-G009": (
         "the disk is full",
         "what had arrived whole is kept for the next try; nothing half is visible",
-        "free some space (rdtl stage clean), or set another cache (RDTL_CACHE), and run the same "
-        "command again",
+        "free some space (rdtl stage clean), or name another place (`assets` of the site, or "
+        "rdtl stage --cache), and run the same command again",
     ),
     "RDTL-G005": (
         "the destination cannot be written",

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from launcher.config import key_value
 from launcher.core.errors import RdtlError, UsageError, file_system
 from launcher.staging import engine, remotes
 from launcher.staging.store import Remote
@@ -47,9 +48,9 @@ def parse(name: str, kind: str, settings: Sequence[str], path: str) -> Login:
     remotes.require_name(name)
     options = {}
     for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals or "\n" in setting:
-            raise UsageError("RDTL-U004", "--set needs KEY=VALUE", fix="--set root_folder_id=ID")
+        key, value = key_value(setting)
+        if "\n" in setting:
+            raise UsageError("RDTL-U004", "--set needs one line", where=f"--set {key}")
         if any(word in key for word in SECRET) and not key.endswith(("_url", "_file")):
             raise UsageError(
                 "RDTL-W003",

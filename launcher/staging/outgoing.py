@@ -24,7 +24,7 @@ from typing import Any
 from launcher.core import files, retention
 from launcher.core.errors import RdtlError, RefusedError
 from launcher.core.runs import RunDir
-from launcher.staging import engine, failures, locks, results, send, stores
+from launcher.staging import engine, failures, locks, own_copy, results, send, stores
 from launcher.staging import uri as uris
 from launcher.staging.store import Listing
 from launcher.staging.uri import Uri
@@ -64,14 +64,16 @@ class Outgoing:
         self._claim()
         for unit in self.waiting():
             self._send_unit(unit)
-        self._send_rest()
         if self.delete:
-            self._delete()
+            self._delete()  # first: what grows is copied before it is sent, and needs room
+        self._send_rest()
 
     def _claim(self) -> None:
-        """The place is empty or this run's; RefusedError RDTL-G045 for another run's."""
+        """The place is empty or this run's; RefusedError RDTL-G045 for another run's, RDTL-G046
+        for the run's directory itself."""
         if self.claimed:
             return
+        own_copy.require_other(self.run.root, self.uri, ())
         mark = self.run.root / MARK
         files.publish_once(mark, {"id": uuid.uuid4().hex})
         there = self._there([MARK]) or self._there()  # all of it only where it has no mark
@@ -101,7 +103,11 @@ class Outgoing:
                 return  # training has replaced it by a newer one meanwhile
             place = replace(self.uri, path=f"{self.uri.path}/{name}")
             parcel = send.Parcel(folder, place, replace=True, say=say)
+            own_copy.require_other(unit, place, ())
+            before = own_copy.trace(unit)
             sent = send.send(parcel)
+            if own_copy.trace(unit) not in (before, None):  # None: training has removed it
+                raise own_copy.refusal(unit, place)
         facts = {"uri": str(place), "digest": sent.manifest.digest, "bytes": sent.manifest.size}
         proven = {**facts, "files": len(sent.manifest.files), "identity": identity}
         files.write_json(self._record(unit), {**proven, "at": time.time()})
@@ -194,17 +200,27 @@ def _last_round(outgoing: Outgoing) -> bool:
 
 def _tried(outgoing: Outgoing) -> bool:
     """One round; what fails is said and left for the next one: the job goes on."""
-    error: dict[str, Any] | None = None
-    (outgoing.run.uploads / WORD).unlink(missing_ok=True)  # what it is about goes with this round
+    failure: RdtlError | OSError | None = None
     try:
+        (outgoing.run.uploads / WORD).unlink(missing_ok=True)  # what it is about goes now
         outgoing.round()
-    except (RdtlError, OSError) as failure:
-        say(str(failure))
+    except (RdtlError, OSError) as found:
+        failure = found
+    with suppress(OSError):  # a full disk takes neither state nor log, and may have room again
+        _note(outgoing, failure)
+    return failure is None
+
+
+def _note(outgoing: Outgoing, failure: RdtlError | OSError | None) -> None:
+    """What became of a round, for whoever looks at the run."""
+    error: dict[str, Any] | None = None
+    if failure:
         error = failure.to_dict() if isinstance(failure, RdtlError) else {"what": str(failure)}
     behind = [str(unit.relative_to(outgoing.run.root)) for unit in outgoing.waiting()]
     state = {"at": time.time(), "behind": behind, "error": error, "uri": str(outgoing.uri)}
     files.write_json(outgoing.run.upload_state, state)
-    return error is None
+    if failure:
+        say(str(failure))
 
 
 def _input_ends(seconds: float) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 from launcher.core import files, manifest
 from launcher.core.errors import RdtlError, RefusedError, UsageError, file_system
 from launcher.core.manifest import File, Manifest
-from launcher.staging import failures, published, stores
+from launcher.staging import failures, own_copy, published, stores
 from launcher.staging.engine import Engine, read_back
 from launcher.staging.progress import Progress
 from launcher.staging.store import Listing, Move, Remote, Store, StoreEntry
@@ -59,7 +59,7 @@ def send(parcel: Parcel) -> Sent:
 
     Raises RdtlError: RDTL-G003 contents differ after several tries, G011 no answer, G014
     refused, G021 the folder keeps changing, G023 what cannot be staged, G025 something else
-    lies there.
+    lies there, G046 the place is the folder itself.
     """
     if not parcel.folder.is_dir():
         raise UsageError(
@@ -85,6 +85,8 @@ class _Sending:
         self.parcel = parcel
         self.store: Store = stores.store_for(parcel.uri.scheme)
         self.facts = _facts(parcel)
+        own_copy.require_other(parcel.folder, parcel.uri, self.facts)
+        self.trace = own_copy.trace(parcel.folder)
         with ThreadPoolExecutor(THREADS) as pool:
             digests = pool.map(lambda p: files.sha256(parcel.folder / p), self.facts)
             pairs = zip(self.facts.items(), digests, strict=True)
@@ -121,6 +123,8 @@ class _Sending:
     def delete(self) -> None:
         """Delete what is proven to be there (links, not what they lead to), then empty folders."""
         self._require_unchanged()
+        if own_copy.trace(self.parcel.folder) != self.trace:
+            raise own_copy.refusal(self.parcel.folder, self.parcel.uri)
         for path in {self._own(file.path) for file in self.manifest.files}:
             path.unlink()
         for folder in sorted(self.parcel.folder.rglob("*"), reverse=True):

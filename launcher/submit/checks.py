@@ -45,8 +45,15 @@ def tell(found: limits.Limits) -> Finding:
 
 
 def compare(site: Site, kinds: list[NodeKind]) -> list[Finding]:
-    """A finding for each number of the site file that the partition's nodes do not reach. Pure."""
-    mine = [kind for kind in kinds if site.partition in (None, kind.partition)]
+    """A finding for each number of the site file that the partition's nodes do not reach, of
+    several partitions the one with the fewest. Pure."""
+    if not site.partitions:
+        return _compare(site, "(default)", kinds)
+    mine = {name: [k for k in kinds if k.partition == name] for name in site.partitions}
+    return min((_compare(site, name, of) for name, of in mine.items()), key=len)
+
+
+def _compare(site: Site, name: str, mine: list[NodeKind]) -> list[Finding]:
     offers = {
         "nodes": (site.nodes, sum(kind.nodes for kind in mine)),
         "cpus_per_node": (site.cpus_per_node or 0, max((k.cpus for k in mine), default=0)),
@@ -61,7 +68,7 @@ def compare(site: Site, kinds: list[NodeKind]) -> list[Finding]:
             "RDTL-S021",
             "error",
             f"the site says {key}: {said}, the cluster offers {offered}",
-            where=f"partition {site.partition or '(default)'}",
+            where=f"partition {name}",
             why="what fits the site file would be refused, or wait for ever",
             fix=f"{key}: {offered} in the site file",
         )

@@ -18,6 +18,8 @@ from launcher.core.job import die_with_parent
 
 INHERITED = ("SLURM_", "SLURMD_", "SRUN_", "SBATCH_", "SUBMITIT_", "PMI", "SPANK_")
 KEPT = ("SLURM_CONF",)
+PREFERRED = ("SQUEUE_", "SCANCEL_", "SINFO_", "SACCT_", "SCONTROL_")
+"""A user's own taste: it hides jobs from our questions, or makes scancel ask unseen."""
 SBATCH_TIMEOUT_S = 60.0
 FIRST_PAUSE_S = 2.0
 LONGEST_PAUSE_S = 60.0
@@ -29,7 +31,7 @@ SILENT = re.compile(
     r"|connection (refused|timed out|reset)|communication connection failure"
     r"|connect failure|transport endpoint|temporarily unable|try again|resource temporarily"
     r"|backup controller in standby|unexpected message|controller not responding"
-    r"|(send|receive) failure|unspecified error|incomplete",
+    r"|(send|receive) failure|incomplete",
     re.IGNORECASE,
 )
 """Words of Slurm's programs that mean "nobody answered", not "no"."""
@@ -48,15 +50,21 @@ class Reply:
         """Whether nobody answered, so that it is not known whether anything was done."""
         return self.code is None or (self.code != 0 and bool(SILENT.search(self.err)))
 
+    @property
+    def words(self) -> str:
+        """What it complained of, in one line."""
+        return " ".join(self.err.split())[:400]
+
 
 def clean_environment(current: Mapping[str, str], site: dict[str, str]) -> dict[str, str]:
-    """``current`` without what an enclosing job left behind, plus the site's variables.
+    """``current`` without what an enclosing job left and the user prefers, plus the site's.
 
     A job that inherits SLURM_* from the job in which it was submitted reads the
     wrong node list and array index; inherited PMI* makes its ranks join the wrong
     process group.
     """
-    kept = {k: v for k, v in current.items() if k in KEPT or not k.startswith(INHERITED)}
+    dropped = (*INHERITED, *PREFERRED)
+    kept = {k: v for k, v in current.items() if k in KEPT or not k.startswith(dropped)}
     return {**kept, **site}
 
 
@@ -123,17 +131,22 @@ class Clients:
     def unanswered(self, program: str, reply: Reply) -> None:
         """Note a silence; RemoteError RDTL-S032 when it has lasted too long."""
         now = self._clock()
-        words = " ".join(reply.err.split())[:300]
         if self._silent_since is None:
             self._silent_since = now
-            self._say(f"the cluster does not answer ({words}); jobs go on, asking again")
+            self._say(f"the cluster does not answer ({reply.words}); jobs go on, asking again")
         elif now - self._silent_since > PATIENCE_S:
-            raise RemoteError(
-                "RDTL-S032",
-                f"{program} has not answered for {(now - self._silent_since) / 60:.0f} minutes",
-                where=words,
-                why="what was submitted goes on; only looking at it failed",
-                fix="check the cluster (sinfo), then run the same command again: it continues",
-            )
+            minutes = (now - self._silent_since) / 60
+            raise gave_up(f"{program} has not answered for {minutes:.0f} minutes", reply)
         self._pause = min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, 2 * self._pause))
         self._not_before = now + self._pause
+
+
+def gave_up(what: str, reply: Reply) -> RemoteError:
+    """RDTL-S032: ``what`` says for how long nobody answered."""
+    return RemoteError(
+        "RDTL-S032",
+        what,
+        where=reply.words,
+        why="what was submitted goes on",
+        fix="check the cluster (sinfo), then run the same command again: it continues",
+    )

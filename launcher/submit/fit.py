@@ -7,6 +7,7 @@ cluster told.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from launcher.core.errors import RefusedError
@@ -36,6 +37,11 @@ class Misfit:
     wanted: int
     offered: int
 
+    @property
+    def lacking(self) -> float:
+        """The share of what is wanted that is not offered."""
+        return 1 - self.offered / self.wanted
+
     def nearest(self) -> str:
         """What to ask for instead."""
         return f"at most {self.offered} {self.what}" if self.offered else f"no {self.what}"
@@ -44,27 +50,44 @@ class Misfit:
         return f"{self.wanted} {self.what}, at most {self.offered}"
 
 
-def check(stage: Stage, partition: str | None, cluster: Cluster) -> None:
-    """RefusedError RDTL-S021 with the nearest request that fits, when ``stage`` cannot run."""
-    name = partition or cluster.default()
-    if name is None:
-        return
-    if name not in cluster.partitions:
+def check(stage: Stage, partitions: Sequence[str], cluster: Cluster) -> None:
+    """RefusedError RDTL-S021 with the nearest request that fits, when ``stage`` cannot run.
+
+    It runs where one of ``partitions`` takes it; none named: the cluster's default.
+    """
+    default = cluster.default()
+    names = partitions or ([default] if default else [])
+    unknown = [name for name in names if name not in cluster.partitions]
+    if unknown:
         raise _refusal(
             stage,
-            f"there is no partition {name}",
+            f"there is no partition {', '.join(unknown)}",
             "partitions: " + ", ".join(sorted(cluster.partitions)),
         )
-    found = misfits(stage, name, cluster)
-    if not found:
-        return
-    others = [p for p in cluster.partitions if p != name and not misfits(stage, p, cluster)]
-    nearest = "ask for " + ", ".join(m.nearest() for m in found)
+    found = {name: misfits(stage, name, cluster) for name in names}
+    if all(found.values()) and found:
+        raise _too_large(stage, found, cluster)
+
+
+def _too_large(stage: Stage, found: dict[str, list[Misfit]], cluster: Cluster) -> RefusedError:
+    """No partition takes it; of those that were named the nearest is told."""
+    name = min(found, key=lambda name: sum(misfit.lacking for misfit in found[name]))
+    others = [p for p in cluster.partitions if p not in found and not misfits(stage, p, cluster)]
+    nearest = "ask for " + ", ".join(m.nearest() for m in found[name]) + _how(stage, found[name])
     instead = (
         f"; or partition {' or '.join(sorted(others))}, which takes it as it is" if others else ""
     )
-    asks = "; ".join(str(misfit) for misfit in found)
-    raise _refusal(stage, f"partition {name} cannot give it: {asks}", nearest + instead)
+    asks = "; ".join(map(str, found[name]))
+    return _refusal(stage, f"partition {name} cannot give it: {asks}", nearest + instead)
+
+
+def _how(stage: Stage, found: list[Misfit]) -> str:
+    """Where less time is asked for; it is no key of a configuration."""
+    offered = [misfit.offered for misfit in found if misfit.what == "minutes"]
+    if not offered:
+        return ""
+    key = "max_minutes: {} in the site file" if stage.own_code else "--minutes {}"
+    return f" ({key.format(offered[0])})"
 
 
 def _refusal(stage: Stage, what: str, fix: str) -> RefusedError:

@@ -14,7 +14,7 @@ from launcher.core.errors import RefusedError
 from launcher.core.node_facts import BUSY_MB
 from launcher.hosts import Network
 from launcher.sites import Site
-from launcher.ssh import CHANGED, LOST, lost
+from launcher.ssh import CHANGED, LOST, UNVERIFIED, lost
 from launcher.submit import host_probes
 from launcher.submit.host_probes import Answer
 
@@ -87,7 +87,7 @@ def connection(answer: Answer) -> Finding | None:
     if CHANGED in answer.words:
         found = lost(answer.host.host, answer.words).problem
         return Finding(found.code, "error", found.what, found.where, found.why, found.fix)
-    asked = "Permission denied" in answer.words or "Host key verification failed" in answer.words
+    asked = "Permission denied" in answer.words or UNVERIFIED in answer.words
     return _would_ask(answer) if asked else _silent(answer)
 
 

@@ -68,7 +68,7 @@ def _accounts(clients: Clients, site: Site) -> list[int | None]:
     rows = [
         row
         for row in (parse.table(reply.out) if reply.code == 0 else [])
-        if row.get("partition", "") in ("", site.partition)
+        if row.get("partition", "") in ("", *site.partitions)
     ]
     names = {site.qos} if site.qos else {row.get("def qos", "") for row in rows} | {"normal"}
     reply = clients.run([*show, "qos", "format=Name,MaxSubmitPU,MaxSubmitPA,GrpSubmit"], 10)

@@ -7,9 +7,7 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import IO
-
-from submitit.core import core
+from typing import IO, cast
 
 from jobs.node import NodeTask, run_task
 from launcher import sites
@@ -17,7 +15,7 @@ from launcher.arrays import Part
 from launcher.core.errors import RefusedError
 from launcher.core.plan import Stage
 from launcher.core.runs import RunDir
-from launcher.submit.local import CappedExecutor
+from launcher.submit.local import CappedExecutor, LocalJob
 
 LOCK_WAIT_S = 20.0
 
@@ -32,7 +30,7 @@ class LocalBackend:
         self._run = run
         self._site = site
         self._wanted = jobs
-        self._jobs: dict[str, core.Job[int]] = {}
+        self._jobs: dict[str, LocalJob] = {}
         self._lock = lock_run(run)
         # Asked to end (`rdtl runs cancel`, a shutdown): as Ctrl-C, so that tasks can save.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -55,7 +53,8 @@ class LocalBackend:
         )
         tasks = [NodeTask(str(self._run.root), stage.name, i, attempt) for i in part.indices]
         ids = [f"{stage.name}.a{attempt}.{task.index}" for task in tasks]
-        self._jobs.update(zip(ids, executor.map_array(run_task, tasks), strict=True))
+        jobs = cast("list[LocalJob]", executor.map_array(run_task, tasks))
+        self._jobs.update(zip(ids, jobs, strict=True))
         return ids
 
     def find(self, part: Part, began: float) -> list[str] | None:
@@ -75,10 +74,13 @@ class LocalBackend:
         return True
 
     def cancel(self, ids: list[str]) -> None:
-        """End the tasks and wait until they are gone."""
-        for id_ in ids:
-            if id_ in self._jobs:
-                self._jobs[id_].cancel(check=True)
+        """Ask the tasks to end and wait until they have; each may save first."""
+        ending = [self._jobs[id_] for id_ in ids if id_ in self._jobs]
+        for job in ending:
+            job.cancel(check=False)
+        for job in ending:
+            if job.process:  # else it never began
+                job.process.wait()
 
 
 def lock_run(run: RunDir) -> IO[str]:

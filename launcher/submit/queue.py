@@ -119,9 +119,17 @@ class Queue:
         return sorted({row["jobid"].split("_")[0] for row in rows if row["jobname"] == name})
 
     def ended(self, ids: list[str], since: float) -> str:
-        """How jobs ended in accounting's words (``OUT_OF_MEMORY``), "" when it cannot say."""
+        """How jobs ended in Slurm's words (``OUT_OF_MEMORY``), "" when it cannot say.
+
+        Accounting knows it for good, the controller for some minutes.
+        """
         start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since - 60))
         what = ["-X", "--parsable2", "--format=JobID,State", f"--starttime={start}"]
-        reply = self._clients.run(["sacct", *what, f"--jobs={','.join(ids)}"])
+        jobs = f"--jobs={','.join(ids)}"
+        reply = self._clients.run(["sacct", *what, jobs])
         states = {row["state"] for row in parse.table(reply.out)} if reply.code == 0 else set()
-        return ", ".join(sorted(states - {"COMPLETED", "RUNNING", "PENDING"}))
+        if not states:
+            command = ["squeue", "--states=all", "--noheader", "--format=%T", jobs]
+            reply = self._clients.run(command)
+            states = set(reply.out.split()) if reply.code == 0 else set()
+        return ", ".join(sorted(states - {"COMPLETED", "COMPLETING", "RUNNING", "PENDING"}))

@@ -13,6 +13,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from launcher.arrays import Part, spans
 from launcher.core.errors import RemoteError
@@ -27,6 +28,7 @@ from launcher.submit.clients import (
     Clients,
     Reply,
     clean_environment,
+    gave_up,
 )
 from launcher.submit.queue import Queue
 from launcher.submit.script import Request, render
@@ -36,11 +38,15 @@ __all__ = ["INHERITED", "KEPT", "SlurmBackend", "clean_environment", "job_name",
 FULL = re.compile(r"MaxSubmit|GrpSubmit|job submit limit|MaxJobCount|maximum number of jobs")
 """sbatch refuses because too many tasks are queued now; later it may take them."""
 FULL_PAUSE_S = 60.0
+LAG_S, LAGS = 5.0, 6
+"""Slurm counts tasks that have just ended for a moment: an empty queue may be full this often."""
+SBATCH_TRIES = 30
+"""After so many without an answer the launcher gives up; each is looked up before the next."""
 CODES = {
     "Invalid job array specification": "RDTL-S002",
     "time limit": "RDTL-S021",
     "node configuration is not available": "RDTL-S021",
-    "policy": "RDTL-S021",
+    "QOS policy": "RDTL-S021",
 }
 """What sbatch's own words mean, where there is a better code than RDTL-S031."""
 
@@ -53,6 +59,13 @@ def job_name(run: RunDir, stage: str, tag: str) -> str:
 def job_prefix(run: RunDir) -> str:
     """Beginning of the names of all jobs of a run."""
     return f"rdtl-{hashlib.sha256(str(run.root).encode()).hexdigest()[:8]}-"
+
+
+def within(stage: Stage, site: Site) -> Stage:
+    """``stage`` with the time that the site allows; that of a command is its user's word."""
+    if site.max_minutes is None or not stage.own_code:
+        return stage
+    return replace(stage, minutes=min(stage.minutes, site.max_minutes))
 
 
 def request(run: RunDir, site: Site, stage: Stage, part: Part, after: list[str]) -> Request:
@@ -70,7 +83,7 @@ def request(run: RunDir, site: Site, stage: Stage, part: Part, after: list[str])
         nodes=stage.nodes,
         cpus=stage.cpus,
         memory_mb=stage.memory_mb,
-        minutes=stage.minutes,
+        minutes=within(stage, site).minutes,
         gpus_per_node=stage.gpus_per_node,
         gpu_type=site.gpu_type,
         partition=site.partition,
@@ -105,6 +118,8 @@ class SlurmBackend:
         self.queue = Queue(self._clients, job_prefix(run), clock)
         self._limits: limits.Limits | None = None
         self._full_until = float("-inf")
+        self._in_vain = 0
+        self._full_but_empty = 0
         self._asked: dict[str, float] = {}
 
     def limits(self) -> limits.Limits | None:
@@ -128,7 +143,7 @@ class SlurmBackend:
         if None not in asked:
             cluster = fit.Cluster(parse.partitions(asked[0] or ""), parse.nodes(asked[1] or ""))
             for stage in plan.stages:
-                fit.check(stage, self._site.partition, cluster)
+                fit.check(within(stage, self._site), self._site.partitions, cluster)
 
     def part_size(self, stage: Stage) -> int | None:
         """Tasks that one part of ``stage`` may have; 0 while it cannot be known."""
@@ -164,25 +179,37 @@ class SlurmBackend:
         except NotSentError as error:
             return self._not_sent(stage, error.reply)
         self._clients.answered()
+        self._in_vain = self._full_but_empty = 0
         self.queue.sent(job, len(part.indices))
         return [job]
 
     def _not_sent(self, stage: Stage, reply: Reply) -> list[str] | None:
         if reply.silent:
             self._clients.unanswered("sbatch", reply)
+            self._in_vain += 1
+            if self._in_vain == SBATCH_TRIES:  # squeue may answer all the while
+                raise gave_up(f"sbatch has not answered {SBATCH_TRIES} times in a row", reply)
             return None
-        if FULL.search(reply.err) and self.queue.tasks():
-            self._full_until = self._clock() + FULL_PAUSE_S
+        if FULL.search(reply.err) and (pause := self._until_room()):
+            self._full_until = self._clock() + pause
             return []
-        words = " ".join(reply.err.split())[:400]
-        code = next((code for text, code in CODES.items() if text in words), "RDTL-S031")
+        code = next((code for text, code in CODES.items() if text in reply.words), "RDTL-S031")
         raise RemoteError(
             code,
             f"sbatch refused stage {stage.name}",
-            where=words,
+            where=reply.words,
             why="nothing of it was submitted; what was submitted before goes on",
-            fix="change the request or the site file; rdtl ... --dry-run prints the script",
+            fix="change the request or the site file (max_minutes bounds the time); "
+            "rdtl ... --dry-run prints the script",
         )
+
+    def _until_room(self) -> float:
+        """Seconds to wait for room in a full queue; 0 when nothing is in it that could end."""
+        if self.queue.tasks():
+            self._full_but_empty = 0
+            return FULL_PAUSE_S
+        self._full_but_empty += 1
+        return LAG_S if self._full_but_empty < LAGS else 0.0
 
     def room(self, tasks: int) -> bool:
         """Whether the cluster takes ``tasks`` more tasks of this user now."""

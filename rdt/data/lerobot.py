@@ -8,7 +8,6 @@ its whole row group (often an episode), so row groups used last are kept, up to 
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from launcher.core.checks import Finding
 from launcher.core.errors import RdtlError
 from rdt.data import pictures
+from rdt.data.kept import Kept
 from rdt.data.lerobot_files import coded, missing_column
 from rdt.data.lerobot_meta import Listed, Meta
 from rdt.data.recording import (
@@ -35,7 +35,7 @@ from rdt.data.recording import (
     split_state,
 )
 from rdt.data.selection import Selection, key
-from rdt.data.video import KEPT_BYTES, VideoCache, broken
+from rdt.data.video import VideoCache, broken
 
 
 class Place(NamedTuple):
@@ -63,7 +63,7 @@ class LeRobotFolder:
         self.conventions = Conventions(gripper_open, require_alignment(alignment, "before"), "180")
         self._videos = VideoCache()
         self._ends: dict[Path, NDArray[np.int64]] = {}
-        self._groups: OrderedDict[tuple[Path, str, int], pa.Array] = OrderedDict()
+        self._groups: Kept[pa.Array] = Kept()
 
     def files(self) -> list[Path]:
         """Descriptions, parquet files and videos."""
@@ -148,14 +148,13 @@ class LeRobotFolder:
         ends = self._ends[place.path]
         group = int(np.searchsorted(ends, row, "right"))
         cached = (place.path, str(place.column), group)
-        if cached not in self._groups:
+        encoded = self._groups.get(cached)
+        if encoded is None:
             with coded(place.path):
-                self._groups[cached] = _picture_bytes(*cached)
-        self._groups.move_to_end(cached)
-        while len(self._groups) > 1 and sum(a.nbytes for a in self._groups.values()) > KEPT_BYTES:
-            self._groups.popitem(last=False)
+                encoded = _picture_bytes(*cached)
+            self._groups.put(cached, encoded)
         with coded(place.path):  # a damaged description may promise more rows than there are
-            data = self._groups[cached][row - (int(ends[group - 1]) if group else 0)].as_py()
+            data = encoded[row - (int(ends[group - 1]) if group else 0)].as_py()
         if data is None:
             where = f"{place.path}: {place.column}, row {row}"
             raise pictures.undecodable(where, "there are no bytes, only the name of a file")

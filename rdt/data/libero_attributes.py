@@ -47,7 +47,13 @@ def task_name(group: h5py.Group, path: Path) -> str:
     """The task's name: the stem of the file that describes its scene, else of this file."""
     if _regenerated(group, path):
         return path.stem.removesuffix("_demo")
-    return Path(str(_attribute(group, "bddl_file_name", path))).stem
+    return Path(_attribute(group, "bddl_file_name", path)).stem
+
+
+def task_of(path: Path) -> str:
+    """The task's name by the file at ``path``; raises what :func:`task_name` and opening it do."""
+    with hdf5.open_file(path) as file, hdf5.coded(path):
+        return task_name(require(file, "data", path), path)
 
 
 def _regenerated(group: h5py.Group, path: Path) -> bool:
@@ -61,7 +67,7 @@ def alignment_of(path: Path, declared: str | None) -> str:
         group = require(file, "data", path)
         layout = "before" if _regenerated(group, path) else "after"
         said = group.attrs.get("obs_action_alignment")
-    value = str(said if said is not None else declared or layout)
+    value = _text(said) if said is not None else declared or layout
     if value not in ("before", "after") or (declared or value) != value:
         raise RefusedError(
             "RDTL-D027",
@@ -90,8 +96,11 @@ def instruction_of(group: h5py.Group, path: Path) -> str:
     """The task in words; RdtlError RDTL-D020 when the file has none."""
     if _regenerated(group, path):
         return SCENE.sub("", task_name(group, path)).replace("_", " ")
-    information: dict[str, Any] = json.loads(str(_attribute(group, "problem_info", path)))
-    text = "".join(information.get("language_instruction", "")).strip().strip('"')
+    information = json.loads(_attribute(group, "problem_info", path))
+    said = information.get("language_instruction") if isinstance(information, dict) else None
+    pieces = said if isinstance(said, list) else [said]
+    known = all(isinstance(piece, str) for piece in pieces)
+    text = "".join(pieces).strip().strip('"') if known else ""
     if not text:
         raise RdtlError(
             "RDTL-D020",
@@ -103,7 +112,7 @@ def instruction_of(group: h5py.Group, path: Path) -> str:
     return text
 
 
-def _attribute(group: h5py.Group, name: str, path: Path) -> Any:
+def _attribute(group: h5py.Group, name: str, path: Path) -> str:
     if name not in group.attrs:
         raise RdtlError(
             "RDTL-D014",
@@ -112,7 +121,12 @@ def _attribute(group: h5py.Group, name: str, path: Path) -> Any:
             why="it is part of LIBERO's layout and tells what the file is about",
             fix="use a file in LIBERO's layout, or collect again",
         )
-    return group.attrs[name]
+    return _text(group.attrs[name])
+
+
+def _text(value: Any) -> str:
+    """An attribute as text; one of a fixed length comes as bytes."""
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def require(parent: h5py.Group, name: str, path: Path) -> Any:

@@ -24,8 +24,9 @@ from launcher.core.errors import RefusedError
 from launcher.core.job import begin_worker
 from rdt.data import unified
 from rdt.data.declared import DeclaredSet
-from rdt.data.recording import Conventions, Recording, require_joints
+from rdt.data.recording import Conventions, Episode, Recording, require_joints
 from rdt.data.statistics import QUANTILES, Summary
+from rdt.data.store import EpisodeStore
 from rdt.data.streaming import EXACT_ROWS, Histogram, Moments, Stream
 from rdt.data.unified import RobotState
 from rdt.data.widths import ACTION
@@ -74,10 +75,10 @@ class Pass:
 Columns = Callable[[Recording], NDArray[np.floating]]
 
 
-def raw_columns(recording: Recording) -> NDArray[np.float32]:
+def raw_columns(numbers: Recording | EpisodeStore) -> NDArray[np.float32]:
     """Action (7) and LIBERO's state (8: position, axis-angle, fingers), (T, 15)."""
-    robot = recording.robot
-    parts = (recording.actions, robot.eef_pos, robot.axis_angle, robot.gripper_qpos)
+    robot = numbers.robot
+    parts = (numbers.actions, robot.eef_pos, robot.axis_angle, robot.gripper_qpos)
     return np.concatenate([np.asarray(part, np.float32) for part in parts], axis=1)
 
 
@@ -133,7 +134,7 @@ def measure_all(
             counted = _count(workers, columns, parts, found.stream)
             quantiles, error = counted.quantiles(QUANTILES), float(counted.error.max())
     action, state = _summaries(found.stream, quantiles, contract if slots else None)
-    digest = hashlib.sha256(b"".join(sorted(found.episodes))).hexdigest()
+    digest = _joined(found.episodes)
     steps = _moments(found.stream).count
     return Totals(action, state, digest, len(found.episodes), steps, error)
 
@@ -174,7 +175,7 @@ def _first(columns: Columns, exact_rows: int, source: DeclaredSet) -> Pass:
         rows = columns(recording)
         _require_numbers(rows, recording)
         found.stream.add(rows)
-        found.episodes.append(_digest(recording))
+        found.episodes.append(_digest(recording.episode, raw_columns(recording)))
     return found
 
 
@@ -200,10 +201,22 @@ def _moments(found: Stream) -> Moments:
     return found.moments
 
 
-def _digest(recording: Recording) -> bytes:
+def digest_of(stores: Sequence[EpisodeStore]) -> str:
+    """The digest that :func:`measure_all` finds of the same sets; a moment for a million steps."""
+    found = []
+    for store in stores:
+        rows = np.split(raw_columns(store), store.ends[:-1])
+        found += map(_digest, store.episodes, rows)
+    return _joined(found)
+
+
+def _joined(episodes: list[bytes]) -> str:
+    return hashlib.sha256(b"".join(sorted(episodes))).hexdigest()
+
+
+def _digest(episode: Episode, rows: NDArray[np.float32]) -> bytes:
     """SHA-256 of an episode's instruction and raw numbers; joints are not in every copy."""
-    text = recording.episode.instruction.encode()
-    return hashlib.sha256(text + b"\0" + raw_columns(recording).tobytes()).digest()
+    return hashlib.sha256(episode.instruction.encode() + b"\0" + rows.tobytes()).digest()
 
 
 def _require_numbers(rows: NDArray[np.floating], recording: Recording) -> None:

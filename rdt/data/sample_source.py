@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,14 @@ from rdt.spec.contract import Contract
 HORIZON = 64
 ANY = (1, sys.maxsize)
 """Episodes of every length."""
+
+
+class Learned(NamedTuple):
+    """What samples are taken of: names of tasks, demonstrations and samples of them."""
+
+    tasks: tuple[str, ...]
+    demonstrations: int
+    windows: int
 
 
 class SampleSource:
@@ -56,7 +64,7 @@ class SampleSource:
         if moments > 1:
             _require_every_picture(self.stores)
         pairs = zip(self.stores, left_out, strict=True)
-        self.index = Index([Member(s.ends, _sampled(s, lengths, out)) for s, out in pairs])
+        self.index = Index([Member(s.ends, sampled_steps(s, lengths, out)) for s, out in pairs])
         self.instructions = [e.instruction for store in self.stores for e in store.episodes]
         self._states = batches.state_table(self.stores, contract)
         self._actions = batches.action_table(self.stores, contract, horizon)
@@ -70,6 +78,14 @@ class SampleSource:
             else RawPictures(places, store.picture_size, moments)
             for store in self.stores
         ]
+
+    def learned(self) -> Learned:
+        """What is there to learn from, without what is left out."""
+        samples = np.arange(sum(self.index.sizes))
+        used = np.bincount(self.index.episodes(self.index.steps(samples))) > 0
+        episodes = [episode for store in self.stores for episode in store.episodes]
+        tasks = {episodes[number].task for number in np.flatnonzero(used)}
+        return Learned(tuple(sorted(tasks)), int(used.sum()), len(samples))
 
     def empty(self, size: int) -> Buffer:
         """A buffer of ``size`` samples for :meth:`fill`."""
@@ -206,8 +222,11 @@ def _require_every_picture(stores: Sequence[EpisodeStore]) -> None:
             )
 
 
-def _sampled(store: EpisodeStore, lengths: tuple[int, int], out: NDArray[np.bool_]) -> Ints:
-    """Steps (n,) with a picture of their own, of episodes of these lengths that are not ``out``."""
+def sampled_steps(store: EpisodeStore, lengths: tuple[int, int], out: NDArray[np.bool_]) -> Ints:
+    """Steps (n,) with a picture of their own, of episodes of these lengths that are not ``out``.
+
+    Raises UsageError RDTL-D044 when there is no such episode.
+    """
     shortest, longest = lengths
     sizes = store.ends - store.starts
     fits = (sizes >= shortest) & (sizes <= longest) & ~out

@@ -45,7 +45,8 @@ def open_saved(
     Several processes may do this at once. Raises RdtlError RDTL-D028 when a file of the set
     was changed, added or removed since, RDTL-D039 when what was kept is damaged.
     """
-    options = (str(path.resolve()), sorted(tasks), sorted(demos, key=str), gripper_open, alignment)
+    # A link stays one: if it names other data by now, their files are not those that are kept.
+    options = (str(path.absolute()), sorted(tasks), sorted(demos, key=str), gripper_open, alignment)
     key = hashlib.sha256(json.dumps([FORMAT, *options]).encode()).hexdigest()[:16]
     kept = folder / f"data-{key}.safetensors"
     reader = find_reader(path, Selection(tasks, demos), gripper_open, alignment)

@@ -9,7 +9,6 @@ neighbouring frames (some 50 ms), and decoded blocks are kept for a while.
 from __future__ import annotations
 
 import subprocess
-from collections import OrderedDict
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from launcher.core.errors import RdtlError
+from rdt.data.kept import Kept
 
 BLOCK = 32
-KEPT_BYTES = 256 << 20
 TIMEOUT_S = 600
 
 
@@ -58,11 +57,11 @@ class Video:
 
 
 class VideoCache:
-    """Frames of many videos; the blocks used last are kept, up to 256 MB."""
+    """Frames of many videos; the blocks used last are kept."""
 
     def __init__(self) -> None:
         self._videos: dict[Path, Video] = {}
-        self._blocks: OrderedDict[tuple[Path, int], NDArray[np.uint8]] = OrderedDict()
+        self._blocks: Kept[NDArray[np.uint8]] = Kept()
 
     def video(self, path: Path) -> Video:
         """The video at ``path``; its packets are listed when it is first asked for."""
@@ -73,25 +72,28 @@ class VideoCache:
     def read(self, path: Path, first: int, out: NDArray[np.uint8]) -> None:
         """Fill ``out`` (n, S, S, 3) with frames from ``first`` on."""
         end, size = first + len(out), out.shape[1]
-        wanted = list(range(first // BLOCK, (end - 1) // BLOCK + 1))
-        missing = [block for block in wanted if (path, block) not in self._blocks]
+        wanted = range(first // BLOCK, (end - 1) // BLOCK + 1)
+        found = {number: self._blocks.get((path, number)) for number in wanted}
+        missing = [number for number, block in found.items() if block is None]
         if missing:
-            self._decode(path, missing[0], missing[-1], size)
-        for block in wanted:
-            start = block * BLOCK
+            found |= self._decode(path, missing[0], missing[-1], size)
+        for number, block in found.items():
+            assert block is not None
+            start = number * BLOCK
             low, high = max(first, start), min(end, start + BLOCK)
-            out[low - first : high - first] = self._blocks[path, block][low - start : high - start]
-            self._blocks.move_to_end((path, block))
-        while sum(block.nbytes for block in self._blocks.values()) > KEPT_BYTES:
-            self._blocks.popitem(last=False)
+            out[low - first : high - first] = block[low - start : high - start]
 
-    def _decode(self, path: Path, first: int, last: int, size: int) -> None:
+    def _decode(self, path: Path, first: int, last: int, size: int) -> dict[int, NDArray[np.uint8]]:
+        """Blocks ``first`` … ``last`` by their number, from now on kept."""
         video = self.video(path)
         start, end = first * BLOCK, min((last + 1) * BLOCK, len(video))
         frames = video.decode(start, end - start, size)
-        for block in range(first, last + 1):
-            place = block * BLOCK - start
-            self._blocks[path, block] = frames[place : place + BLOCK].copy()
+        blocks = {}
+        for number in range(first, last + 1):
+            place = number * BLOCK - start
+            blocks[number] = frames[place : place + BLOCK].copy()
+            self._blocks.put((path, number), blocks[number])
+        return blocks
 
 
 def _times(path: Path) -> list[Fraction]:

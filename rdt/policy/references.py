@@ -68,9 +68,10 @@ class Replay:
         return self._actions[min(query, len(self._actions) - 1)][None]
 
 
-def first_demonstration(path: Path) -> NDArray[np.float32]:
+def first_demonstration(path: Path, gripper_open: int = -1) -> NDArray[np.float32]:
     """Executed actions (T, 7) of the first demonstration of a LIBERO HDF5 file.
 
+    ``gripper_open``: the sign of their last number that opens the gripper; the simulator's is -1.
     Upstream's files have no noise, so there the labels are what was executed.
     Raises RdtlError RDTL-D013 (damaged) or RDTL-D014 (missing, empty).
     """
@@ -80,4 +81,6 @@ def first_demonstration(path: Path) -> NDArray[np.float32]:
     with hdf5.open_file(path) as file:
         demo = file["data"][episode_names(file["data"], path)[0]]
         name = "executed_actions" if "executed_actions" in demo else "actions"
-        return np.asarray(demo[name][:], np.float32)
+        actions = np.asarray(demo[name][:], np.float32)
+    actions[:, 6] *= -gripper_open
+    return actions

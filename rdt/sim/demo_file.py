@@ -32,7 +32,7 @@ def write(
     ``settings`` is a canonical text of everything the content depends on; it is
     stored so that :func:`belongs` can recognise the file. Raises OSError.
     """
-    with h5py.File(path, "w") as file:
+    with path.open("w+b") as raw, h5py.File(raw, "w") as file:  # by name, a full disk crashes it
         group = file.create_group("data")
         group.attrs.update(_task_attributes(simulator))
         group.attrs["collection"] = settings

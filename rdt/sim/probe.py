@@ -10,7 +10,6 @@ from __future__ import annotations
 import numpy as np
 
 from launcher.core.checks import Finding
-from launcher.core.errors import RefusedError
 from rdt.sim.libero import Simulator
 
 TASK = {
@@ -33,21 +32,6 @@ def probe() -> list[Finding]:
     Raises RdtlError RDTL-E011 or RDTL-E028, RefusedError RDTL-E001/E003.
     """
     return [_floor(), _bowl()]
-
-
-def require_published_stack() -> list[Finding]:
-    """What :func:`probe` found, when all is well.
-
-    Raises RefusedError RDTL-E001 for another floor, RDTL-E002 for a bowl that slid, and what
-    :func:`probe` raises.
-    """
-    findings = probe()
-    for finding in findings:
-        if finding.severity == "error":
-            raise RefusedError(
-                finding.code, finding.what, where=finding.where, why=finding.why, fix=finding.fix
-            )
-    return findings
 
 
 def floor_colour(simulator: Simulator) -> tuple[float, float, float]:

@@ -2,7 +2,8 @@
 
 The look costs some CPU seconds and depends on the packages, the renderer and the processor, which
 are told apart here without importing any of them. Only what was right is kept: whoever
-mends a failure gets a new look.
+mends a failure gets a new look. A home may be shared by nodes that differ, and that of a container
+ends with its job, so a job keeps it in the run, too.
 """
 
 from __future__ import annotations
@@ -19,28 +20,47 @@ from typing import Any
 
 from launcher.core import files
 from launcher.core.checks import Finding
+from launcher.core.errors import RefusedError
 from rdt.sim import backend, package
 
+NVIDIA = Path("/proc/driver/nvidia")
 LIBRARIES = ("/usr/lib", "/usr/lib64", "/usr/lib/*-linux-gnu", "/usr/local/lib")
 
 
-def findings() -> list[Finding]:
+def findings(*more: Path) -> list[Finding]:
     """What :func:`rdt.sim.probe.probe` says, from an earlier look where one was right.
 
-    Raises as that.
+    ``more``: folders that keep it besides the user's cache. Raises as that.
     """
     backend.check_versions()
-    place = _place()
-    if seen := _kept(place):
-        return seen
+    places = [folder / _name() for folder in (_cache(), *more)]
+    for place in places:
+        if seen := _kept(place):
+            return seen
     from rdt.sim.probe import probe
 
     found = probe()
     if all(finding.severity == "ok" for finding in found):
         at = datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes")
-        with contextlib.suppress(OSError):  # a home that is full or read only: looked at again
-            place.parent.mkdir(parents=True, exist_ok=True)
-            files.write_json(place, {"at": at, "findings": [one.to_dict() for one in found]})
+        for place in places:
+            with contextlib.suppress(OSError):  # a home that is full or read only: looked at again
+                place.parent.mkdir(parents=True, exist_ok=True)
+                files.write_json(place, {"at": at, "findings": [one.to_dict() for one in found]})
+    return found
+
+
+def require_published_stack(*more: Path) -> list[Finding]:
+    """What :func:`findings` found, when all is well.
+
+    Raises RefusedError RDTL-E001 for another floor, RDTL-E002 for a bowl that slid, and what
+    :func:`findings` raises.
+    """
+    found = findings(*more)
+    for finding in found:
+        if finding.severity == "error":
+            raise RefusedError(
+                finding.code, finding.what, where=finding.where, why=finding.why, fix=finding.fix
+            )
     return found
 
 
@@ -54,10 +74,14 @@ def _kept(place: Path) -> list[Finding]:
         return []
 
 
-def _place() -> Path:
+def _cache() -> Path:
     user = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(user).expanduser() / "rdtl" / "probe"
+
+
+def _name() -> str:
     digest = hashlib.sha256(json.dumps(_conditions(), sort_keys=True).encode()).hexdigest()
-    return Path(user).expanduser() / "rdtl" / "probe" / f"{digest[:16]}.json"
+    return f"{digest[:16]}.json"
 
 
 def _conditions() -> dict[str, Any]:
@@ -69,8 +93,9 @@ def _conditions() -> dict[str, Any]:
         "libero": str(libero.root),
         "renderer": os.environ.get("MUJOCO_GL"),
         "libraries": sorted(_libraries()),
+        "driver": _driver(),
         "processor": _processor(),
-        "probe": _file(Path(__file__).with_name("probe.py")),
+        "probe": files.sha256(Path(__file__).with_name("probe.py")),  # each run has a copy
     }
 
 
@@ -88,7 +113,17 @@ def _libraries() -> list[Any]:
     """The software renderer, by name, size and time of its files."""
     named = [Path(folder) for folder in os.environ.get("LD_LIBRARY_PATH", "").split(":") if folder]
     folders = [*named, *(place for text in LIBRARIES for place in Path("/").glob(text[1:]))]
-    return [_file(path) for folder in folders for path in folder.glob("libOSMesa.so*")]
+    return [
+        _file(path) for folder in folders for path in folder.glob("libOSMesa.so*") if path.exists()
+    ]
+
+
+def _driver() -> list[str]:
+    """Of the GPUs that EGL draws with: its version, and which they are."""
+    if os.environ.get("MUJOCO_GL") != "egl":
+        return []
+    texts = [NVIDIA / "version", *sorted(NVIDIA.glob("gpus/*/information"))]
+    return [path.read_text(encoding="utf-8") for path in texts if path.is_file()]
 
 
 def _file(path: Path) -> list[Any]:

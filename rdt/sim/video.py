@@ -8,6 +8,7 @@ import imageio_ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 
+from launcher.core.errors import RdtlError
 from launcher.core.files import whole_file
 from rdt.sim.libero import Simulator
 from rdt.spec.record import Record
@@ -54,18 +55,38 @@ def _upright(simulator: Simulator) -> NDArray[np.uint8]:
 
 
 def write_mp4(path: Path, frames: list[NDArray[np.uint8]]) -> None:
-    """Write ``frames`` as H.264 in yuv420p, which every browser plays; whole or not at all."""
-    height, width, _ = frames[0].shape
+    """Write ``frames`` as H.264 in yuv420p, which every browser plays; whole or not at all.
+
+    Raises RdtlError RDTL-E076 when ffmpeg could not, whose exit status nobody tells.
+    """
     with whole_file(path) as temporary:
-        writer = imageio_ffmpeg.write_frames(
-            str(temporary),
-            (width, height),
-            fps=FPS,
-            codec="libx264",
-            pix_fmt_out="yuv420p",
-            output_params=["-f", "mp4", "-movflags", "+faststart", "-threads", "1"],
-        )
-        writer.send(None)
-        for frame in frames:
-            writer.send(frame)
-        writer.close()
+        written, said = 0, ""
+        try:
+            _encode(temporary, frames)
+            written, _ = imageio_ffmpeg.count_frames_and_secs(str(temporary))
+        except (OSError, RuntimeError) as error:
+            said = " ".join(str(error).split())[:300]
+        if written != len(frames):
+            raise RdtlError(
+                "RDTL-E076",
+                f"ffmpeg wrote {written} of {len(frames)} frames of a film",
+                where=f"{path}: {said}".rstrip(": "),
+                why="often the disk is full; a film that is cut looks like another episode",
+                fix="df -h shows the room; the same command makes the films that are missing",
+            )
+
+
+def _encode(path: Path, frames: list[NDArray[np.uint8]]) -> None:
+    height, width, _ = frames[0].shape
+    writer = imageio_ffmpeg.write_frames(
+        str(path),
+        (width, height),
+        fps=FPS,
+        codec="libx264",
+        pix_fmt_out="yuv420p",
+        output_params=["-f", "mp4", "-movflags", "+faststart", "-threads", "1"],
+    )
+    writer.send(None)
+    for frame in frames:
+        writer.send(frame)
+    writer.close()

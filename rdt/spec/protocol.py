@@ -20,7 +20,7 @@ from rdt.spec import planned, suites
 
 FILE = "protocol.json"
 STACK = "stack.json"
-"""What the probe of the simulator found before the first episode."""
+"""What the probe of the simulator found before the first episode, on the node that had it first."""
 WEIGHTS = "weights.json"
 """Which copy of a checkpoint is evaluated: path, weights (ema or raw), dtype, origin, findings."""
 SERVER = "server.json"
@@ -35,6 +35,9 @@ RESET_RULES = {
 }
 """What happens before an episode, by the value of ``evaluate.reset``."""
 SEED_RULE = "policy seed, episode, query"
+FREE = "batches of whoever asks"
+UNTOLD = "the server's own"
+"""The seed rule of a server that is none of ours: where its noise comes from is not known."""
 
 
 class Sight(NamedTuple):
@@ -89,6 +92,11 @@ class Protocol:
         return ", ".join(self.max_steps)
 
     @property
+    def repeats(self) -> bool:
+        """Whether an answer depends on observation, seed, episode and query alone."""
+        return self.policy_seed_rule != UNTOLD and FREE not in self.policy_seed_rule
+
+    @property
     def limits(self) -> str:
         """The limit of an episode: a number, or with several suites one of each."""
         if len(self.max_steps) == 1:
@@ -114,7 +122,7 @@ def seed_rule(
     another type, so an episode may end otherwise. One row in float32 on a CPU goes without saying.
     """
     kind = device.partition(":")[0]
-    said = "batches of whoever asks" if batching == "free" else f"batches of {rows}" * (rows > 1)
+    said = FREE if batching == "free" else f"batches of {rows}" * (rows > 1)
     rounding = [said, kind * (kind != "cpu"), dtype * (dtype != "float32")]
     return ", ".join([seed, *filter(None, rounding)])
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from launcher.core.checks import Finding
 from launcher.core.errors import UsageError
 
-EFFECTIVE_BATCH, MICRO_BATCH, STEPS = 16, 8, 2400
+EFFECTIVE_BATCH, MICRO_BATCH, STEPS, SEED = 16, 8, 2400, 7
 """What holds where a configuration says nothing."""
 BOOKKEEPING = (
     *("log_every", "keep_checkpoints", "keep_every", "keep_best", "checkpoint_every"),
@@ -23,6 +23,8 @@ BOOKKEEPING = (
 )
 """Settings that change neither weights nor loss but by rounding: what is kept and said, and on
 how many ranks the same effective batch is computed. All others stay when a run is continued."""
+ROUNDS = ("validate_every", "validation_batches")
+"""Bookkeeping, unless early stopping decides by them where training ends."""
 WARMUP_SHARES = (0.005, 0.1)
 SMALL_BATCH = 128
 
@@ -110,7 +112,8 @@ def require_warmup(warmup: int, steps: int) -> None:
         f"the warm-up is longer than the training: {warmup} of {steps} optimizer steps",
         where=f"train.warmup_steps {warmup}",
         why="the learning rate would never reach train.learning_rate",
-        fix=f"set train.warmup_steps to about {max(1, steps // 20)}, or train for longer",
+        fix=f"set train.warmup_steps to about {max(1, steps // 20)}, or train for longer; a run "
+        "that has begun keeps its configuration: under another name (--name OTHER)",
     )
 
 
@@ -131,21 +134,36 @@ def require_validation(train: dict[str, Any], dataset: dict[str, Any]) -> None:
     """Refuse what needs a validation loss that nobody would measure (UsageError RDTL-T065)."""
     wants = [key for key in ("early_stopping", "keep_best") if train[key]]
     wants = [key for key in wants if train[key] != "success"]
+    every = train["validate_every"]
+    fix = (
+        "set both, for example dataset.held_out=0.1 and train.validate_every as "
+        "train.checkpoint_every; or leave it out"
+    )
     if dataset["held_out"] and dataset["buffer"]:
         wants, missing = ["dataset.held_out"], "a data set that is read itself, not a buffer of it"
-    elif not wants or (dataset["held_out"] and train["validate_every"]):
-        return
-    else:
+        fix = "leave dataset.buffer out, or set dataset.held_out=0"
+    elif wants and not (dataset["held_out"] and every):
         missing = "dataset.held_out and train.validate_every"
+    elif "keep_best" in wants and train["checkpoint_every"] % every:
+        wants = ["keep_best"]
+        missing = "train.checkpoint_every to be a multiple of train.validate_every"
+    else:
+        return
     raise UsageError(
         "RDTL-T065",
         f"{wants[0]} needs {missing}",
         where=f"dataset.held_out {dataset['held_out']:g}, dataset.buffer {dataset['buffer']}, "
-        f"train.validate_every {train['validate_every']}",
-        why="no validation loss would be measured, or on samples that were learned",
-        fix="set both, for example dataset.held_out=0.1 and train.validate_every as "
-        "train.checkpoint_every; or leave it out",
+        f"train.validate_every {every}, train.checkpoint_every {train['checkpoint_every']}",
+        why="no validation loss would be measured, or not of every checkpoint, or on samples that "
+        "were learned",
+        fix=fix,
     )
+
+
+def deciding(train: dict[str, Any]) -> dict[str, Any]:
+    """The settings that decide which weights a training ends in: they stay when it is continued."""
+    kept = ROUNDS if train.get("early_stopping") else ()
+    return {k: v for k, v in train.items() if k not in BOOKKEEPING or k in kept}
 
 
 def steps_of(train: dict[str, Any], epoch: int) -> int:
@@ -171,23 +189,27 @@ def order_findings(dataset: dict[str, Any]) -> list[Finding]:
     ]
 
 
+def warmup_findings(warmup: int, steps: int | None) -> list[Finding]:
+    """What is unusual about a warm-up (RDTL-T005) of so many ``steps``; None: not known yet."""
+    low, high = WARMUP_SHARES
+    if not steps or not warmup or low <= warmup / steps <= high:
+        return []
+    return [
+        Finding(
+            "RDTL-T005",
+            "warning",
+            f"the warm-up is {warmup / steps:.2%} of the training",
+            f"train.warmup_steps {warmup} of {steps} optimizer steps",
+            f"{low:.1%} to {high:.0%} is usual",
+            "set train.warmup_steps",
+        )
+    ]
+
+
 def findings(train: dict[str, Any], steps: int | None) -> list[Finding]:
     """What is allowed and unusual: warm-up (RDTL-T005), batch (RDTL-T006), periods
     (RDTL-T023). ``steps`` None: not known yet."""
-    found = []
-    low, high = WARMUP_SHARES
-    warmup = train["warmup_steps"]
-    if steps and warmup and not low <= warmup / steps <= high:
-        found.append(
-            Finding(
-                "RDTL-T005",
-                "warning",
-                f"the warm-up is {warmup / steps:.2%} of the training",
-                f"train.warmup_steps {warmup} of {steps} optimizer steps",
-                f"{low:.1%} to {high:.0%} is usual",
-                "set train.warmup_steps",
-            )
-        )
+    found = warmup_findings(train["warmup_steps"], steps)
     ranks = train["nodes"] * train["ranks_per_node"]
     several = ranks > 1 and (train["device"] == "gpu" or train["checkpoint"] is not None)
     if several and train["effective_batch"] < SMALL_BATCH and train["lora"] is None:

@@ -8,12 +8,13 @@ an error of the harness, so a retried shard can never count an episode twice.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from launcher.core import files
+from launcher.core.errors import RdtlError
 
 Status = Literal["success", "fail", "timeout", "env_error", "policy_error"]
 ERRORS = ("timeout", "env_error", "policy_error")
@@ -83,9 +84,34 @@ def read_folder(folder: Path) -> list[Record]:
 
 
 def read_lines(folder: Path) -> list[Record]:
-    """Every whole line of every ``part-*.jsonl``, in name order, errors and repetitions too."""
-    paths = sorted(folder.glob("part-*.jsonl"))
-    return [parse(line) for path in paths for line in files.read_whole_lines(path)[0]]
+    """Every whole line of every ``part-*.jsonl``, in name order, errors and repetitions too.
+
+    Raises RdtlError RDTL-E075 for one that is no record.
+    """
+    return [record for path in sorted(folder.glob("part-*.jsonl")) for record in _lines(path)]
+
+
+def _lines(path: Path) -> Iterator[Record]:
+    for line in files.read_whole_lines(path)[0]:
+        try:
+            yield parse(line)
+        except (ValueError, TypeError, RecursionError) as error:
+            every = [one.decode("utf-8", "replace") for one in path.read_bytes().split(b"\n")]
+            raise unreadable(path, every.index(line) + 1, error) from error
+
+
+def unreadable(path: Path, number: int, reason: Exception) -> RdtlError:
+    """RDTL-E075: line ``number`` of ``path``, from 1, is no record for this reason."""
+    kind = "no JSON" if isinstance(reason, json.JSONDecodeError) else "no record"
+    said = str(reason).encode("unicode_escape").decode()  # it may repeat what stands there
+    return RdtlError(
+        "RDTL-E075",
+        "a line of the records cannot be read",
+        where=f"{path}:{number}: {kind}: {said}",
+        why="a rate over the lines that happen to parse would hide episodes",
+        fix="delete that line with an editor, then repeat the command that started the run; it "
+        "continues where it stopped",
+    )
 
 
 def merge(records: Iterable[Record]) -> dict[EpisodeKey, Record]:

@@ -124,12 +124,12 @@ def require_init_states(name: str, first: int, end: int) -> None:
             why="every varied task of LIBERO-plus is run from its first one"
             if name in PLUS
             else f"every task of LIBERO ships {INIT_STATES}, from 0 to {INIT_STATES - 1}",
-            fix=f"choose a range inside [0, {there}]; evaluate.trials repeats each",
+            fix=f"choose a range inside [0, {there}]; evaluate.trials repeats these, it adds none",
         )
 
 
 def task_ids(name: str, chosen: list[int], key: str = "evaluate.suites") -> list[int]:
-    """``chosen`` by configuration ``key``, or all tasks when it is empty.
+    """``chosen`` by configuration ``key``, each once, or all tasks when it is empty.
 
     Raises UsageError RDTL-U020 for a task that a known suite lacks, and when all are asked
     of a suite of which it is not known how many it has.
@@ -149,4 +149,4 @@ def task_ids(name: str, chosen: list[int], key: str = "evaluate.suites") -> list
             f"e.g. libero_goal_plus_camera ({', '.join(PLUS_AXES)})",
             fix=f"--set 'evaluate.suites={{{name}: [0, 1]}}', or other tasks that exist",
         )
-    return chosen or list(range(suite.tasks if suite else 0))
+    return list(dict.fromkeys(chosen)) or list(range(suite.tasks if suite else 0))

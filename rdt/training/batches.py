@@ -7,6 +7,7 @@ having saved anything, and so does a run on another number of ranks.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,7 +20,7 @@ from rdt.data import draws, unified
 from rdt.data.buffered import BufferedSource
 from rdt.data.loader import Loader
 from rdt.data.order import Order, derived_key
-from rdt.data.sample_source import SampleSource
+from rdt.data.sample_source import Learned, SampleSource
 from rdt.data.sampler import Sampler
 from rdt.data.statistics import Statistics
 from rdt.data.transforms import Transforms
@@ -91,6 +92,14 @@ class Batches:
         slots = slot_weights(source.contract, train["loss"], train["loss_weights"])
         self._slots = torch.tensor(slots)
         self._loader: Loader | None = None
+
+    def learned(self) -> Learned:
+        """What the samples are taken of."""
+        return self._source.learned()
+
+    def words_digest(self) -> str:
+        """Twelve hex digits over the tokens of all instructions that are learned from."""
+        return hashlib.sha256(self._words.numpy().tobytes()).hexdigest()[:12]
 
     def __enter__(self) -> Batches:
         return self

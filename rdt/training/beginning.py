@@ -7,7 +7,7 @@ encoded beforehand: T5 beside the network does not fit on a GPU (RDTL-T008).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ Row = tuple[str, str]
 @dataclass(frozen=True)
 class Beginning:
     """``config`` is the content of config.json; ``encoders`` and ``camera_size`` as in a card;
-    ``rows`` of the first-step gate."""
+    ``rows`` of the first-step gate; ``frozen``: what pictures go through that is not trained."""
 
     module: Trainable
     config: dict[str, Any]
@@ -41,6 +41,7 @@ class Beginning:
     camera_size: int
     adapted: lora.Adapted | None
     rows: list[Row]
+    frozen: torch.nn.Module | None = None
 
 
 def begin(
@@ -64,8 +65,7 @@ def begin(
         adapted = lora.add(made.module, lora.Lora(**train["lora"]))
         rows = rows + [("LoRA", line) for line in adapted.lines()]
     made.module.to(device)
-    return Beginning(*(made.module, made.config, made.shown, made.encoders), made.camera_size,
-                     adapted, rows)  # fmt: skip
+    return replace(made, adapted=adapted, rows=rows)
 
 
 def _fresh(train: dict[str, Any], described: Statistics, contract: Contract) -> Beginning:
@@ -110,7 +110,8 @@ def _loaded(
     module = FineTuned(network, encoder)
     # SigLIP resizes, so any size would pass; pictures of another one look different all the same.
     size = described.camera_size
-    return Beginning(module, network.config.to_dict(), shown, names, size, None, rows)
+    data = network.config.to_dict()
+    return Beginning(module, data, shown, names, size, None, rows, encoder.model)
 
 
 def _require_size(network: int, found: int, source: str) -> None:

@@ -185,9 +185,12 @@ def require_reachable(path: Path, then: dict[str, int], now: dict[str, int]) -> 
 
 
 def require_identity(path: Path, state: dict[str, Any], identity: dict[str, Any]) -> None:
-    """Refuse to continue a checkpoint that was made under other settings."""
+    """Refuse to continue a checkpoint that was made under other settings (RefusedError RDTL-T012).
+
+    What an older version did not write down is not compared.
+    """
     for key, expected in identity.items():
-        if state.get(key) == expected:
+        if state.get(key, expected) == expected:
             continue
         raise RefusedError(
             "RDTL-T012",

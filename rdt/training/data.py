@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 
+from launcher.core.errors import RdtlError
 from launcher.core.runs import RunDir
+from rdt.data import measuring
 from rdt.data.buffered import BufferedSource
 from rdt.data.order import Order
 from rdt.data.sample_source import ANY, SampleSource
@@ -32,7 +34,7 @@ class Data:
     """The data sets of a run on one rank's ``device``; ``held_out``: whether any is; ``shown``:
     to which network, unset: to one of `train.model`.
 
-    Raises RdtlError RDTL-D028 when a file was changed since the dataset stage, D044 when the
+    Raises RdtlError RDTL-D028 when the data were changed since the dataset stage, D044 when the
     configuration names a buffer of something else, RefusedError RDTL-T064 when not so many
     demonstrations can be held out.
     """
@@ -53,9 +55,10 @@ class Data:
         self._contract = CONTRACTS[described.contract["name"]]
         self._entries = described.sources(run.root)
         self._stores = [entry.kept(run.data / "index") for entry in self._entries]
+        self._require_measured()
         share = config["dataset"]["held_out"]
-        sizes = [len(store.ends) for store in self._stores]
-        self._held = held_out.choose(sizes, share, config["seed"]) if share else []
+        episodes = [store.episodes for store in self._stores]
+        self._held = held_out.choose(episodes, share, config["seed"]) if share else []
         self.held_out = bool(self._held)
 
     def training(self, plain: bool = False) -> Batches:
@@ -99,6 +102,20 @@ class Data:
             *self._place,
             device=self._device,
             shown=self._shown,
+        )
+
+    def _require_measured(self) -> None:
+        """The index may be gone, and then the sets have been walked anew."""
+        said, here = self._described.dataset_digest, measuring.digest_of(self._stores)
+        if here == said:
+            return
+        raise RdtlError(
+            "RDTL-D028",
+            "the data sets are not those that were measured",
+            where=f"{', '.join(str(entry.path) for entry in self._entries)}: digest {here[:12]}; "
+            f"data/statistics.json is of {said[:12]}",
+            why="they would be normalised with the statistics of others",
+            fix="let nothing write to the data of a run, and start a new run",
         )
 
     def _shape(self) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from launcher.core import files
 from launcher.core.job import Job
 from rdt import lora, lora_weights
 from rdt.checkpoint.saving import write_policy
+from rdt.data.sample_source import Learned
 from rdt.data.statistics import Statistics
 from rdt.spec.card import Card, Training, statistics_digest
 from rdt.training.beginning import Beginning
@@ -24,6 +25,7 @@ def fill(
     job: Job,
     begun: Beginning,
     statistics: Statistics,
+    learned: Learned,
     folder: Path,
     weights: Mapping[str, Tensor],
     steps: int,
@@ -38,7 +40,7 @@ def fill(
         (folder / ADAPTER).mkdir()
         lora.write(begun.adapted, folder / ADAPTER, lora_weights.factors(weights))
         weights = lora_weights.merged(weights, settings["alpha"] / settings["rank"])
-    write_policy(folder, begun.config, weights, card(job.config, begun, statistics, steps))
+    write_policy(folder, begun.config, weights, card(job.config, begun, statistics, learned, steps))
 
 
 def publish_policy(
@@ -47,18 +49,25 @@ def publish_policy(
     weights: dict[str, Tensor],
     steps: int,
 ) -> None:
-    """Let ``fill`` write ``policy/`` under a temporary name, then rename it."""
+    """Let ``fill`` write ``policy/`` under a temporary name, then rename it.
+
+    To be called by the current round only: what killed ones have left is removed first.
+    """
+    for left in job.run.root.glob(".policy-*"):
+        shutil.rmtree(left, ignore_errors=True)
     temporary = job.run.root / f".policy-{job.round}"
-    shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     fill(temporary, weights, steps)
     files.rename_directory(temporary, job.run.policy)
 
 
-def card(config: dict[str, Any], begun: Beginning, statistics: Statistics, steps: int) -> Card:
+def card(
+    config: dict[str, Any], begun: Beginning, statistics: Statistics, learned: Learned, steps: int
+) -> Card:
     """The card of the policy that a run's configuration and data give, but for the weights' file.
 
-    `write_policy` fills in their type and digest.
+    `write_policy` fills in their type and digest. ``learned``: of all that ``statistics`` describe,
+    what was not held out.
     """
     mean, std = tuple(statistics.state.mean), tuple(statistics.state.std)
     return Card(
@@ -79,9 +88,9 @@ def card(config: dict[str, Any], begun: Beginning, statistics: Statistics, steps
             effective_batch=config["train"]["effective_batch"],
             dataset_digest=statistics.dataset_digest,
             suite=statistics.suite,
-            task=", ".join(statistics.tasks),
-            demonstrations=statistics.episodes,
-            windows=statistics.windows,
+            task=", ".join(learned.tasks),
+            demonstrations=learned.demonstrations,
+            windows=learned.windows,
         ),
         versions={name: version(name) for name in ("torch", "deepspeed")},
     )

@@ -131,7 +131,7 @@ class Gate:
         share = f", {warmup / total:.1%} of them warm-up" if total else ""
         self.rows.append(("length", length + share))
         order = recipe.order_findings(self._job.config["dataset"])
-        for finding in [*recipe.findings(train, total), *order]:
+        for finding in [*recipe.findings(train | {"warmup_steps": warmup}, total), *order]:
             self.rows.append((f"{finding.severity} {finding.code}", finding.what))
 
     def after_step(self, loss: float, digest: str, seconds: float, left: int) -> None:

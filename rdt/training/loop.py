@@ -17,8 +17,8 @@ from launcher.core import files, retention
 from launcher.core.errors import RdtlError
 from launcher.core.job import Job, Stopped, leave
 from rdt.data.order import derived_key
-from rdt.spec import recipe
 from rdt.training import engine as distributed
+from rdt.training import length
 from rdt.training.batches import Batches
 from rdt.training.checkpoint import Checkpoints
 from rdt.training.ema import Ema
@@ -26,18 +26,11 @@ from rdt.training.engine import Engine
 from rdt.training.gate import Gate
 from rdt.training.meter import Meter
 from rdt.training.record import Record
-from rdt.training.schedule import (
-    MEASURE_FROM,
-    MEASURE_TO,
-    learning_rate,
-    steps_for,
-    warmup_steps,
-)
+from rdt.training.schedule import MEASURE_FROM, MEASURE_TO, learning_rate, warmup_steps
 from rdt.training.signs import Signs
 from rdt.training.validation import LOSS, EarlyStopping, Validation
 from rdt.training.watchdog import Watchdog
 
-LENGTH_EVENT = "train.length"
 NOT_FINITE = "not_finite.json"
 """Which samples a step was computed from whose loss or gradient is no number."""
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
@@ -75,7 +68,7 @@ class Loop:
         self.meter = Meter(engine.device, self.train["effective_batch"])
         before = self.record.before if self.record else []
         self.signs = Signs(self.train["checkpoint"] is None, before)
-        self.total = self._known_length()
+        self.total = length.known(job, batches.epoch)
         self.warmup = warmup_steps(self.train["warmup_steps"], self.train["minutes"])
         self.gate = gate
         gate.recipe(self.total, self.warmup)
@@ -206,15 +199,6 @@ class Loop:
             self._last_progress = now
             self.job.progress(done, self.total or 0, "steps", f"loss {loss:.5f}")
 
-    def _known_length(self) -> int | None:
-        """Total steps: configured, or decided by an earlier start of this run, or not yet known."""
-        if self.train["minutes"] is None:
-            steps = recipe.steps_of(self.train, self.batches.epoch)
-            recipe.require_warmup(self.train["warmup_steps"], steps)
-            return steps
-        event = distributed.agree(self.job.run.ledger.read(LENGTH_EVENT))
-        return None if event is None else int(event["steps"])
-
     def _measure(self, done: int) -> None:
         """Turn the time budget into steps, once: real steps are timed on rank 0.
 
@@ -226,13 +210,7 @@ class Loop:
         if done != MEASURE_TO:
             return
         speed = (MEASURE_TO - MEASURE_FROM) / (time.monotonic() - self._measured_from)
-        minutes = self.train["minutes"]
-        if self.record is not None:
-            steps = steps_for(minutes, speed)
-            self.job.run.ledger.publish(
-                LENGTH_EVENT, steps=steps, minutes=minutes, steps_per_second=speed
-            )
-        self.total = self._known_length()  # rank 0's file, or that of whoever was first
+        self.total = length.decide(self.job, self.warmup, speed)
 
 
 def require_finite(name: str, number: float, step: int) -> None:

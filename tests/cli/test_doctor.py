@@ -84,6 +84,9 @@ def test_a_runs_directory_that_cannot_be_written(tmp_path: Path) -> None:
     done = train(tmp_path, "collect: {}\ntrain: {}\n")
     assert (done.returncode, "RDTL-G005" in done.stderr) == (3, True), done.stderr
     done = rdtl("run", "--", "true", cwd=tmp_path)
+    assert (done.returncode, "RDTL-G005" in done.stderr) == (3, True), done.stderr
+    (tmp_path / "mine-local").write_text("a file")
+    done = rdtl("run", "--runs-dir", ".", "--name", "mine", "--", "true", cwd=tmp_path)
     assert (done.returncode, "RDTL-G018" in done.stderr) == (1, True), done.stderr
 
 

@@ -14,7 +14,9 @@ from docs import commands, results
 from launcher import config
 from launcher.cli.examples import EXAMPLES
 from launcher.core.errors import UsageError
-from launcher.dag import load
+from launcher.dag import load, resolve
+from launcher.images import transfer
+from rdt.spec.contract import CONTRACTS
 from tests.cli import answers
 from tests.cli.run_rdtl import rdtl
 
@@ -108,6 +110,9 @@ def test_examples_are_command_lines() -> None:
             assert len(line) <= 76, "it would be torn in a terminal of 80 columns"
 
 
+RECIPE_VERBS = ("graph", "plan", "run", "attach", "status", "stop", "verify", "fetch")
+
+
 def test_what_is_shipped_is_called_by_its_name() -> None:
     shipped = {
         "train": config.names("train"),
@@ -116,7 +121,7 @@ def test_what_is_shipped_is_called_by_its_name() -> None:
         "pipeline": config.names("pipelines"),
         "stage in": config.names("assets"),
         **{f"image {verb}": config.names("images") for verb in ("build", "def", "dockerfile")},
-        **{f"recipe {verb}": load.names() for verb in ("graph", "plan", "run", "attach", "status")},
+        **{f"recipe {verb}": load.names() for verb in RECIPE_VERBS},
         **{f"cloud {verb}": load.names() for verb in ("offers", "up")},
     }
     for name, known in shipped.items():
@@ -124,6 +129,27 @@ def test_what_is_shipped_is_called_by_its_name() -> None:
             word = shlex.split(line)[1 + len(name.split())]
             own = word.endswith(".yaml") or "://" in word or word.startswith("-")
             assert own or word in known, line
+
+
+def test_steps_of_recipes_are_there() -> None:
+    for verb in ("verify", "fetch"):
+        for line in EXAMPLES[f"recipe {verb}"]:
+            given = commands.parse(shlex.split(line)[1:]).params
+            loaded = load.load(given["recipe"])
+            open_ = {name: "/x" for name, p in loaded.recipe.parameters.items() if not p.default}
+            steps = resolve.resolve(loaded, "/run", values=open_).steps
+            proven = {s.name for s in steps if s.verify.cheap or s.verify.deep}
+            known = {s.name for s in steps if s.outputs} if verb == "fetch" else proven
+            assert set(given["steps"]) <= known, line
+
+
+def test_what_an_example_gives_would_be_taken() -> None:
+    for line in EXAMPLES["checkpoint adopt"]:
+        contract = CONTRACTS[commands.parse(shlex.split(line)[1:]).params["contract"]]
+        assert contract.state_normalisation == "none", line
+    for line in EXAMPLES["image pull"]:
+        reference = shlex.split(line)[-1]
+        assert reference.startswith("$(cat ") or transfer.SIF_REFERENCE.fullmatch(reference), line
 
 
 def test_help_shows_them_on_lines_of_their_own(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher import fetch, placement, sites, snapshot
+from launcher import fetch, placement, runtime, sites, snapshot
 from launcher.cli import app, common, data_collect
 from launcher.core import dag_box, dag_processes, files
 from launcher.core.dag_files import BoxRun
@@ -47,7 +47,22 @@ def test_a_mistake_at_the_terminal(code: str, words: list[str], tmp_path: Path) 
     (tmp_path / "configs/sites/away.yaml").write_text("{kind: slurm, ssh: login}\n")
     own = {"XDG_CACHE_HOME": str(tmp_path), "PATH": "/nowhere"}  # there is no sbatch
     done = rdtl(*words, cwd=tmp_path, env=own)
-    assert (done.returncode, done.stderr.split()[1:2]) == (2, [f"{code}:"]), done.stderr
+    said = [line.split()[1] for line in done.stderr.splitlines() if line.startswith("error ")]
+    assert (done.returncode, said) == (2, [f"{code}:"]), done.stderr
+
+
+def test_scripts_can_be_looked_at_before_there_is_an_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    own = {"kind": "slurm", "runtime": "apptainer", "max_memory_per_node_mb": 64_000}
+    files.write_json(tmp_path / "configs/sites/own.yaml", own)
+    with pytest.raises(UsageError, match="RDTL-C024") as refused:
+        runtime.choose(sites.Site.model_validate(own), None, None, submits=False)
+    words = "--dry-run --runtime none"
+    assert refused.value.problem.fix.endswith(words)
+    done = rdtl("train", "demo", "--site", "own", *words.split(), cwd=tmp_path)
+    assert done.returncode == 0 and "#SBATCH" in done.stdout, done.stderr
 
 
 def code_of(caught: pytest.ExceptionInfo[RdtlError]) -> str:
@@ -63,7 +78,8 @@ def test_a_tree_full_of_data_is_not_copied(tmp_path: Path) -> None:
         snapshot.copy_work(tmp_path / "copy", tmp_path)
     assert code_of(caught) == "RDTL-U011" and "weights.bin" in caught.value.problem.where
     (tmp_path / ".gitignore").write_text("*.bin\ncopy\n")
-    assert snapshot.copy_work(tmp_path / "copy", tmp_path)
+    snapshot.copy_work(tmp_path / "copy", tmp_path)
+    assert (tmp_path / "copy/small.py").exists()
 
 
 def test_a_second_launcher_is_kept_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

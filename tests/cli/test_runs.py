@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from launcher import child, snapshot
+from launcher.core import files
 from launcher.core.runs import RunDir
+from launcher.staging.locks import held
 from tests.cli.run_rdtl import rdtl
 from tests.status.small_run import make, wait_until
 
@@ -87,6 +94,24 @@ def test_cancel_ends_the_launcher_and_its_tasks(tmp_path: Path) -> None:
     assert "nothing of this run is alive" in again.stderr
 
 
+def test_cancel_tells_all_tasks_before_it_waits_for_one(tmp_path: Path) -> None:
+    """Each saves until the others were told, too; one after another they would take minutes."""
+    told = (
+        'touch "$RDTL_RUN_DIR/told.$RDTL_INDEX"; i=0; until test -e "$RDTL_RUN_DIR/told.0" -a '
+        '-e "$RDTL_RUN_DIR/told.1" -a -e "$RDTL_RUN_DIR/told.2"; do '
+        "i=$((i + 1)); test $i = 50 && exit 1; sleep 0.1; done; "
+        'touch "$RDTL_RUN_DIR/together.$RDTL_INDEX"; exit 86'
+    )
+    script = f"trap {shlex.quote(told)} TERM; {COUNT} while :; do sleep 0.1; done"
+    run = make(tmp_path / "runs" / "a-local", "local", script, tasks=3)
+    with start("runs", "resume", "a-local", "--jobs", "3", cwd=tmp_path) as launcher:
+        wait_until(lambda: len(ran(run)) == 3)
+        done = rdtl("runs", "cancel", "a-local", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        launcher.wait(timeout=60)
+    assert len(list(run.root.glob("together.*"))) == 3
+
+
 def test_cancel_ends_no_process_that_does_not_drive_the_run(tmp_path: Path) -> None:
     """The process id in the lock may be one of another machine."""
     run = make(tmp_path / "runs" / "a-local", "local", COUNT + "sleep 60", tasks=1)
@@ -155,6 +180,40 @@ def test_logs_can_be_followed_to_the_end(tmp_path: Path) -> None:
     assert done.stdout == "line 1\nline 2\nline 3\n"
 
 
+@pytest.mark.parametrize("ends", ["saved", "with its launcher"])
+def test_logs_are_not_followed_for_ever(tmp_path: Path, ends: str) -> None:
+    """A task of this machine that saved is not started again, and none outlives its launcher."""
+    script = 'echo begun; until test -e "$RDTL_RUN_DIR/go.$RDTL_INDEX"; do sleep 0.1; done; exit 86'
+    run = make(tmp_path / "runs" / "a-local", "local", script, tasks=2)
+    of = ("runs", "logs", "a-local", "--stage", "work", "--task", "0", "--follow")
+    with start("runs", "resume", "a-local", "--jobs", "2", cwd=tmp_path) as launcher:
+        try:
+            wait_until(lambda: run.log("work", 1, 0, 0).exists())
+            go = (run.root / "go.0").touch if ends == "saved" else launcher.kill
+            threading.Timer(6, go).start()  # the log is followed by then
+            done = rdtl(*of, cwd=tmp_path, timeout=40)
+        finally:
+            launcher.terminate()
+    assert done.stdout == "begun\n"
+
+
+def test_a_removed_account_s_run_is_listed(tmp_path: Path) -> None:
+    """One on a cluster whose end nobody has seen: the queue is asked by the number."""
+    if os.geteuid() != 0:
+        pytest.skip("only root gives files to others")
+    (tmp_path / "configs/sites").mkdir(parents=True)
+    (tmp_path / "configs/sites/far.yaml").write_text("{kind: slurm}\n")
+    (tmp_path / "squeue").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n')
+    (tmp_path / "squeue").chmod(0o755)
+    run = make(tmp_path / "runs" / "a-far", "far", "true", tasks=1)
+    os.chown(run.root, 54321, -1)
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = rdtl("runs", "list", cwd=tmp_path, env=path)
+    assert done.returncode == 0, done.stderr
+    assert "a-far" in done.stdout
+    assert "--user=54321" in (tmp_path / "asked").read_text()
+
+
 def test_fetch_copies_whole_or_not_at_all(tmp_path: Path) -> None:
     run = make(tmp_path / "runs" / "a-local", "local", "true", tasks=1)
     none = rdtl("runs", "fetch", "a-local", "out", cwd=tmp_path)
@@ -182,6 +241,8 @@ def test_fetch_copies_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_clean_lists_first_and_spares_what_is_needed(tmp_path: Path) -> None:
     done_run = make(tmp_path / "runs" / "done-local", "local", "true", tasks=1)
     rdtl("runs", "resume", "done-local", cwd=tmp_path)
+    done_run.policy.mkdir()
+    (done_run.policy / "card.json").write_text("{}\n")
     failed = make(tmp_path / "runs" / "failed-local", "local", "exit 1", tasks=1)
     rdtl("runs", "resume", "failed-local", cwd=tmp_path)
     live = make(tmp_path / "runs" / "live-local", "local", COUNT + "sleep 60", tasks=1)
@@ -206,6 +267,21 @@ def test_clean_lists_first_and_spares_what_is_needed(tmp_path: Path) -> None:
     assert (live.root / ".half.part").exists()
     assert not (failed.root / ".half.part").exists()
     assert counts(done_run, tmp_path) == {"done": 1}
+
+
+def test_clean_spares_the_checkpoints_of_a_program_of_one_s_own(tmp_path: Path) -> None:
+    """It ended with 0, so its run is done; but what it saved is all that there is."""
+    script = 'mkdir -p "$RDTL_RUN_DIR/checkpoints/step_000010"'
+    run = make(tmp_path / "runs" / "own-local", "local", script, tasks=1)
+    rdtl("runs", "resume", "own-local", cwd=tmp_path)
+    (run.checkpoints / "damaged_step_000005").mkdir()
+    run.policy.mkdir()  # of a program of one's own too, without a card
+    done = rdtl("runs", "clean", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert show(run, tmp_path)["state"] == "done"
+    left = sorted(path.name for path in run.checkpoints.iterdir())
+    assert left == ["damaged_step_000005", "step_000010"]
+    assert "checkpoints" not in done.stdout
 
 
 def test_diff_says_what_is_not_as_it_was(tmp_path: Path) -> None:
@@ -260,10 +336,23 @@ def test_a_child_whose_making_is_killed_is_made_whole(tmp_path: Path) -> None:
             maker.kill()
     done = rdtl(*words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    child, parent = RunDir(made), RunDir(tmp_path / "runs" / "a-local")
-    assert "0" in ran(child)
-    assert show(child, tmp_path)["state"] == "done"
+    again, parent = RunDir(made), RunDir(tmp_path / "runs" / "a-local")
+    assert "0" in ran(again)
+    assert show(again, tmp_path)["state"] == "done"
     assert {p.name for p in made.iterdir()} >= {p.name for p in parent.root.iterdir()}
+
+
+def test_a_child_has_its_parents_code_whatever_lay_there(tmp_path: Path) -> None:
+    parent, new = make(tmp_path / "a", "local", "true"), RunDir(tmp_path / "b")
+    (new.code / "jobs").mkdir(parents=True)  # by a killed `rdtl run --name b`
+    (new.code / "jobs/old.py").write_text("")
+    with ThreadPoolExecutor(1) as pool:
+        with held(new.creating, print):  # by another that makes it
+            making = pool.submit(child.make, parent, new)
+            time.sleep(0.5)
+            assert not new.lock.exists()
+        making.result(timeout=60)
+    assert snapshot.code_digest(new.code) == files.read_json(new.lock)["code_sha256"]
 
 
 def test_watch_prints_one_plain_frame_into_a_pipe(tmp_path: Path) -> None:

@@ -77,6 +77,7 @@ def test_an_unknown_key_names_file_key_and_nearest_valid_key(tmp_path: Path) -> 
         ("name: x\ntrain: {steps: 40, epochs: 2}", "RDTL-T061"),
         ("name: x\ntrain: {steps: 40, warmup_steps: 41}", "RDTL-T062"),
         ("name: x\ntrain: {steps: -1}", "RDTL-U001"),
+        ("name: x\ntrain: {steps: 40}\ntrain: {seed: 2}", "RDTL-U003"),
         ("name: x\ntrain: {}\ndataset: {path: x_demo.hdf5}", "RDTL-U001"),
         ("name: x\ntrain: {}\n", "RDTL-U005"),
     ],
@@ -95,9 +96,14 @@ def test_bad_configurations_are_usage_errors(text: str, code: str, tmp_path: Pat
     [
         ("name: x\ntrain: {}", ["steps=800"], "the nearest valid key is train.steps"),
         ("name: x\ntrain:\n  a: 1 {b: 2}", [], "line 3, column 10: mapping values are not"),
+        ("name: x\ntrain: {}\ntrain: {}", [], "line 3, column 1: key train stands in line 2 too"),
         ("name: x\ntrain: {}", ["dataset.sets=mine"], "must stand there, such as [{path: mine}]"),
         ("name: x\ntrain: {}", ["dataset.sets=[mine]"], "must stand there, such as {path: mine}"),
         ("name: x", ["evaluate.policies=zero"], "a list must stand there, such as [zero]"),
+        ("name: x", ["dataset.path=/a"], "nearest valid key is dataset.sets=[{path: …}]"),
+        ("name: x", ["dataset.sets.path=/a"], "a list must stand there, such as [{path: /a}]"),
+        ("name: x", ["dataset.sets.0.path=/a"], "a list must stand there, such as [{path: …}]"),
+        ("name: x", ["evaluate.policies.0=zero"], "a list must stand there, such as […]"),
         ("name: x\nevaluate: {policies: [server]}", [], "evaluate: policies names `server`"),
     ],
 )
@@ -112,6 +118,36 @@ def test_a_mistake_is_said_with_its_remedy(
     assert said in f"{problem.what} {problem.where}"
     assert problem.fix
     assert problem.where.endswith("".join(f" --set {one}" for one in settings))
+
+
+@pytest.mark.parametrize(
+    ("setting", "fix"),
+    [
+        ("dataset.sets.path=/a", "--set 'dataset.sets=[{path: …}]'"),
+        ("dataset.sets.0=/a", "--set 'dataset.sets=[…]'"),
+        ("name.first=y", "--set 'name=…'"),
+    ],
+)
+def test_what_cannot_be_set_below_a_value_is_set_whole(setting: str, fix: str) -> None:
+    data = {"name": "x", "dataset": {"sets": [{"path": "mine"}]}}
+    with pytest.raises(UsageError, match="RDTL-U004") as error:
+        config.apply_settings(data, [setting])
+    assert fix in error.value.problem.fix
+
+
+def test_merged_keys_may_be_overridden(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "deep: {a: &base {x: 1, y: 1}, b: &more {<<: *base, x: 2}}\n"
+        "top: {<<: *more, y: 3}\nboth: {<<: *base, <<: {z: 4}}\n"
+    )
+    read = config.read_yaml(path)
+    assert read["deep"]["b"] == {"x": 2, "y": 1}
+    assert read["top"] == {"x": 2, "y": 3}
+    assert read["both"] == {"x": 1, "y": 1, "z": 4}
+    with pytest.raises(UsageError, match="RDTL-U003") as error:
+        config.apply_settings(read, ["both={x: 1, x: 2}"])
+    assert "column 8: key x stands in line 1 too" in error.value.problem.where
 
 
 @pytest.mark.parametrize("command", [["demo"], ["recipe", "plan", "rdt/finetune"]])
@@ -235,6 +271,7 @@ def test_every_shipped_configuration_loads(path: Path) -> None:
 def test_run_prints_what_the_command_prints_and_fails_when_it_fails(tmp_path: Path) -> None:
     good = rdtl("run", "--", "sh", "-c", "echo out; echo err >&2", cwd=tmp_path)
     assert (good.returncode, good.stdout.split()) == (0, ["out", "err"])
+    assert "no files of a git tree around" in good.stderr
     bad = rdtl("run", "--", "sh", "-c", "echo last words; exit 7", cwd=tmp_path)
     assert bad.returncode == 1
     assert "exit code 7" in bad.stderr

@@ -57,17 +57,17 @@ def test_what_the_launcher_sends_is_what_the_program_sees(tmp_path: Path) -> Non
 @pytest.mark.parametrize("way", ["silence", "end of file"])
 def test_without_a_launcher_everything_is_killed(way: str, tmp_path: Path) -> None:
     """Also what a program has started in the background; heartbeats keep all of it alive."""
-    process = begin(tmp_path, "sleep 600 & echo $! >pid; touch began; wait", 0.8)
+    process = begin(tmp_path, "sleep 600 & echo $! >pid; touch began; wait", 3)
     assert process.stdin is not None
-    for _ in range(4):
-        time.sleep(0.4)
+    for _ in range(7):  # longer than the silence that ends it
+        time.sleep(0.5)
         process.stdin.write(host_task.ALIVE)
         process.stdin.flush()
     assert process.poll() is None
     if way == "end of file":
         process.stdin.close()
     assert process.wait(20) == -9
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while not gone(int((tmp_path / "pid").read_text())):
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from jobs.node import NodeTask
 from launcher.core import dag_processes, files
+from launcher.core.errors import RdtlError
 from launcher.core.plan import Plan, Stage
 from launcher.core.runs import RunDir
 
@@ -43,6 +45,24 @@ def begin(folder: Path, script: str) -> subprocess.Popen[bytes]:
         [sys.executable, "-P", "-m", "jobs.node", str(folder), "run", "0", "1"],
         env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("what", ["no such file", "no execute bit", "no such directory"])
+def test_a_program_that_cannot_be_started_is_said(what: str, tmp_path: Path) -> None:
+    """In the ledger, where the launcher looks, and in the stage's log."""
+    (tmp_path / "plain.sh").write_text("#!/bin/sh\n")
+    if what != "no execute bit":
+        (tmp_path / "plain.sh").unlink()
+    place = tmp_path / "gone" if what == "no such directory" else tmp_path
+    argv = ("true",) if what == "no such directory" else ("./plain.sh",)
+    run = RunDir(tmp_path)
+    stage = Stage("run", argv, own_code=False, working_directory=str(place))
+    files.write_json(run.plan, Plan("p", "local", (stage,), {}).to_dict())
+    with pytest.raises(RdtlError, match=f"S060.*{argv[0]} cannot be started"):
+        NodeTask(str(tmp_path), "run", 0, 1)()
+    failure = run.ledger.failure("run", 0, 1)
+    assert failure is not None and failure["error"]["code"] == "RDTL-S060"
+    assert "RDTL-S060" in run.log("run", 1, 0, 0).read_text()
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,16 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from jobs import requeue
+from jobs import requeue, workers
 from jobs.node import NodeTask, StageFailedError
+from jobs.policy_server import PolicyServer
 from jobs.requeue import CAP_S, IDLE_ROUNDS, Round, job_id, judge
 from launcher.core import children, files
-from launcher.core.errors import EXIT_LOST, RdtlError
+from launcher.core.errors import EXIT_LOST, EXIT_REQUEUE, RdtlError
 from launcher.core.job import Job
 from launcher.core.plan import Plan, Stage
 from launcher.core.runs import RunDir
@@ -33,6 +34,8 @@ ROOT = Path(__file__).parents[2]
         ([0] * (IDLE_ROUNDS + 1), False),
         ([0, 0, 0, 5], True),
         ([5, 9, 9, 9, 9], False),
+        ([0, 100, 200, 0], True),
+        ([200, 0, 0, 0], False),
         ([1, 2, 3, 4, 5, 6, 7, 8], True),
     ],
 )
@@ -40,6 +43,28 @@ def test_rounds_are_free_while_they_get_anywhere(progress: list[float], goes_on:
     refusal = judge([Round(float(i), p) for i, p in enumerate(progress)], "train")
     assert (refusal is None) == goes_on
     assert refusal is None or refusal.problem.code == "RDTL-S011"
+
+
+def test_a_start_that_tells_nothing_yet_undoes_no_progress(tmp_path: Path) -> None:
+    """Workers wait for their server when the node is taken away; two rounds had got somewhere."""
+    run = RunDir(tmp_path)
+    job = Job(run, {}, "evaluate", index=0, count=1, attempt=0, node=0)
+    for restart, done in enumerate((100, 200, 0, 300)):
+        requeue.begin(run, "evaluate", 0, attempt=0, restart=restart)
+        workers._warm(job, cast(PolicyServer, Loads()))
+        if done:
+            job.progress(done, 400, "episodes")
+    assert run.ledger.current_restart("evaluate", 0, 0) == 3, "no round was ended"
+
+
+class Loads:
+    """A server that is warm at the second look."""
+
+    def __init__(self) -> None:
+        self.looks = iter([None, "ws://127.0.0.1:1"])
+
+    def uri(self) -> str | None:
+        return next(self.looks)
 
 
 @pytest.mark.parametrize(
@@ -225,6 +250,32 @@ def test_a_program_that_ends_by_term_waits_only_where_slurm_starts_it_again(
     assert task.returncode == code
     assert said == (b"waits\n" if waits else b"")
     assert run.ledger.exit_codes("run", 0, 1) == {0: code}
+
+
+@pytest.mark.parametrize(("busy", "patience", "goes_on"), [(2, 60.0, True), (9, 0.0, False)])
+def test_a_controller_that_is_busy_is_asked_again_for_the_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: int, patience: float, goes_on: bool
+) -> None:
+    """Its first word is no, as under load; a job that has saved waits only if it is requeued."""
+    waits: list[str] = []
+    monkeypatch.setattr(requeue, "wait_for_the_end", lambda: waits.append("waits"))
+    monkeypatch.setattr(requeue, "ASK_AGAIN_S", 0.01)
+    monkeypatch.setattr(requeue, "ASK_FOR_S", patience)
+    program = tmp_path / "scontrol"
+    program.write_text(
+        '#!/bin/sh\nset -eu\ntest "$*" = "requeue 7_2"\n'
+        f'printf x >> {tmp_path}/asked\n[ "$(wc -c < {tmp_path}/asked)" -gt {busy} ] || '
+        "{ echo 'slurm_requeue error: Socket timed out on send/recv operation' >&2; exit 1; }\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    for name, value in (("JOB_ID", "9"), ("ARRAY_JOB_ID", "7"), ("ARRAY_TASK_ID", "2")):
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    run = RunDir(tmp_path)
+    run.ledger.publish("finished.train.i2.n0.a1.r0", exit_code=EXIT_REQUEUE)
+    requeue.leave_to_the_scheduler(run, "train", 2, 1, 0, 1, EXIT_REQUEUE)
+    assert (tmp_path / "asked").read_text() == "x" * (busy + 1 if goes_on else 1)
+    assert waits == (["waits"] if goes_on else [])
 
 
 def test_without_an_answer_of_slurm_nothing_is_preempted(

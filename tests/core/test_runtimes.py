@@ -107,9 +107,9 @@ def test_activation_comes_first_and_the_shell_becomes_the_program() -> None:
     assert runtimes.activated(("python",), "") == ("python",)
 
 
-SLOW = "import signal, time; print('up', flush=True); time.sleep(1); " \
-       "signal.signal(signal.SIGUSR2, lambda *_: print('saved')); print('ready', flush=True); " \
-       "time.sleep(0.5)"  # fmt: skip
+SLOW = "import os, signal, time; print('up', flush=True); time.sleep(1); " \
+       "signal.signal(signal.SIGUSR2, lambda *_: (print('saved', flush=True), os._exit(0))); " \
+       "print('ready', flush=True); time.sleep(60)"  # fmt: skip
 
 
 @pytest.mark.parametrize("patient", [True, False])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import signal
@@ -16,7 +17,9 @@ import pytest
 
 from jobs import buffer as job
 from launcher import heavy
+from launcher.cli import data_buffer
 from launcher.core.errors import RdtlError, RefusedError
+from launcher.schema import RunConfig
 from rdt.data import buffer
 from rdt.data.buffered import BufferedSource
 from rdt.data.sample_source import SampleSource
@@ -73,6 +76,12 @@ def test_a_buffer_of_encoded_pictures_is_filled(path: Path, tmp_path: Path) -> N
     expected = source.fill(samples, source.empty(40)).batch
     for name, values in found.fill(samples, found.empty(40)).batch._asdict().items():
         np.testing.assert_array_equal(values, getattr(expected, name), err_msg=name)
+
+
+def test_its_seed_is_that_of_a_training_where_nobody_says_one() -> None:
+    """Another order was refused by the training, after tens of gigabytes were written."""
+    said = inspect.signature(data_buffer.buffer).parameters["seed"].default
+    assert said == RunConfig(name="one").seed
 
 
 def test_what_cannot_be_made_is_refused_before_it_is_begun(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from rdt.data import rlds as rlds_reader
 from rdt.data.selection import Selection
 from rdt.data.store import EpisodeStore, open_store, stream
 from rdt.spec.contract import CONTRACTS
-from tests.data import writers
+from tests.data import noise, writers
 from tests.data.writers import Demo
 
 LAYOUTS = ("collected", "rlds", "lerobot2", "lerobot3")
@@ -107,6 +109,32 @@ def test_a_store_travels_to_another_process(layout: str, get: Get) -> None:
     expected = pictures(store, "agentview", steps)
     copy: EpisodeStore = pickle.loads(pickle.dumps(store))  # what multiprocessing does
     np.testing.assert_array_equal(pictures(copy, "agentview", steps), expected)
+
+
+@pytest.fixture
+def restless() -> Iterator[None]:
+    """Threads that take turns as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("restless")
+def test_threads_read_one_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As training and validation do, each with a loader of its own; hardly anything is kept."""
+    monkeypatch.setattr("rdt.data.kept.KEPT_BYTES", 1)
+    demos = noise.demos([3] * 20)
+    store = open_store(writers.write_lerobot2(demos, tmp_path / "set"))
+    truth = turned(demos, 0)
+
+    def read(seed: int) -> None:
+        for step in np.random.default_rng(seed).permutation(len(store)).tolist():
+            found = pictures(store, "agentview", np.array([step]))[0]
+            np.testing.assert_array_equal(found, truth[step])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(read, range(8)))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

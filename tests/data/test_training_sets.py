@@ -115,6 +115,7 @@ def test_weights_demonstrations_and_words_of_each_set(demos: list[Demo], tmp_pat
     assert batches._source.instructions == [demos[0].instruction, OTHER, OTHER]
 
 
+@pytest.mark.slow
 def test_training_from_a_copy_ends_in_the_same_policy(demos: list[Demo], tmp_path: Path) -> None:
     policies = []
     for name in ("hdf5", "lerobot2"):

@@ -62,13 +62,13 @@ def test_the_cache_gives_any_run_and_keeps_its_limit(
     truth = numbered()
     writers.write_video(truth, path, writers.LOSSLESS)
     block_bytes = BLOCK * truth[0].nbytes
-    monkeypatch.setattr("rdt.data.video.KEPT_BYTES", 2 * block_bytes)
+    monkeypatch.setattr("rdt.data.kept.KEPT_BYTES", 2 * block_bytes)
     cache = VideoCache()
     for first, n in ((BLOCK - 2, 4), (0, FRAMES), (FRAMES - 1, 1), (3, 1)):
         out = np.zeros((n, 64, 64, 3), np.uint8)
         cache.read(path, first, out)
         np.testing.assert_array_equal(out, truth[first : first + n])
-        assert sum(block.nbytes for block in cache._blocks.values()) <= 2 * block_bytes
+        assert cache._blocks.nbytes <= 2 * block_bytes
 
 
 def test_a_cut_video_is_named(tmp_path: Path) -> None:

@@ -17,13 +17,15 @@ from pydantic import BaseModel
 
 from docs import commands
 from docs.generate import model_of
+from launcher.dag import load
 from launcher.schema import RunConfig
 from tests.docs.blocks import ROOT, Block, blocks, spans
 
 BLOCKS = list(blocks())
 CONFIGURED = {"demo", "evaluate", "pipeline", "sweep", "train"}
-OTHERS = {".", "apt-get", "cd", "git", "pip", "python3", "ssh", "uv"}
+OTHERS = {".", "apt-get", "cd", "git", "hf", "pip", "python3", "ssh", "uv"}
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+SHIPPED = load.names()
 ABSENT = re.compile(r"does not exist")  # a path of somebody else's machine
 
 
@@ -56,6 +58,18 @@ def test_commands_of_pages_parse(block: Block) -> None:
     assert found, "a block without a command"
     assert [f"{' '.join(words)}: {why}" for words in found if (why := problem(words))] == []
     assert block.mark, "say <!-- run --> or <!-- needs: … --> above it"
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.name)
+def test_a_recipe_that_is_run_gets_its_secrets(block: Block) -> None:
+    """Exported in its block, or named with --secret; a reader who copies it met RDTL-U136."""
+    for words in block.commands():
+        if words[:3] not in (["rdtl", "recipe", "run"], ["rdtl", "cloud", "up"]):
+            continue
+        if len(words) > 3 and words[3] in SHIPPED and "--dry-run" not in words:
+            recipe = load.load(words[3]).recipe
+            needed = set(recipe.secrets) - set(recipe.optional_secrets)
+            assert [name for name in sorted(needed) if f"{name}=" not in block.text] == []
 
 
 def test_commands_in_sentences_have_the_options_that_they_name() -> None:
@@ -157,7 +171,7 @@ def test_commands_that_can_run_here_do(block: Block, place: Path) -> None:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=400,
         check=False,
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"

@@ -11,8 +11,9 @@ import pytest
 
 from launcher import checks, presets
 from launcher.core.checks import Finding
+from launcher.core.errors import UsageError
 from launcher.core.runs import RunDir
-from launcher.doctor import before
+from launcher.doctor import before, hub
 from launcher.doctor.subject import Subject, of_command, of_plan
 from launcher.schema import RunConfig
 from launcher.sites import Site
@@ -90,7 +91,39 @@ def test_the_same_where_a_person_asks(home: Path, stage: str, bare: bool) -> Non
     (home / "configs/sites").mkdir(parents=True)
     text = f"kind: local\nactivate: {{{stage}: '. /venv/bin/activate'}}\n"
     (home / "configs/sites/box.yaml").write_text(text)
-    assert of_command("box", home / "runs", "evaluate/smoke", [], None).bare == bare
+    asked = of_command("box", home / "runs", "evaluate/smoke", [], None)
+    assert ("evaluate" in asked.bare, not asked.lacks("simulator")) == (bare, bare)
+
+
+@pytest.mark.parametrize(
+    ("asked", "fix"),
+    [
+        ("quick", "write KIND/NAME: demo/quick"),
+        ("smok", "write KIND/NAME: demo/default, "),
+        ("pipeline/demo", "write KIND/NAME: evaluate/demo, pipelines/demo, train/demo"),
+    ],
+)
+def test_a_configuration_of_no_kind_is_told_of_which_it_may_be(
+    home: Path, asked: str, fix: str
+) -> None:
+    with pytest.raises(UsageError, match="RDTL-U002") as refused:
+        of_command("local", home / "runs", asked, [], None)
+    assert refused.value.problem.fix.startswith(fix)
+
+
+def test_weights_are_looked_for_where_the_stage_that_loads_them_runs(home: Path) -> None:
+    """A training without episodes counted as one in an image, and its cache was not looked at."""
+
+    def told(**activate: str) -> set[tuple[str, bool]]:
+        site = Site(kind="local", max_memory_per_node_mb=90_000, activate=activate)
+        train = {"steps": 1000, "checkpoint": "me/weights", "language": str(home)}
+        what = planned(home, site, dataset={"sets": [{"path": str(home)}]}, train=train)
+        found = hub.findings(what)
+        return {(one.code, "the hub's cache lacks it here" in one.what) for one in found}
+
+    assert told() == {("RDTL-T036", True), ("RDTL-T020", True)}
+    assert told(evaluate=". /venv/bin/activate") == {("RDTL-T036", True), ("RDTL-T020", True)}
+    assert told(train=". /venv/bin/activate") == {("RDTL-T036", False), ("RDTL-T020", False)}
 
 
 def test_a_quick_check_that_breaks_ends_no_run(

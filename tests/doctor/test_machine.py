@@ -248,6 +248,7 @@ def test_a_node_on_which_apptainer_cannot_start() -> None:
 
 
 def test_a_shell_inside_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SQUEUE_FORMAT", "%i")  # taste, not a job
     assert [f.severity for f in checks.inherited_environment(LOCAL, tmp_path)] == ["ok"]
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     (found,) = checks.inherited_environment(LOCAL, tmp_path)
@@ -264,6 +265,16 @@ def test_a_scheduler_that_says_nothing_is_a_finding(
     (found,) = checks.scheduler(Site(kind="slurm"), tmp_path)
     assert (found.code, found.severity) == ("RDTL-S032", "error")
     assert "no answer in 0.3 s" in found.where
+
+
+@pytest.mark.parametrize(("named", "severity"), [("a,b", "ok"), ("a,c", "error")])
+def test_several_partitions_are_looked_for_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str, severity: str
+) -> None:
+    program(tmp_path / "bin", "sbatch", "#!/bin/sh\n", monkeypatch)
+    program(tmp_path / "bin", "sinfo", "#!/bin/sh\nprintf 'a|1|idle\\nb|1|idle\\n'\n", monkeypatch)
+    (found,) = checks.scheduler(Site(kind="slurm", partition=named), tmp_path)
+    assert (found.code, found.severity) == ("RDTL-S032", severity)
 
 
 def only(*names: str) -> list[examination.CheckSpec]:

@@ -84,6 +84,16 @@ def test_a_proxy_is_what_is_connected_to(monkeypatch: pytest.MonkeyPatch) -> Non
     assert Needed("key", "https://inside/x", "RDTL-G011").target() == ("inside", 443)
 
 
+@pytest.mark.parametrize("name", ["https_proxy", "all_proxy"])
+def test_a_proxy_may_have_no_scheme_and_be_for_all(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    for other in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(name, "proxy:3128")
+    assert Needed("key", "https://outside/x", "RDTL-G011").target() == ("proxy", 3128)
+
+
 def test_a_run_without_a_network_has_nothing_to_look_at(tmp_path: Path) -> None:
     with pytest.raises(NothingToLookAtError):
         network.network(subject(tmp_path, train={}))

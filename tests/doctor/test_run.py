@@ -97,6 +97,32 @@ def test_a_few_demonstrations_of_a_clean_set_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("demos", "held_out", "warmup", "sets", "codes"),
+    [
+        (4, 0.1, 10, 1, {"RDTL-T064"}),  # rounds to none of them
+        (4, 1, 500, 1, {"RDTL-T062"}),  # ten epochs are 19 steps
+        (4, 1, 10, 1, set()),
+        (8, 1, 500, 1, set()),  # more than are looked at: nobody knows how many
+        (4, 0.1, 500, 2, set()),  # the sum of both decides
+    ],
+)
+def test_too_few_demonstrations_are_told_where_all_of_them_are_seen(
+    tmp_path: Path, demos: int, held_out: float, warmup: int, sets: int, codes: set[str]
+) -> None:
+    """With `epochs` the configuration alone does not say how long the training is."""
+    made = {f"demo_{n}": synthetic.demonstration(n, steps=60) for n in range(demos)}
+    path = synthetic.write(tmp_path / "set" / f"{synthetic.TASK}_demo.hdf5", made)
+    own = subject(
+        tmp_path,
+        dataset={"sets": [{"path": str(path)}] * sets, "held_out": held_out},
+        train={"epochs": 10, "warmup_steps": warmup, "effective_batch": 32},
+    )
+    told = found(own, "data")
+    assert {one.code for one in told if one.status == "fail"} == codes
+    assert len(told) > len(codes)
+
+
+@pytest.mark.parametrize(
     ("factor", "code"),
     [([1, 1, 1, 1, 1, 1, -1], "RDTL-D016"), ([0.05, 0.05, 0.05, 1, 1, 1, 1], "RDTL-D001"),
      ([float("nan")] * 7, "RDTL-D006")],
@@ -165,7 +191,8 @@ def test_weights_that_only_the_hub_has_are_missed_before_the_job(
     """Jobs do not ask it: on a fresh machine they ended with T036, or T020 for SigLIP."""
     (tmp_path / "words").mkdir()
     public = {**TRAIN, "checkpoint": RDT, "language": str(tmp_path / "words")}
-    begun = replace(subject(tmp_path, site, train=public), bare=bare)
+    stages = frozenset(["train"] if bare else [])
+    begun = replace(subject(tmp_path, site, train=public), bare=stages)
     told = found(begun, "places")
     assert {(one.code, one.status, one.where) for one in told} == {
         ("RDTL-T036", status, "train.checkpoint"), ("RDTL-T020", status, "train.vision"),

@@ -1,11 +1,12 @@
 """``python -m tests.evaluation.hanging RUN HOW``: the evaluation job on a simulator that costs
-nothing. Its episodes with initial state 1 never come back, in the way that is named."""
+nothing. Its episodes with initial state 1 never come back, or end all, in the way that is named."""
 
 from __future__ import annotations
 
 import collections
 import ctypes
 import itertools
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -29,7 +30,9 @@ def busy() -> None:
     collections.deque(itertools.repeat(0), maxlen=0)
 
 
-WAYS: dict[str, Callable[[], None]] = {"asleep": asleep, "busy": busy, "well": lambda: None}
+WAYS: dict[str, Callable[[], None]] = {
+    "asleep": asleep, "busy": busy, "crashes": os.abort, "well": lambda: None,
+}  # fmt: skip
 
 
 class Simulator:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from launcher import config as configs
 from launcher import presets, sites
-from launcher.cli.evaluate import with_server
+from launcher.cli.evaluate import with_network, with_server
 from launcher.core.checks import Finding
 from launcher.core.errors import UsageError
 from launcher.core.runs import RunDir
@@ -102,6 +102,12 @@ def test_without_suites_it_is_the_one_task() -> None:
     assert found.tasks == (("libero_goal", 3),)
 
 
+def test_a_task_that_is_named_twice_is_planned_once() -> None:
+    """Numbered twice, one of both would be missing for ever."""
+    found = plan(run_config(suites={"libero_goal": [3, 0, 3]}, policies=["zero"]))
+    assert found.tasks == (("libero_goal", 3), ("libero_goal", 0))
+
+
 @pytest.mark.parametrize(
     ("chosen", "said"),
     [
@@ -121,14 +127,23 @@ def test_tasks_that_do_not_exist(chosen: dict[str, list[int]], said: str) -> Non
         ({"suite": "libero_goal", "task_id": 10}, {}, "RDTL-U020"),
         ({}, {"init_states": (30, 51)}, "RDTL-U021"),
         ({}, {"suites": {"libero_goal_swap": [0]}, "init_states": (50, 60)}, "RDTL-U021"),
+        ({}, {"policies": []}, "RDTL-U005"),
     ],
 )
 def test_what_does_not_exist_is_refused_before_anything_is_started(
     tmp_path: Path, task: dict[str, Any], evaluate: dict[str, Any], code: str
 ) -> None:
-    config = run_config(task, policies=["zero"], **evaluate)
+    config = run_config(task, **{"policies": ["zero"], **evaluate})
     with pytest.raises(UsageError, match=code):
         presets.pipeline(config, "local", sites.load("local"), RunDir(tmp_path), None)
+
+
+@pytest.mark.parametrize("section", ["collect", "evaluate"])
+@pytest.mark.parametrize("states", [[30, 20], [-5, 5], [3, 3]])
+def test_initial_states_that_are_none_are_refused(section: str, states: list[int]) -> None:
+    with pytest.raises(UsageError, match="RDTL-U001") as caught:
+        configs.validate(RunConfig, {"name": "test", section: {"init_states": states}}, "here")
+    assert f"{section}.init_states: 0 <= first < end is wanted" in caught.value.problem.what
 
 
 def test_limits_are_the_published_ones_unless_set() -> None:
@@ -158,3 +173,32 @@ def test_a_server_takes_the_place_of_the_checkpoint() -> None:
     for wrong in ({"policies": ["server"]}, {"server": "ws://x", "policies": ["rdt", "server"]}):
         with pytest.raises(UsageError, match="RDTL-U001"):
             configs.validate(RunConfig, {"name": "test", "evaluate": wrong}, "here")
+
+
+def test_a_checkpoint_beside_the_server_of_a_configuration_is_refused() -> None:
+    """The records of rdt would carry the server's protocol."""
+    served = run_config(policies=["server", "zero"], server="ws://there", checkpoint="/here")
+    with pytest.raises(UsageError, match="RDTL-U006") as caught:
+        with_network(served)
+    assert "evaluate.server ws://there" in caught.value.problem.where
+
+
+@pytest.mark.parametrize("uri", ["localhost:8000", "http://me:8000", "ws://", "ws://:80", ""])
+def test_a_server_that_no_job_could_reach_is_refused_before_there_is_one(uri: str) -> None:
+    with pytest.raises(UsageError, match="RDTL-U001") as refused:
+        with_server(run_config(policies=["rdt"]), uri, None)
+    assert "ws://HOST:PORT" in refused.value.problem.what
+    for fine in ("wss://proxy/policy", "ws://[::1]:8000"):
+        with_server(run_config(policies=["rdt"]), fine, None)
+
+
+def test_too_much_memory_for_a_site_names_the_workers_that_ask_for_it() -> None:
+    small = Site(kind="local", max_memory_per_node_mb=3000)
+    fixes = []
+    for workers in (1, 8):
+        config = run_config(policies=["zero"], workers=workers)
+        with pytest.raises(UsageError, match="RDTL-U007") as refused:
+            presets.pipeline(config, "here", small, RunDir(Path("/run")), None)
+        fixes.append(refused.value.problem.fix)
+    assert "evaluate.workers" not in fixes[0]
+    assert "lower evaluate.workers (each takes 3200 MB)" in fixes[1]

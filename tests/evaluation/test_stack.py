@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from launcher import diagnose
+from launcher.core import files
 from launcher.presets import JOB_ENVIRONMENT
 from rdt.sim import probe
 from tests.evaluation.test_exactness import EXPERT, ROOT, SHORT, new_run
@@ -52,6 +53,32 @@ def test_its_version_is_refused_before_any_episode(
     assert not list(run.records.glob("part-*"))
 
 
+UNNOTICED = """
+from rdt.sim import backend
+backend.REQUIRED["mujoco"] = "3.17.0"
+from jobs import evaluate
+evaluate.run_job(evaluate.program)
+"""
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_every_task_looks_at_its_own_node(
+    index: int, wrong_stack: dict[str, str], tmp_path: Path
+) -> None:
+    """With the version check told that all is well, and another node seen to be right before."""
+    run = new_run(tmp_path / "run", SHORT, EXPERT)
+    files.publish_once(run.records / "stack.json", [])
+    place = {"RDTL_STAGE": "evaluate", "RDTL_INDEX": str(index), "RDTL_COUNT": "2"}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", UNNOTICED, str(run.root)],
+        env={**wrong_stack, **place, "XDG_CACHE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 3 and "RDTL-E001: floor 133" in done.stderr
+    assert not list(run.records.glob("part-*")) and not list(tmp_path.rglob("probe/*"))
+
+
 def test_what_robosuite_says_of_it_is_recognised(
     wrong_stack: dict[str, str], tmp_path: Path
 ) -> None:
@@ -82,4 +109,4 @@ def test_the_probe_sees_what_a_version_number_may_hide(wrong_stack: dict[str, st
 
 
 def test_the_pinned_stack_passes() -> None:
-    assert [f.severity for f in probe.require_published_stack()] == ["ok", "ok"]
+    assert [finding.severity for finding in probe.probe()] == ["ok", "ok"]

@@ -14,7 +14,7 @@ from jobs import evaluate, evaluated
 from launcher import config as configs
 from launcher.cli.evaluate import weights_chosen, with_network
 from launcher.core import files
-from launcher.core.errors import RdtlError, RefusedError
+from launcher.core.errors import RdtlError, RefusedError, UsageError
 from launcher.core.job import Job
 from launcher.core.runs import RunDir
 from launcher.placement import named_files
@@ -22,6 +22,7 @@ from launcher.report import reading
 from launcher.report.compare import differing_fields
 from rdt import checkpoint
 from rdt.checkpoint import save
+from rdt.serve import exact
 from rdt.spec import card as cards
 from rdt.spec import chunks
 from rdt.spec import protocol as protocols
@@ -101,6 +102,10 @@ def test_a_server_tells_of_its_batches(tmp_path: Path) -> None:
     with servers.foreign(lambda asked: {}) as (uri, _):
         job = job_of(tmp_path / "foreign", policies=["server"], server=uri)
         assert evaluated.tested(job).sight.seed_rule == "the server's own"
+    with servers.foreign(lambda asked: {}, {"protocol": exact.PROTOCOL}) as (uri, _):
+        job = job_of(tmp_path / "tells-less", policies=["server"], server=uri)
+        sight = evaluated.tested(job).sight
+    assert sight == protocols.Sight("not told", (), "the server's own")
 
 
 def test_an_average_in_16_bits_is_warned_of_before_and_after(tmp_path: Path) -> None:
@@ -170,6 +175,14 @@ def test_the_first_answer_of_a_server_tells_how_it_replans(
     found = reading.findings(job.run)
     assert [(f["code"], f["severity"]) for f in found] == [("RDTL-E022", "warning")] * warned
     assert not warned or uri in found[0]["where"]
+
+
+def test_a_token_that_this_node_does_not_see_is_named(tmp_path: Path) -> None:
+    place = str(tmp_path / "token")
+    job = job_of(tmp_path, policies=["server"], server="ws://127.0.0.1:9", server_token=place)
+    with pytest.raises(UsageError, match="RDTL-E057") as caught:
+        evaluated.tested(job)
+    assert f"evaluate.server_token {place}: No such file" in caught.value.problem.where
 
 
 def test_more_than_half_of_a_chunk_is_hardly_replanning() -> None:

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from jobs import evaluate, watch
 from launcher import diagnose, presets, sites
 from launcher.core import files
-from launcher.core.errors import UsageError
+from launcher.core.errors import RdtlError, UsageError
 from launcher.core.job import Job
 from launcher.core.runs import RunDir
 from launcher.presets import JOB_ENVIRONMENT
@@ -27,6 +27,7 @@ from rdt.spec.record import EpisodeKey
 from tests.evaluation.test_exactness import ROOT, content, new_run, whole_lines
 from tests.evaluation.test_plan import run_config
 from tests.rdt import small_policy
+from tests.report import runs
 
 SHORT = {"max_steps": 16, "camera_size": 64}
 GRID: dict[str, Any] = {
@@ -50,18 +51,40 @@ class Keys(list[EpisodeKey]):
 
 def test_its_lines_are_found_in_one_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = Keys(EpisodeKey("rdt", "libero_object", 0, 0, trial) for trial in range(50))
-    planned = SimpleNamespace(share=lambda index, count: keys)
-    monkeypatch.setattr(evaluate.planned, "from_config", lambda config: planned)
     lines = [SimpleNamespace(key=key, policy="rdt", status="success", error=None) for key in keys]
     monkeypatch.setattr(evaluate.records, "read_lines", lambda folder: lines)
     keys.passes = 0
-    evaluate.require_results(Job(RunDir(tmp_path), {}, "evaluate", 0, 1, attempt=0, node=0))
+    evaluate.require_results(Job(RunDir(tmp_path), {}, "evaluate", 0, 1, attempt=0, node=0), keys)
     assert keys.passes == 1
 
 
+def test_results_of_other_tasks_count_for_the_policy(tmp_path: Path) -> None:
+    """A task may have as little as one episode of a policy, or of a sweep's cell."""
+    run = runs.new_run(tmp_path, policies=["rdt", "zero"], init_states=(30, 32))
+    own, other = runs.record(run, "rdt", 30, "env_error"), runs.record(run, "rdt", 31, "fail")
+    job = Job(run, {}, "evaluate", 0, 2, attempt=0, node=0)
+    runs.add(run, [own, runs.record(run, "zero", 31, "fail")])
+    with pytest.raises(RdtlError, match="no episode of rdt ended without"):
+        evaluate.require_results(job, [own.key])
+    runs.add(run, [other], "part-a1-s1-node1-12.jsonl")
+    evaluate.require_results(job, [own.key])
+
+
+@pytest.mark.parametrize("line", ["{not json", '{"policy": "rdt"}\r', "[]", "\0\0\0"])
+def test_a_line_that_is_no_record_is_named_by_file_and_line(tmp_path: Path, line: str) -> None:
+    """As in the report: an evaluation that goes on, and its videos, read the same files."""
+    run = runs.new_run(tmp_path, policies=["rdt"], init_states=(30, 32))
+    own = runs.record(run, "rdt", 30, "fail")
+    part = runs.add(run, [own])
+    with part.open("a", newline="") as handle:
+        handle.write(f"\n{line}\n")
+    with pytest.raises(RdtlError, match="RDTL-E075") as caught:
+        evaluate.require_results(Job(run, {}, "evaluate", 0, 1, attempt=0, node=0), [own.key])
+    assert f"{part}:3: " in caught.value.problem.where
+
+
 def start(run: RunDir, module: str) -> subprocess.Popen[bytes]:
-    """The only task of a run, as jobs.node starts it; the simulator is not proven again."""
-    files.publish_once(run.records / "stack.json", [])
+    """The only task of a run, as jobs.node starts it."""
     place = {"RDTL_STAGE": "evaluate", "RDTL_ERROR_FILE": str(run.root / "error.json")}
     return subprocess.Popen(
         [sys.executable, "-P", "-m", module, str(run.root)],

@@ -130,7 +130,7 @@ def test_a_syntax_line_without_a_registry_is_explained(place: Place, tmp_path: P
     assert build_failed("docker build", status, log).problem.code == "RDTL-C020"
 
 
-@pytest.mark.parametrize("kind", ["apptainer", "docker"])
+@pytest.mark.parametrize("kind", [pytest.param("apptainer", marks=pytest.mark.slow), "docker"])
 def test_ctrl_c_during_a_build_leaves_nothing_half_built(kind: str, place: Place) -> None:
     place.define("ended", lock=re.sub(r"^# .*", f"# of its own: {kind}", secret_index.lock_text()))
     builders = place.folder / "configs" / "builders"

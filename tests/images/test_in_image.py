@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -230,10 +231,10 @@ class TestInDocker:
                 assert launcher.poll() is None and time.monotonic() < deadline
                 time.sleep(0.05)
             launcher.kill()
-        assert len(containers_of(tmp_path)) == 1, "the engine keeps it"
+        assert len(containers_of(tmp_path)) == len(scratch_of(tmp_path)) == 1, "who removes them?"
         again = rdtl(*words, cwd=tmp_path)
         assert again.returncode == 0, again.stderr
-        assert containers_of(tmp_path) == []
+        assert containers_of(tmp_path) == scratch_of(tmp_path) == []
 
     @pytest.mark.slow
     def test_the_demo_gives_the_bits_of_the_run_outside(
@@ -247,12 +248,22 @@ class TestInDocker:
         assert small_demo.table(run) == small_demo.table(uninterrupted)
 
 
+def tag_of(folder: Path) -> str:
+    """How names begin that belong to the run below ``folder``."""
+    root = (folder / "runs" / "killed-local").resolve()
+    return f"rdtl-{hashlib.sha256(str(root).encode()).hexdigest()[:8]}"
+
+
+def scratch_of(folder: Path) -> list[Path]:
+    """Scratch directories of the run below ``folder``."""
+    return list(Path(tempfile.gettempdir()).glob(f"{tag_of(folder)}-*"))
+
+
 def containers_of(folder: Path) -> list[str]:
     """Names of the containers of the run below ``folder``."""
     the_builder = builder.load()
-    root = (folder / "runs" / "killed-local").resolve()
-    tag = hashlib.sha256(str(root).encode()).hexdigest()[:8]
-    command = [the_builder.docker, "ps", "--format", "{{.Names}}", "--filter", f"name=rdtl-{tag}"]
+    named = f"name={tag_of(folder)}"
+    command = [the_builder.docker, "ps", "--format", "{{.Names}}", "--filter", named]
     env = tools.docker_environment(the_builder)
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
     return done.stdout.split()

@@ -75,6 +75,7 @@ def test_a_user_installs_it_and_it_starts(user: User, installed: Path) -> None:
     assert sorted(path.name for path in installed.iterdir()) == ["bin", "usr"]
 
 
+@pytest.mark.slow
 def test_the_user_runs_an_image_with_it(user: User, installed: Path, small_sif: Container) -> None:
     program = str(installed / "bin" / "apptainer")
     done = user.run(program, "-q", "exec", small_sif.image, "id", "-u")
@@ -138,6 +139,7 @@ def test_a_directory_with_other_things_is_left_alone(folder: Path) -> None:
     assert [path.name for path in (folder / "p").iterdir()] == ["mine"]
 
 
+@pytest.mark.slow
 def test_an_archive_that_does_not_answer_is_named(folder: Path) -> None:
     done = run(SCRIPT, folder / "p", DEBIAN_MIRROR="http://127.0.0.1:9/debian")
     assert done.returncode == 1

@@ -141,8 +141,11 @@ def test_two_builders_whose_file_system_ignores_locks_publish_one_whole_image(
     answers = tmp_path / "answers"
     answers.mkdir()
 
+    together = forked.Barrier(2)
+
     def ask(number: int) -> None:
-        found = store.get_or_make(KEY, counting(builds, 0.3))
+        together.wait(30)
+        found = store.get_or_make(KEY, counting(builds, 1))
         (answers / str(number)).write_text(str(found.mtime_ns))
 
     children = [forked.Process(target=ask, args=(number,)) for number in range(2)]

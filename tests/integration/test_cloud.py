@@ -94,6 +94,9 @@ def test_mistakes_are_refused_before_anything_costs(market: Market) -> None:
     assert "RDTL-B061" in market.run(*market.words(), env={"VAST_API_KEY": ""}).stderr
     wrong = market.run(*market.words(), env={"VAST_API_KEY": "another"})
     assert wrong.returncode == 4 and "RDTL-B061" in wrong.stderr
+    for address in (f"{market.fake.url}/nowhere", "http://127.0.0.1:9/x", "htps://x", "file:///"):
+        unasked = market.run(*market.words("--download-url", address))
+        assert unasked.returncode == 2 and "RDTL-B070" in unasked.stderr, unasked.stderr
     market.edit("  steps: {", '  upload: {about: Where checkpoints go, default: ""}\n  steps: {')
     taken = market.run(*market.words("--interruptible"))
     assert taken.returncode == 2 and "upload is empty" in taken.stderr
@@ -125,3 +128,16 @@ def test_several_boxes_are_one_site(market: Market) -> None:
     boot = ["cat", "/proc/sys/kernel/random/boot_id"]
     seen = {Connection(h.host, tuple(site.ssh_options), alone=True).run(boot) for h in site.hosts}
     assert len(seen) == 2
+    sites_of_here = market.home / "configs" / "sites"
+    (sites_of_here / "far.yaml").write_text("kind: slurm\nssh: nowhere.invalid\n")
+    (sites_of_here / "torn.yaml").write_text("kind: [\n")
+    for name in ("far", "torn"):  # somebody's own: neither read as a place to go, nor replaced
+        kept = (sites_of_here / f"{name}.yaml").read_text()
+        refused = market.run("cloud", "hosts", "left", "--site", name)
+        assert refused.returncode == 2 and "RDTL-S058" in refused.stderr, refused.stderr
+        assert (sites_of_here / f"{name}.yaml").read_text() == kept
+    for names in (("left", "right"), ("right",)):  # a new one, and it again
+        again = market.run("cloud", "hosts", *names, "--site", "mine")
+        assert again.returncode == 0, again.stderr
+    mine = yaml.safe_load((sites_of_here / "mine.yaml").read_text())
+    assert [host["host"] for host in mine["hosts"]] == ["right"]

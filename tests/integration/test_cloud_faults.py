@@ -133,6 +133,18 @@ def test_an_interruptible_box_is_taken_away_while_it_works(market: Market) -> No
     assert len(market.fake.contracts) == 2 and market.fake.alive == []
 
 
+def test_a_box_that_is_given_back_by_another_is_not_rented_again(market: Market) -> None:
+    client = market.popen(*market.words("--set", "steps=500", "--interruptible"))
+    until(lambda: newest(market) >= 2)
+    down = market.run("cloud", "down", "small", "--force")
+    assert down.returncode == 0, down.stderr
+    _, said = client.communicate(timeout=240)
+    assert client.returncode == 4 and "RDTL-B066" in said and "given back" in said
+    assert "goes on on another one" not in said
+    assert len(market.fake.contracts) == 1 and market.fake.alive == []
+    assert market.events().count("begin") == 1
+
+
 def test_ctrl_c_leaves_it_running_and_the_guard_ends_it(market: Market) -> None:
     client = market.popen(*market.words("--set", "steps=10", "--down-after"))
     until(lambda: newest(market) >= 1)
@@ -141,7 +153,7 @@ def test_ctrl_c_leaves_it_running_and_the_guard_ends_it(market: Market) -> None:
     assert client.returncode == 130 and "cloud attach" in said
     until(lambda: market.fake.alive == [], 90)  # proven and given back with nobody there
     assert newest(market) == 10
-    until(lambda: market.events()[-1] == "closed")
+    until(lambda: market.events()[-2:] == ["closed", "ended"])
 
 
 def test_a_guard_that_was_killed_comes_back(market: Market) -> None:

@@ -31,12 +31,13 @@ def write_config(folder: Path, uri: str, *, evaluate: bool = True) -> Path:
     }
     if evaluate:
         config["evaluate"] = {
-            "policies": ["zero"], "init_states": [30, 32], "shards": 2, "videos": 0,
+            "policies": ["zero"], "init_states": [30, 32], "shards": 2, "videos": 1,
         }  # fmt: skip
     path.write_text(yaml.safe_dump(config))
     return path
 
 
+@pytest.mark.slow
 def test_submitted_detached_then_extended_and_followed_by_other_processes(
     cluster: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
@@ -53,7 +54,7 @@ def test_submitted_detached_then_extended_and_followed_by_other_processes(
     assert followed.returncode == 0, followed.stderr
     run = Path(answer["run"])
     stages = [stage.name for stage in read(run / "plan.json").stages]
-    assert stages == ["stage", "dataset", "train", "stage-2", "evaluate", "report"]
+    assert stages == ["stage", "dataset", "train", "stage-2", "evaluate", "videos", "report"]
     for stage in stages:
         assert [path.name for path in (run / "events").glob(f"claim.{stage}.*")] == [
             f"claim.{stage}.a1.json"
@@ -65,6 +66,7 @@ def test_submitted_detached_then_extended_and_followed_by_other_processes(
     assert small_demo.digest(folder / source.name) == digest
     assert {record.status for record in small_demo.records(run)} == {"fail"}
     assert (run / "report" / "summary.csv").exists()
+    assert len(list((run / "videos").glob("*.mp4"))) == 1
 
 
 def test_an_asset_that_is_not_there_stops_the_chain(cluster: Path, tmp_path: Path) -> None:

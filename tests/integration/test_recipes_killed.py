@@ -61,5 +61,5 @@ def test_a_runner_killed_in_every_step_comes_to_the_same_end(tmp_path: Path) -> 
             own = [event["event"] for event in run.told() if event.get("step") == step.name]
             ended = min(own.index(name) for name in ("step_done", "step_skip") if name in own)
             assert step.always or "step_begin" not in own[ended:], (step.name, own)
-        uploaded = sorted(p.name for p in (world.folder / "drive/runs/ae/20").iterdir())
+        uploaded = sorted(p.name for p in (world.folder / "drive/runs/ae/fixed/20").iterdir())
         assert uploaded == ["metadata.pt", "model.safetensors", "optimizer.pt"]

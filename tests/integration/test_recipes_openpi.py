@@ -104,7 +104,7 @@ def test_killed_and_attached_again_it_ends_in_proven_checkpoints(loopback: Loopb
     assert found["rc"] == 0, err
     assert {step["state"] for step in found["steps"].values()} == {"done"}
     assert found["steps"]["train"]["step"] == "15"  # every fifth is told
-    uploaded = loopback.box.world.folder / "drive/runs/ae/20"
+    uploaded = loopback.box.world.folder / "drive/runs/ae/fixed/20"
     assert sorted(path.name for path in uploaded.iterdir()) == [
         "metadata.pt", "model.safetensors", "optimizer.pt",
     ]  # fmt: skip

@@ -54,6 +54,16 @@ if os.environ["RDTL_RESTART"] == "0":
 """Without a handler TERM ends it, and it has saved nothing; started again, it ends well."""
 
 
+SLOW = """
+import signal, time
+from pathlib import Path
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+Path("ready.0").touch()
+time.sleep(120)
+"""
+"""Takes longer to save than Slurm lets it (KillWait): it is killed and leaves no trace."""
+
+
 class Running:
     """``rdtl run`` of the program above in a directory of its own, attached to its job."""
 
@@ -91,6 +101,7 @@ class Running:
     def at_once(self) -> None:
         """Lift the delay of a requeued job: Slurm waits until its credentials have expired."""
         self.wait(lambda: "PENDING" in self.slurm("squeue", "-h", "-j", self.id, "-o", "%T"))
+        time.sleep(1.1)  # started in the second of its requeue, Slurm would revoke its credential
         self.slurm("scontrol", "update", f"jobid={self.id}", "StartTime=now")
 
 
@@ -116,13 +127,29 @@ def test_a_cancelled_job_saves_and_is_not_brought_back(cluster: Path) -> None:
     _, err = running.launcher.communicate(timeout=90)
     assert running.launcher.returncode == 1
     assert "RDTL-S036" in err
-    assert (running.run.ledger.read("finished.run.i0.n0.a1.r0") or {})["exit_code"] == 86
+    assert (running.cwd / "state.0").read_text() == "saved"
     time.sleep(8)  # a requeued job would start after 6 s (cred_expire of the test cluster)
     assert running.slurm("squeue", "-h", "-j", running.id) == ""
     assert running.run.ledger.names("started.run.i0.a1.r1") == []
     again = rdtl(*running.arguments, cwd=running.cwd)
     assert again.returncode == 0, again.stderr
     assert running.run.ledger.attempts("run") == [1, 2]
+
+
+def test_one_that_is_killed_while_it_saves_was_cancelled_too(cluster: Path) -> None:
+    running = Running(cluster, "slow", program=SLOW)
+    running.slurm("scancel", running.id)
+    _, err = running.launcher.communicate(timeout=90)
+    assert "RDTL-S036" in err
+    assert running.run.ledger.names("finished.run") == []
+
+
+def test_one_that_term_ends_was_cancelled_too(cluster: Path) -> None:
+    running = Running(cluster, "deaf-too", program=DEAF)
+    running.slurm("scancel", running.id)
+    _, err = running.launcher.communicate(timeout=90)
+    assert "RDTL-S036" in err
+    assert (running.run.ledger.read("finished.run.i0.n0.a1.r0") or {})["exit_code"] == 143
 
 
 def in_low(cluster: Path, name: str) -> Path:

@@ -21,6 +21,7 @@ from launcher.core import retention
 from launcher.core.plan import read
 from launcher.core.runs import RunDir
 from tests.cluster import daemons, processes
+from tests.integration.slurm_runs import ends_badly, ends_well
 from tests.integration.slurm_training import (
     EVERY,
     RANKS,
@@ -33,7 +34,6 @@ from tests.integration.slurm_training import (
     made,
     whole,
 )
-from tests.integration.test_slurm_faults import ends_badly, ends_well
 from tests.road.small_demo import digest
 from tests.training import disks
 from tests.training.test_extensions import BUILDER
@@ -110,6 +110,7 @@ def test_a_node_killed_in_mid_step(training: Training, undisturbed: RunDir) -> N
     assert training.attempt == 1, "the launcher submitted it a second time"
 
 
+@pytest.mark.slow
 def test_one_run_is_preempted_cut_crashes_and_is_haunted(
     training: Training, undisturbed: RunDir
 ) -> None:
@@ -126,7 +127,7 @@ def test_one_run_is_preempted_cut_crashes_and_is_haunted(
     launcher = training.start()
     ghosts = become_ghosts(training, attempt=2)
     assert training.repeated() <= lost + EVERY
-    assert "RDTL-S033" in ends_badly(launcher, PATIENCE_S)
+    assert "RDTL-S036" in ends_badly(launcher, PATIENCE_S)
     assert training.ranks() == ghosts
     launcher = training.start()
     training.started(2 * RANKS)
@@ -135,8 +136,11 @@ def test_one_run_is_preempted_cut_crashes_and_is_haunted(
     training.wait(lambda: not any(Path(f"/proc/{pid}").exists() for pid in ghosts))
     ended_as(training, undisturbed)
     gone = training.event("finished.train.i0.n0.a2.r0")
-    # Once, on a slow machine, they lost each other before they met the newer attempt.
-    assert gone["error"]["code"] in ("RDTL-S034", "RDTL-S059"), "nobody stopped the old attempt"
+    # What the scheduler has mounted for a job may go with it: then a rank finds no directory at
+    # all before it meets the newer attempt, the others lose it, and none can write why.
+    codes_of_ends = ("RDTL-S034", "RDTL-S059")
+    assert gone["exit_code"] != 0, "nobody stopped the old attempt"
+    assert gone["error"] is None or gone["error"]["code"] in codes_of_ends
 
 
 def crashes_where_told(training: Training) -> None:
@@ -151,7 +155,7 @@ def crashes_where_told(training: Training) -> None:
 
 def preempt(training: Training) -> None:
     """A job of a higher partition takes all nodes; Slurm sends TERM alone, later KILL."""
-    with training.machine.preemption_by_term(grace_s=10):
+    with training.machine.preemption_by_term(grace_s=20):  # four ranks save on two cores
         training.hold(8)
         high = ["srun", "--partition=high", "--nodes=3", "--exclusive", "--immediate=90"]
         subprocess.run(

@@ -12,7 +12,7 @@ from launcher.providers.http import Api
 from launcher.providers.ledger import Ledger
 from launcher.providers.vast import Vast
 from tests.providers.boxes import Boxes
-from tests.providers.fake_vast import KEY, FakeVast, serve
+from tests.providers.fake_vast import KEY, FakeVast, offer, serve
 
 
 @pytest.fixture
@@ -42,3 +42,17 @@ def ledger(tmp_path: Path) -> Ledger:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks for a lost answer follow each other quickly."""
     monkeypatch.setattr(rent, "LOOKS", (0.1, 0.2))
+
+
+@pytest.fixture
+def bare() -> Iterator[FakeVast]:
+    market = FakeVast()
+    market.loading_s = 0.0
+    market.offers = {n: offer(n) for n in range(1, 6)}
+    with serve(market):
+        yield market
+
+
+@pytest.fixture
+def client(bare: FakeVast) -> Vast:
+    return Vast(Api(bare.url, KEY, waits=(0.02,)))

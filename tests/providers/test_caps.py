@@ -24,16 +24,16 @@ from tests.providers.test_rent import WANTED, begin, ready
 pytestmark = [needs_boxes, pytest.mark.usefixtures("quick")]
 
 
-@pytest.mark.parametrize("destroy", [False, True])
+@pytest.mark.parametrize("destroy", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_the_guard_ends_a_box_before_its_cap_and_then_itself(
     ledger: Ledger, vast: Vast, fake: FakeVast, monkeypatch: pytest.MonkeyPatch, destroy: bool
 ) -> None:
-    monkeypatch.setattr(caps, "SHORTEST_H", 3 / 3600)
-    monkeypatch.setattr(caps, "LEAD_S", 1.0)
+    monkeypatch.setattr(caps, "SHORTEST_H", 12 / 3600)
+    monkeypatch.setattr(caps, "LEAD_S", 10.0)
     monkeypatch.setattr(guard, "EVERY_S", 2.0)
     monkeypatch.setattr(guard, "LATE_S", 0.0)
     fake.offers = {1: offer(1)}
-    allowed = Caps(3.0, 10.0, 2.1 * 12 / 3600, destroy)  # twelve seconds of it
+    allowed = Caps(3.0, 10.0, 2.1 * 20 / 3600, destroy)  # twenty seconds of it
     begin(ledger, caps=allowed)
     box = ready(ledger, vast).box
     said: list[str] = []

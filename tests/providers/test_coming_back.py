@@ -6,42 +6,28 @@ Nothing boots here: it is about what the provider says and what the ledger makes
 from __future__ import annotations
 
 import subprocess
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from launcher.core.errors import RdtlError
-from launcher.providers import access, caps, give_back, guard, job, reconcile, rental, rentals
-from launcher.providers.http import Api
+from launcher.providers import access, caps, give_back, job, reconcile, rental, rentals
 from launcher.providers.ledger import Ledger
+from launcher.providers.phases import Patience
 from launcher.providers.provider import Order
+from launcher.providers.rent import Renting
 from launcher.providers.rental import Caps, Rental, Rented
 from launcher.providers.vast import Vast
 from tests.providers.boxes import Boxes, needs_boxes
-from tests.providers.fake_vast import KEY, FakeVast, offer, serve
+from tests.providers.fake_vast import FakeVast, offer
 from tests.providers.test_rent import WANTED, begin, ready
 
 pytestmark = pytest.mark.usefixtures("quick")
+HASTY = Patience(loading=0.5, ssh=0.1)
 LITTLE = Caps(3.0, 0.001, 20.0)
 """Less than a minute: every box is over it."""
-
-
-@pytest.fixture
-def bare() -> Iterator[FakeVast]:
-    market = FakeVast()
-    market.loading_s = 0.0
-    market.offers = {n: offer(n) for n in range(1, 6)}
-    with serve(market):
-        yield market
-
-
-@pytest.fixture
-def client(bare: FakeVast) -> Vast:
-    return Vast(Api(bare.url, KEY, waits=(0.02,)))
 
 
 def rented(ledger: Ledger, fake: FakeVast, number: int, name: str = "job", **changes: Any) -> int:
@@ -98,6 +84,43 @@ def test_a_box_that_runs_again_is_capped_again(
     assert state(bare, number) == "exited"
 
 
+@pytest.mark.parametrize("ended", ["killed", "late"])
+def test_a_box_that_a_cap_stopped_was_not_taken_away_whoever_sees_it_first(
+    ledger: Ledger, client: Vast, bare: FakeVast, monkeypatch: pytest.MonkeyPatch, ended: str
+) -> None:
+    monkeypatch.setattr(give_back, "STOP_LOOKS", (0.0,))
+    number = rented(ledger, bare, 1, interruptible=True)
+    stop = client.stop
+
+    def killed(box: int) -> None:
+        stop(box)
+        raise KeyboardInterrupt
+
+    bare.stop_s = 0.2
+    if ended == "killed":
+        monkeypatch.setattr(client, "stop", killed)
+    with pytest.raises((KeyboardInterrupt, RdtlError)):
+        caps.end(ledger, client, ledger.rental("job"), box(ledger, number), quiet)
+    time.sleep(0.3)
+    reconcile.reconcile(ledger, client)
+    assert box(ledger, number).stopped is not None
+    with pytest.raises(RdtlError, match="RDTL-B004"):  # it does not answer here, and is kept
+        Renting(ledger, client, "job", HASTY, quiet, lambda: None).ready()
+    assert bare.alive == [number]
+
+
+def test_a_box_that_an_earlier_version_stopped_at_a_cap_was_not_taken_away(
+    ledger: Ledger, client: Vast, bare: FakeVast
+) -> None:
+    number = rented(ledger, bare, 1, interruptible=True)
+    reconcile.reconcile(ledger, client)
+    client.stop(number)
+    ledger.write("stopped", "job", box=number, why="cap", at_cap=True)
+    with pytest.raises(RdtlError, match="RDTL-B004"):  # it does not answer here, and is kept
+        Renting(ledger, client, "job", HASTY, quiet, lambda: None).ready()
+    assert bare.alive == [number]
+
+
 def test_a_machine_that_was_offline_costs_again(
     ledger: Ledger, client: Vast, bare: FakeVast
 ) -> None:
@@ -137,6 +160,65 @@ def test_a_box_that_was_believed_gone_counts_from_the_beginning(
     seen = reconcile.reconcile(ledger, client)
     assert [one.severity for one in seen.findings] == ["error"]  # closed, and it costs
     assert (box(ledger, number).ended, box(ledger, number).running_since) == (None, began)
+
+
+def again(ledger: Ledger, client: Vast) -> Rental:
+    """What the same `rdtl cloud up` begins with."""
+    allowed = ledger.rental("job").caps
+    return rentals.begin(ledger, client, "job", WANTED, allowed, interruptible=False, recipe={})
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_nothing_is_rented_for_a_rental_that_was_given_back(
+    ledger: Ledger, client: Vast, bare: FakeVast, anew: bool
+) -> None:
+    rented(ledger, bare, 1)
+    renting = Renting(ledger, client, "job", HASTY, quiet, lambda: None)
+    rentals.down(ledger, client, "job", quiet, force=True)
+    if anew:
+        again(ledger, client)
+    with pytest.raises(RdtlError, match="RDTL-B066"):
+        renting.ready()
+    assert (len(bare.contracts), bare.alive) == (1, [])
+
+
+def test_a_request_that_comes_while_it_is_given_back_is_not_sent(
+    ledger: Ledger, client: Vast, bare: FakeVast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = rented(ledger, bare, 1)
+    give_back.give_back(ledger, client, ledger.rental("job"), number, "test")
+    renting = Renting(ledger, client, "job", HASTY, quiet, lambda: None)
+    attempt = ledger.attempt
+
+    def late(*facts: Any) -> str:
+        label = attempt(*facts)
+        with pytest.raises(RdtlError, match="RDTL-B065"):  # it sees the request
+            rentals.down(ledger, client, "job", quiet, force=True)
+        return label
+
+    monkeypatch.setattr(ledger, "attempt", late)
+    with pytest.raises(RdtlError, match="RDTL-B066"):
+        renting.ready()
+    assert len(bare.contracts) == 1
+    assert ledger.rental("job").over
+
+
+def test_what_is_being_given_back_is_closed_before_and_nothing_begins_over_it(
+    ledger: Ledger, client: Vast, bare: FakeVast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(give_back, "LOOKS", (0.0, 0.05))
+    number, destroy = rented(ledger, bare, 1), client.destroy
+    ledger.attempt("job", 2, 1002, 2.1, 0.05)  # its sender is this process: it may still come
+    monkeypatch.setattr(client, "destroy", quiet)
+    with pytest.raises(RdtlError, match="RDTL-B004"):
+        rentals.down(ledger, client, "job", quiet, force=True)
+    assert (ledger.rental("job").closed, bare.alive) == (True, [number])
+    monkeypatch.setattr(client, "destroy", destroy)
+    with pytest.raises(RdtlError, match="RDTL-B065"):
+        rentals.down(ledger, client, None, quiet, force=True)
+    assert bare.alive == []
+    with pytest.raises(RdtlError, match="RDTL-B069"):  # its label would be forgotten
+        again(ledger, client)
 
 
 @needs_boxes
@@ -204,37 +286,15 @@ def test_a_full_disk_ends_no_cap(client: Vast, bare: FakeVast, tmp_path: Path) -
         subprocess.run(["umount", full], check=True)
 
 
-def test_the_guard_outlives_what_goes_wrong_and_sees_the_last_request(
-    ledger: Ledger, client: Vast, bare: FakeVast, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(guard, "EVERY_S", 0.05)
-    monkeypatch.setattr(guard, "LATE_S", 0.0)
-    number = rented(ledger, bare, 1, recipe={"name": "x", "down_after": True})
-    there, requests = guard._there, []
-
-    def ask(*_: object) -> bool:
-        give_back.give_back(ledger, client, ledger.rental("job"), number, "test")
-        raise ValueError("a box that answers anything")
-
-    def look(ledger: Ledger) -> list[Rental]:
-        """In the moment between the last look and the end of the guard, a request begins."""
-        found = there(ledger)
-        if not found and not requests:
-            requests.append(ledger.attempt("job", 2, 1002, 2.1, 0.05))
-            guard.start(ledger)  # it finds the lock taken
-        return found
-
-    monkeypatch.setattr(rentals, "if_proven", ask)
-    monkeypatch.setattr(guard, "_there", look)
-    said: list[str] = []
-    watch = threading.Thread(target=guard.watch, args=(ledger, client, said.append), daemon=True)
-    watch.start()
-    watch.join(1.5)
-    assert watch.is_alive() and requests
-    assert any("a box that answers anything" in text for text in said)
-    ledger.write("nothing", "job", label=requests[0])
-    watch.join(10)
-    assert not watch.is_alive()
+def test_another_profile_is_other_work(ledger: Ledger, client: Vast, bare: FakeVast) -> None:
+    """Its uploads would be proven, and the box given back, while the first one still trains."""
+    rented(ledger, bare, 1, recipe={"name": "x", "profile": "as-noted"})
+    allowed = ledger.rental("job").caps
+    with pytest.raises(RdtlError, match="x, profile as-noted on"):
+        rentals.begin(
+            ledger, client, "job", WANTED, allowed, interruptible=False,
+            recipe={"name": "x", "profile": "fixed"},
+        )  # fmt: skip
 
 
 @needs_boxes

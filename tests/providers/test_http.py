@@ -7,10 +7,12 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from launcher.core.errors import RdtlError, UsageError
+from launcher.providers import vast
 from launcher.providers.http import Api
 
 KEY = "canary-provider-key-41d2"
@@ -92,6 +94,28 @@ def test_the_key_does_not_travel_in_clear() -> None:
     with pytest.raises(UsageError, match="RDTL-B061") as caught:
         Api("http://provider.example", KEY)
     assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize("between", ["\n", "\r\n", " ", "\t", "\x00", "\x7f", "\u00a0", "\u2013"])
+def test_a_key_that_is_none_is_refused_and_not_shown(between: str) -> None:
+    """http.client would quote such a header in its error, where nothing finds the key again."""
+    with answering((200, {}, b"{}")) as (url, seen):
+        with pytest.raises(UsageError, match="RDTL-B061") as caught:
+            Api(url, f"{KEY}{between}something").call("GET", "/x")
+        assert KEY not in f"{caught.value} {caught.value.to_dict()}" and seen == []
+
+
+def test_the_end_of_a_key_file_is_no_part_of_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    (tmp_path / ".vast_api_key").write_text(f"{KEY}\n")
+    with answering((200, {}, b'{"instances": []}')) as (url, seen):
+        monkeypatch.setenv("VAST_URL", url)
+        monkeypatch.setenv("VAST_API_KEY", "")
+        assert vast.connect().boxes() == []
+    assert seen == [f"Bearer {KEY}"]
 
 
 def test_nobody_there() -> None:

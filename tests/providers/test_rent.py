@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from launcher.cli import cloud_boxes
 from launcher.core.errors import RdtlError
-from launcher.providers import reconcile, rent
+from launcher.providers import access, reconcile, rent
 from launcher.providers.ledger import Ledger
 from launcher.providers.phases import Patience, Ready
 from launcher.providers.rent import Renting
 from launcher.providers.rental import Caps, Rental
 from launcher.providers.vast import Vast
-from launcher.providers.wanted import Wanted
+from launcher.providers.wanted import Facts, Wanted
+from launcher.ssh import Connection
 from tests.providers.boxes import Boxes, needs_boxes
 from tests.providers.fake_vast import KEY, FakeVast, Fault, offer
 
@@ -104,6 +106,33 @@ def test_a_box_that_is_not_what_was_wanted_is_given_back(
     assert fake.alive == [found.box]
     assert fake.contracts[found.box].data["machine_id"] == 1002
     assert len(ledger.rental("job").boxes) == 2
+
+
+def test_a_box_that_cannot_download_says_so(ledger: Ledger, vast: Vast, fake: FakeVast) -> None:
+    fake.offers = {1: offer(1)}
+    begin(ledger)
+    said: list[str] = []
+    patience = Patience(loading=10, ssh=10, download_url=f"{fake.url}/nowhere")
+    with pytest.raises(RdtlError, match="B063"):  # the only offer was tried
+        Renting(ledger, vast, "job", patience, said.append, lambda: None).ready()
+    (why,) = [text for text in said if "is given back" in text]
+    assert "[RDTL-B001] the timed download failed: HTTP Error 401" in why and "Trace" not in why
+    assert fake.alive == []
+
+
+def test_a_download_that_fails_once_is_timed_again(
+    ledger: Ledger, vast: Vast, fake: FakeVast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.offers = {1: offer(1)}
+    begin(ledger)
+    failures, ask = ["HTTP Error 503"], access.ask
+
+    def asked(link: Connection, directory: str, address: str) -> Facts:
+        return replace(ask(link, directory), download_failed=failures.pop() if failures else "")
+
+    monkeypatch.setattr(access, "ask", asked)
+    assert ready(ledger, vast).box in fake.alive
+    assert failures == []
 
 
 def test_a_market_of_broken_boxes_ends_with_nothing_rented(

@@ -77,6 +77,7 @@ def files_of(folder: Path, data: dict[str, Any], *names: str) -> list[Path]:
     return [folder / name for name in names]
 
 
+@pytest.mark.slow
 def test_one_copy_of_200_mb(tmp_path: Path) -> None:
     data = checkpoints.config(hidden_size=512, depth=34, num_heads=8)
     large = files_of(tmp_path / "large", data, "model.safetensors", "pytorch_model.bin")

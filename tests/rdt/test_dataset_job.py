@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,16 @@ import numpy as np
 import pytest
 
 from jobs import dataset
-from launcher.core.errors import RdtlError, RefusedError
+from launcher.core.errors import RdtlError, RefusedError, UsageError
 from launcher.core.job import Job
+from launcher.report import sources
 from launcher.schema import DataSet
 from rdt.data import statistics
 from rdt.data.declared import DeclaredSet
 from rdt.spec.contract import LIBERO_VELOCITY
-from tests.rdt import synthetic
+from rdt.training import held_out
+from rdt.training.data import Data
+from tests.rdt import checkpoints, small_policy, synthetic
 
 
 @pytest.fixture
@@ -92,6 +96,32 @@ def test_a_named_file_is_used_where_it_is(job: Job, tmp_path: Path) -> None:
     assert len(list((job.run.data / "parts").iterdir())) == 3
 
 
+def test_a_link_that_names_other_data_by_now_is_refused(job: Job, tmp_path: Path) -> None:
+    """With what the dataset stage kept, by files; without it, by the numbers themselves."""
+    for number, name in enumerate(("v1", "v2")):
+        demos = {"demo_0": synthetic.demonstration(number)}
+        synthetic.write(tmp_path / name / "own.hdf5", demos)
+    link = tmp_path / "current"
+
+    def opened(name: str) -> Data:
+        link.unlink(missing_ok=True)
+        link.symlink_to(name)
+        described = statistics.read(job.run.data / "statistics.json")
+        return Data(job.run, job.config, described, 0, 1)
+
+    link.symlink_to("v1")
+    job.config["dataset"]["sets"] = [listed(link)]
+    dataset.body(job)
+    opened("v1")
+    with pytest.raises(RdtlError, match=r"RDTL-D028.*has changed"):
+        opened("v2")
+    shutil.rmtree(job.run.data / "index")
+    opened("v1")
+    shutil.rmtree(job.run.data / "index")
+    with pytest.raises(RdtlError, match=r"RDTL-D028.*not those that were measured"):
+        opened("v2")
+
+
 def test_statistics_agree_with_numpy(job: Job) -> None:
     dataset.body(job)
     described = statistics.read(job.run.data / "statistics.json")
@@ -121,6 +151,65 @@ def test_windows_tell_coverage(job: Job) -> None:
     told = {finding["severity"]: finding["code"] for finding in windows["findings"]}
     assert set(told) == {"ok", "info"}
     assert told["info"] == "RDTL-E007"  # pictures of noise lie no way
+
+
+def test_an_epoch_has_as_many_samples_as_weights_say(job: Job, tmp_path: Path) -> None:
+    """A forecast of hours reads it; the samples themselves are counted beside it."""
+    dataset.body(job)
+    job.config["dataset"]["sets"] = [listed(merged(job), weight=2)]
+    dataset.body(job)
+    found = json.loads((job.run.data / "windows.json").read_text())
+    assert (found["windows"], found["epoch_samples"]) == (24, 48)
+
+
+def test_what_is_held_out_is_counted_apart(job: Job) -> None:
+    """As training chooses it, with its seed; the report says it."""
+    job.config["dataset"]["held_out"] = 1
+    dataset.body(job)
+    found = json.loads((job.run.data / "windows.json").read_text())
+    store = DeclaredSet(merged(job)).open()
+    (held,) = held_out.choose([store.episodes], 1, job.config["seed"])
+    assert [episode["held_out"] for episode in found["episodes"]] == held.tolist()
+    assert (found["windows"], found["control_steps"], found["control_steps_learned"]) == (
+        16,
+        48,
+        48,
+    )
+    described = statistics.read(job.run.data / "statistics.json")
+    assert (described.episodes, described.windows) == (3, 24), "numbers are of all of them"
+    seen = sources.data(job.run)
+    assert seen is not None
+    assert dict(seen.lines)["demonstrations"].startswith("2, and 1 held out")
+
+
+def test_more_than_there_are_is_refused_before_any_gpu_is_asked_for(job: Job) -> None:
+    job.config["dataset"]["held_out"] = 0.1  # of three rounds to none
+    with pytest.raises(RefusedError, match="RDTL-T064") as caught:
+        dataset.body(job)
+    assert "--name OTHER" in caught.value.problem.fix  # this run has begun: its plan stays
+    assert not (job.run.data / "statistics.json").exists()
+
+
+def test_epochs_shorter_than_the_warm_up_are_refused_there_too(job: Job) -> None:
+    job.config["train"].update(steps=None, epochs=2, warmup_steps=13)  # 2 x 24 samples in fours
+    with pytest.raises(UsageError, match="RDTL-T062") as caught:
+        dataset.body(job)
+    assert "--name OTHER" in caught.value.problem.fix
+    job.config["train"]["warmup_steps"] = 12
+    dataset.body(job)
+
+
+def test_a_chunk_has_the_length_of_the_checkpoint_s(job: Job, tmp_path: Path) -> None:
+    """`train.model` says nothing of a network that is loaded."""
+    network = small_policy.network(small_policy.config(pred_horizon=5))
+    folder = checkpoints.reference(tmp_path / "rdt", network)
+    for named, horizon in ((None, 8), (str(folder), 5), ("owner/of-the-hub", 64)):
+        job.config["train"]["checkpoint"] = named
+        dataset.body(job)
+        found = json.loads((job.run.data / "windows.json").read_text())
+        assert found["horizon"] == horizon
+        (tails,) = [row for row in found["epoch"] if row["order"] == "tail-dropping"]
+        assert tails["never"] == pytest.approx(min(1, horizon / 24))
 
 
 def spoil_nan(arrays: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -145,11 +146,20 @@ def test_other_files(content: bytes, tmp_path: Path) -> None:
     assert caught(tmp_path / "none.hdf5").problem.code == "RDTL-D014"
 
 
+def said(data: h5py.Group, information: object) -> None:
+    data.attrs["problem_info"] = json.dumps(information)
+
+
 @pytest.mark.parametrize(
     ("change", "code"),
     [
         (lambda data: data.attrs.__setitem__("obs_action_alignment", "during"), "RDTL-D027"),
-        (lambda data: data.attrs.__setitem__("problem_info", "{}"), "RDTL-D020"),
+        (lambda data: said(data, {}), "RDTL-D020"),
+        (lambda data: said(data, "put it there"), "RDTL-D020"),
+        (lambda data: said(data, ["put it there"]), "RDTL-D020"),
+        (lambda data: said(data, {"language_instruction": None}), "RDTL-D020"),
+        (lambda data: said(data, {"language_instruction": ["put", 1]}), "RDTL-D020"),
+        (lambda data: said(data, {"language_instruction": {"en": "put it"}}), "RDTL-D020"),
         (lambda data: data.attrs.__delitem__("bddl_file_name"), "RDTL-D014"),
         (lambda data: data["demo_2"].__delitem__("actions"), "RDTL-D014"),
         (lambda data: (data.__delitem__("demo_2"), data.__delitem__("demo_10")), "RDTL-D014"),
@@ -160,3 +170,15 @@ def test_what_is_missing_has_a_code(change: Any, code: str, tmp_path: Path) -> N
     with h5py.File(path, "r+") as file:
         change(file["data"])
     assert caught(path).problem.code == code
+
+
+def test_attributes_may_be_bytes(tmp_path: Path) -> None:
+    """As other tools write texts of a fixed length."""
+    path = synthetic.write(tmp_path / "a.hdf5", two_demos())
+    expected = open_store(path)
+    with h5py.File(path, "r+") as file:
+        for name, value in file["data"].attrs.items():
+            file["data"].attrs[name] = np.bytes_(value)
+    found = open_store(path)
+    assert found.episodes == expected.episodes
+    assert found.conventions == expected.conventions

@@ -99,6 +99,7 @@ def killed_after(files: int, t5: Path, folder: Path) -> None:
     assert child.wait() == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment(t5: Path, tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     embed([*WORDS, *MANY], str(t5), whole)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from jobs import dataset
 from launcher.core.job import Job
 from launcher.core.runs import RunDir
 from rdt.policy import loading
+from rdt.training import export
 from tests import inside
 from tests.rdt import synthetic
 
@@ -93,6 +96,7 @@ def curve(run: Path) -> list[dict[str, float]]:
     return [{key: line[key] for key in kept} for line in lines(run)]
 
 
+@pytest.mark.slow
 def test_killed_runs_end_in_the_same_weights(tmp_path: Path) -> None:
     whole = prepared(tmp_path / "whole")
     finish(start(whole), whole)
@@ -136,6 +140,7 @@ def lines_safely(run: Path) -> list[bytes]:
     return path.read_bytes().splitlines() if path.exists() else []
 
 
+@pytest.mark.slow
 def test_a_time_budget_is_decided_once(tmp_path: Path) -> None:
     run = prepared(tmp_path / "run", minutes=0.02, zero_stage=2)
     finish(start(run), run)
@@ -150,14 +155,64 @@ def test_a_time_budget_is_decided_once(tmp_path: Path) -> None:
     assert lines(again)[-1]["step"] == 9
 
 
+@pytest.mark.slow
+def test_a_time_budget_below_the_warm_up_is_refused_and_can_be_mended(tmp_path: Path) -> None:
+    """Before anything is kept, on every rank: the rate would end below its peak."""
+    run = prepared(tmp_path / "run", minutes=0.02, warmup_steps=5000)
+    assert start(run, ranks=2).wait(timeout=120) != 0
+    error = json.loads((run / "error.json").read_text())
+    assert error["code"] == "RDTL-T062", (run / "log").read_text()[-3000:]
+    assert "5000 of" in error["what"]
+    assert RunDir(run).ledger.read("train.length") is None
+    assert not list((run / "checkpoints").glob("step_*"))
+
+    plan = json.loads((run / "plan.json").read_text())
+    plan["config"]["train"]["warmup_steps"] = 4
+    (run / "plan.json").write_text(json.dumps(plan))
+    finish(start(run, ranks=2), run)
+    event = RunDir(run).ledger.read("train.length")
+    assert event is not None and event["steps"] == lines(run)[-1]["step"]
+    # The warm-up lasts until the length is known: 25 of these few steps are said to be many.
+    assert [finding["code"] for finding in event["findings"]] == ["RDTL-T005"]
+    assert "warning RDTL-T005: the warm-up is" in (run / "log").read_text()
+
+
+def test_a_killed_export_leaves_no_policy_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As large as the weights, and nothing else would ever remove it."""
+    synthetic.write_plan(tmp_path)
+
+    def fill(folder: Path, weights: object, steps: int, ends: bool = True) -> None:
+        (folder / "model.safetensors").write_bytes(b"weights")
+        if not ends:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def publish(attempt: int, ends: bool) -> None:
+        monkeypatch.setenv("RDTL_ATTEMPT", str(attempt))
+        job = Job.from_environment(str(tmp_path))
+        export.publish_policy(job, partial(fill, ends=ends), {}, 1)
+
+    for attempt in (1, 2):
+        killed = multiprocessing.get_context("fork").Process(target=publish, args=(attempt, False))
+        killed.start()
+        killed.join()
+        assert killed.exitcode == -signal.SIGKILL
+        assert len(list(tmp_path.glob(".policy-*"))) == 1
+    publish(3, ends=True)
+    assert (tmp_path / "policy/model.safetensors").read_bytes() == b"weights"
+    assert not list(tmp_path.glob(".policy-*"))
+
+
 def test_an_exploding_loss_is_an_error_with_its_step(tmp_path: Path) -> None:
     run = prepared(tmp_path / "run", learning_rate=1e30, warmup_steps=0, **ALONE)
-    assert start(run, ranks=1).wait(timeout=120) != 0
+    assert start(run, ranks=1).wait(timeout=400) != 0
     error = json.loads((run / "error.json").read_text())
     assert error["code"] == "RDTL-T018"
     assert not (run / "policy").exists()
 
 
+@pytest.mark.slow
 def test_a_broken_checkpoint_stops_the_run(tmp_path: Path) -> None:
     """And a newer attempt stops an older one before it publishes."""
     run = prepared(tmp_path / "run", checkpoint_every=16, **ALONE)  # there is one before the end

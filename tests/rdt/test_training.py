@@ -181,17 +181,19 @@ def test_loss_is_the_plain_mean_over_real_steps(job: Job, loss: str, slots: Sequ
 
 @given(st.integers(1, 6), st.integers(0, 2**32))
 def test_shifts_move_pictures_as_a_whole(pixels: int, seed: int) -> None:
-    picture = np.arange(16 * 16 * 3, dtype=np.uint8).reshape(1, 1, 16, 16, 3)
-    shares = np.random.default_rng(seed).random((1, 1, 2))
-    shifted = shift_pictures(picture, pixels, shares)[0, 0]
-    padded = np.pad(picture[0, 0], ((pixels,) * 2, (pixels,) * 2, (0, 0)), mode="edge")
-    places = [
-        (down, right)
-        for down in range(2 * pixels + 1)
-        for right in range(2 * pixels + 1)
-        if np.array_equal(padded[down : down + 16, right : right + 16], shifted)
-    ]
-    assert len(places) >= 1
+    """To the place that the shares say, the ends of their range included."""
+    random = np.random.default_rng(seed)
+    picture = random.permutation(16 * 16 * 3).astype(np.uint16).reshape(16, 16, 3)
+    padded = np.pad(picture, ((pixels,) * 2, (pixels,) * 2, (0, 0)), mode="edge")
+    almost_one = np.nextafter(1.0, 0.0)
+    shares = np.array([[[0.0, 0.0], [almost_one, almost_one], *random.random((4, 2))]])
+    places = np.floor(shares[0] * (2 * pixels + 1)).astype(int)  # 0 is -pixels
+    assert places[:2].tolist() == [[0, 0], [2 * pixels, 2 * pixels]]
+    pictures = np.broadcast_to(picture, (1, len(places), *picture.shape))
+    for (down, right), shifted in zip(
+        places, shift_pictures(pictures, pixels, shares)[0], strict=True
+    ):
+        assert np.array_equal(shifted, padded[down : down + 16, right : right + 16])
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
@@ -214,6 +216,13 @@ def test_settings_that_change_numbers_change_the_digest(job: Job) -> None:
     job.config["train"]["log_every"] += 1
     job.config["train"].update(zero_stage=2, micro_batch=1, accumulation=4, ranks_per_node=1)
     assert train.settings_digest(job.config) == before
+    job.config["train"].update(validate_every=7, validation_batches=1)
+    assert train.settings_digest(job.config) == before
+    job.config["train"]["early_stopping"] = 3
+    stopping = train.settings_digest(job.config)
+    job.config["train"]["validate_every"] = 8  # decides where the training ends, then
+    assert len({before, stopping, train.settings_digest(job.config)}) == 3
+    job.config["train"]["early_stopping"] = None
     job.config["dataset"]["order"] = "random"
     assert (other := train.settings_digest(job.config)) != before
     job.config["train"]["learning_rate"] *= 2

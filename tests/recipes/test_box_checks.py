@@ -212,6 +212,33 @@ def test_only_proven_checkpoints_are_removed(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("rclone")
+def test_a_later_training_of_the_same_steps_is_uploaded_too(tmp_path: Path) -> None:
+    """The first one was bad and its folders were removed by hand, what it uploaded was not."""
+    folder, store = tmp_path / "checkpoints", tmp_path / "store"
+    checkpoints(folder, "100", "200")
+    box_training.uploads(folder, str(store), 1, follow=False)
+    shutil.rmtree(folder / "200")
+    checkpoints(folder, "100", "200")
+    for step in ("100", "200"):
+        (folder / step / "model").write_text(f"another {step}")
+    box_training.uploads(folder, str(store), 1, follow=False)
+    assert [(store / s / "model").read_text() for s in ("100", "200")] == [
+        "another 100", "another 200",
+    ]  # fmt: skip
+    assert sorted(p.name for p in folder.glob("*00")) == ["200"]
+
+
+@pytest.mark.usefixtures("rclone")
+def test_a_folder_is_not_its_own_store(tmp_path: Path) -> None:
+    folder = checkpoints(tmp_path / "checkpoints", "100", "200")
+    (tmp_path / "link").symlink_to(folder)
+    for store in ("checkpoints", "link"):
+        refused = run("uploads", str(folder), str(tmp_path / store), "--keep", "1")
+        assert "RDTL-G046" in refused.stderr and refused.returncode == 3
+    assert sorted(p.name for p in folder.iterdir()) == ["100", "200"]
+
+
+@pytest.mark.usefixtures("rclone")
 def test_a_store_that_cannot_be_asked_is_not_an_empty_one(tmp_path: Path) -> None:
     assert "step 0" in box_training.newest(tmp_path / "here", str(tmp_path / "nothing"))
     for remote in ("unknown:runs", ':webdav,url="http://127.0.0.1:9":runs'):

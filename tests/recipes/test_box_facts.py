@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,3 +59,12 @@ def test_an_nvidia_smi_that_says_nothing_is_told(
     monkeypatch.setattr(box_facts, "PATIENCE_S", 0.5)
     with pytest.raises(RefusedError, match=said):
         box_machine.machine(1, "", 0, 0, "", tmp_path)
+
+
+@pytest.mark.parametrize("directory", ["", "data/not/yet", "~/not/yet", "/not/yet"])
+def test_the_disk_of_any_directory_is_told(
+    directory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    box_facts.main(directory, "")
+    assert json.loads(capsys.readouterr().out)["disk_gb"] > 0

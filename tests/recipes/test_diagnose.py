@@ -16,6 +16,7 @@ from launcher import diagnose
 from launcher.core import signatures
 from launcher.core.errors import RefusedError, UsageError
 from tests.recipes import failing
+from tests.recipes.boxes import wait_for
 from tests.recipes.samples import SAMPLES, Sample
 from tests.staging import servers
 
@@ -66,9 +67,15 @@ def test_what_ssh_says_is_recognised(tmp_path: Path) -> None:
         subprocess.run(
             [*ssh[:1], "-o", "ControlMaster=yes", *control, *ssh[1:], "true"], timeout=20
         )
-        shared = [*ssh[:1], "-o", "ControlMaster=no", *control, *ssh[1:], "sleep 1"]
+        held = f"until test -e {tmp_path}/enough; do sleep 0.1; done"
+        shared = [*ssh[:1], "-o", "ControlMaster=no", *control, *ssh[1:], held]
         with (tmp_path / "many.log").open("wb") as out:
-            for one in [subprocess.Popen(shared, stderr=out) for _ in range(12)]:
+            asked = [subprocess.Popen(shared, stderr=out) for _ in range(12)]
+            try:
+                wait_for(lambda: codes(tmp_path / "many.log"))
+            finally:
+                (tmp_path / "enough").touch()
+            for one in asked:
                 one.wait(30)
     assert codes(tmp_path / "changed.log") == {"RDTL-B013"}
     assert codes(tmp_path / "many.log") == {"RDTL-B012"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -47,3 +48,23 @@ def test_a_line_that_is_cut_comes_again(
     assert [event["event"] for event in seen].count("lost") == 1
     assert [e for e in seen if e["event"] != "lost"] == box.run.told()
     assert (tmp_path / "cuts").read_text() == "xx"
+
+
+def test_a_line_that_is_torn_inside_a_letter_is_left_out(tmp_path: Path) -> None:
+    box = Box(tmp_path)
+    said = dag.Marker("said", "wie (?P<how>.*)")
+    box.write(Step("one", script="echo 'wie groß: 7'", markers=(said,)))
+    assert box.call("run").returncode == 0
+    told = box.run.events.read_bytes()
+    box.run.events.write_bytes(told[: told.index("ß".encode()) + 1])  # as a SIGKILL leaves it
+    known = box.run.told()
+    for _ in range(2):  # the second one finds the torn line in the middle of the file
+        assert box.call("status").returncode == 0
+        done = box.call("run")
+        assert done.returncode == 0, done.stderr
+        followed = box.call("follow")
+        assert followed.returncode == 0, followed.stderr
+        found = [json.loads(line) for line in followed.stdout.splitlines()]
+        assert found[: len(known)] == known
+        assert found[-1]["event"] == "end"
+        assert [event["seq"] for event in found] == list(range(1, len(found) + 1))

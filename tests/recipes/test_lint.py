@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from launcher.dag import lint, load, resolve, shell_text
+from launcher.providers import job
 from tests.recipes.writing import loaded
 
 GOOD: dict[str, Any] = {
@@ -126,3 +128,22 @@ def test_shipped_recipes_are_clean(name: str) -> None:
     for profile in made.recipe.profiles or [None]:
         found = lint.findings(made, resolve.resolve(made, "/run", profile, values))
         assert [one for one in found if one.severity == "error"] == []
+
+
+def test_the_recipe_of_the_page_is_clean_brings_its_files_and_takes_its_result_away(
+    tmp_path: Path,
+) -> None:
+    """Who copies it finds everything on the box, and `--down-after` can give the box back."""
+    page = (Path(__file__).parents[2] / "docs" / "cloud.md").read_text("utf-8")
+    (text,) = re.findall(r"```yaml\n(name: small\n.*?)```", page, re.DOTALL)
+    (tmp_path / "small.yaml").write_text(text)
+    for name in ("train.py", "data.sha256"):
+        (tmp_path / name).write_text("")
+    small = load.load(str(tmp_path / "small.yaml"))
+    graph = resolve.resolve(small, "/run")
+    assert lint.findings(small, graph) == []
+    by_name = {step.name: step for step in graph.steps}
+    assert "/run/files/train.py" in by_name["train"].argv
+    assert set(small.recipe.files) == {"train.py", "data.sha256"}
+    (last,) = job.closing(graph)
+    assert any("(?P<proven>" in marker.pattern for marker in by_name[last].markers)

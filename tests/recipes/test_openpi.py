@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from launcher import diagnose
+from launcher.dag import load, resolve
 from tests.recipes.openpi_box import CANARY, RECIPE, Box, Outcome
 from tests.recipes.standins import world as worlds
 from tests.staging import servers
@@ -47,9 +48,9 @@ def finished(box: Box) -> Outcome:
 def test_the_recipe_ends_in_proven_checkpoints(box: Box, finished: Outcome) -> None:
     assert sorted(finished.steps("step_done")) == sorted(step.name for step in box.graph().steps)
     assert finished.values("weights") == {"loaded": "811", "skipped": "1"}
-    assert finished.values("uploaded") == {"proven": "gg1:runs/ae"}
+    assert finished.values("uploaded") == {"proven": "gg1:runs/ae/fixed"}
     assert finished.values("first") == {"first_loss": "0.8500"}
-    uploaded = sorted(p.name for p in (box.world.folder / "drive/runs/ae/20").iterdir())
+    uploaded = sorted(p.name for p in (box.world.folder / "drive/runs/ae/fixed/20").iterdir())
     assert uploaded == ["metadata.pt", "model.safetensors", "optimizer.pt"]
 
 
@@ -94,7 +95,7 @@ def test_no_secret_is_left_but_in_the_drive_s_own_file(box: Box, finished: Outco
 
 def test_training_goes_on_from_its_newest_checkpoint(box: Box, finished: Outcome) -> None:
     """On a box that has nothing: another box's newest upload is fetched, then resumed."""
-    checkpoints = box.world.workspace / "checkpoints/waypoint_ae"
+    checkpoints = box.world.workspace / "checkpoints/waypoint_ae_fixed"
     shutil.rmtree(checkpoints)
     outcome = box.fresh(box.only(["restore"]))
     assert outcome.rc == 0
@@ -105,8 +106,21 @@ def test_training_goes_on_from_its_newest_checkpoint(box: Box, finished: Outcome
     box.fresh(box.only(["config"]))
     assert outcome.rc == 0, outcome.events[-3:]
     assert outcome.values("resumed") == {"resumed": "20"}
-    uploaded = sorted(p.name for p in (box.world.folder / "drive/runs/ae").iterdir())
+    uploaded = sorted(p.name for p in (box.world.folder / "drive/runs/ae/fixed").iterdir())
     assert uploaded == ["10", "10.complete", "20", "20.complete", "30", "30.complete"]
+
+
+@pytest.mark.parametrize("name", ["openpi/waypoint-ae", VLM])
+def test_no_profile_goes_on_from_another_ones_checkpoints(name: str) -> None:
+    """One trains each GPU alone and keeps the first one's weights: nobody resumes from those."""
+    loaded = load.load(name)
+    values = {"upload": "gg1:runs/x"}
+    graphs = [resolve.resolve(loaded, "/run", p, values) for p in loaded.recipe.profiles]
+    for step in ("restore", "train", "upload"):
+        steps = [next(one for one in graph.steps if one.name == step) for graph in graphs]
+        places = {(one.env["checkpoints"], one.env["profile"]) for one in steps}
+        assert len(places) == len(graphs) == 2
+        assert all("$upload/$profile" in (one.script or "") for one in steps)
 
 
 @pytest.mark.slow
@@ -273,7 +287,7 @@ def converter_alone(box: Box) -> Iterator[None]:
 @contextmanager
 def no_optimizer(box: Box) -> Iterator[None]:
     """A checkpoint as later commits save it: resuming reads what is not there."""
-    folder = box.world.workspace / "checkpoints/waypoint_ae"
+    folder = box.world.workspace / "checkpoints/waypoint_ae_fixed"
     newest = max((p for p in folder.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
     with changed(newest / "optimizer.pt", None):
         yield

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,52 +17,7 @@ from launcher.dag import places, secrets
 from launcher.dag.live import gpu_line
 from launcher.dag.schema import Recipe
 from tests.cli.run_rdtl import rdtl
-
-CANARY = "canary_9f27c1e0b4"
-RUN = [sys.executable, "-P", "-m", "launcher", "recipe", "run", "here.yaml"]
-STEPS = {
-    "one": {
-        "script": 'echo x >> "$work/one.runs"; printf %s "$TOKEN" | wc -c > "$work/size"',
-        "secrets": ["TOKEN"],
-        "outputs": ["${work}/size"],
-        "verify": {"cheap": 'test -s "$work/size"', "deep": 'test "$(cat "$work/size")" = 17'},
-        "timeout": "10s",
-    },
-    "two": {
-        "needs": ["one"],
-        "script": 'echo x >> "$work/two.runs"; until [ -e "$work/go" ]; do sleep 0.05; done',
-        "verify": {"cheap": "true"},
-        "timeout": "1m",
-    },
-}
-
-
-class Here:
-    """A user of this machine with a home and a recipe."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.work = folder, folder / "work"
-        self.work.mkdir()
-        parameters = {"work": {"about": "folder", "default": str(self.work)}}
-        made = {"name": "here", "about": "a test", "parameters": parameters, "steps": STEPS}
-        profiles = {"old": {"about": "as it was", "flaws": {"RDTL-T016": "each GPU alone"}}}
-        made |= {"secrets": {"TOKEN": "t"}, "profiles": profiles}
-        (folder / "here.yaml").write_text(yaml.safe_dump(made))
-        self.env = {"HOME": str(folder / "home"), "TOKEN": CANARY}
-
-    def __call__(self, verb: str, *words: str) -> subprocess.CompletedProcess[str]:
-        return rdtl("recipe", verb, "here.yaml", *words, cwd=self.folder, env=self.env)
-
-    def planned(self) -> list[dict[str, str]]:
-        steps: list[dict[str, str]] = json.loads(self("plan", "--json").stdout)["steps"]
-        return steps
-
-    def runs(self, step: str) -> int:
-        path = self.work / f"{step}.runs"
-        return len(path.read_text().split()) if path.exists() else 0
-
-    def let_go(self) -> None:
-        (self.work / "go").touch()
+from tests.recipes.users import CANARY, RUN, Here
 
 
 @pytest.fixture
@@ -130,33 +85,6 @@ def test_another_name_is_another_run(here: Here) -> None:
     assert json.loads(found.stdout)["rc"] == 0
 
 
-def test_outputs_are_fetched_whole(here: Here) -> None:
-    here.let_go()
-    assert here("run").returncode == 0
-    fetched = here("fetch", "one", "--out", "mine")
-    assert fetched.returncode == 0, fetched.stderr
-    assert (here.folder / "mine/one/size").read_text().strip() == str(len(CANARY))
-    (here.work / "size").unlink()
-    missing = here("fetch", "one", "--out", "mine")
-    assert missing.returncode == 4
-    assert (here.folder / "mine/one/size").exists()
-    assert [path.name for path in (here.folder / "mine").iterdir()] == ["one"]
-    assert "RDTL-U122" in here("fetch", "two", "--out", "mine").stderr
-
-
-def test_fetched_outputs_keep_their_paths(here: Here) -> None:
-    made = {"name": "here", "about": "a test", "working_directory": "~/deep"}
-    script = "mkdir -p a b; echo 1 > a/r; echo 2 > b/r"
-    steps = {"one": {"script": script, "outputs": ["a/r", "b/r"], "timeout": "10s"}}
-    (here.folder / "here.yaml").write_text(yaml.safe_dump({**made, "steps": steps}))
-    assert here("run").returncode == 0
-    fetched = here("fetch", "one", "--out", "mine")
-    assert fetched.returncode == 0, fetched.stderr
-    folder = here.folder / "mine/one"
-    found = {str(p.relative_to(folder)): p.read_text() for p in folder.rglob("*") if p.is_file()}
-    assert found == {"a/r": "1\n", "b/r": "2\n"}
-
-
 def test_a_failed_step_is_told_once_as_json(here: Here) -> None:
     here.let_go()
     done = rdtl("recipe", "run", "here.yaml", "--json", "--set", "work=/nowhere/at/all",
@@ -185,6 +113,26 @@ def test_in_a_job_of_a_site(here: Here) -> None:
     assert (here.runs("one"), here.runs("two")) == (1, 1)
     other = rdtl(*words, "--set", f"work={here.folder}", cwd=here.folder, env=env)
     assert "RDTL-U013" in other.stderr
+
+
+def test_a_job_runs_with_the_files_as_they_are_now(here: Here) -> None:
+    steps = {"one": {"argv": ["bash", "${files}/one.sh"], "timeout": "10s"}}
+    made = {"name": "here", "about": "a test", "files": ["one.sh"], "steps": steps}
+    (here.folder / "here.yaml").write_text(yaml.safe_dump(made))
+    (here.folder / "one.sh").write_text("exit 7")
+    words = ("recipe", "run", "here.yaml", "--site", "local")
+    assert rdtl(*words, cwd=here.folder, env=here.env).returncode == 1
+    (here.folder / "one.sh").write_text("exit 0")
+    done = rdtl(*words, cwd=here.folder, env=here.env)
+    assert done.returncode == 0, done.stderr
+    sent = here.folder / "runs" / "here-local" / "recipe"
+    (here.folder / "one.sh").write_text("exit 8")
+    with (sent / "lock").open("ab") as lock:  # as a runner on another node holds it
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        rdtl(*words, cwd=here.folder, env=here.env)
+        assert (sent / "files" / "one.sh").read_text() == "exit 0"
+    rdtl(*words, cwd=here.folder, env=here.env)
+    assert (sent / "files" / "one.sh").read_text() == "exit 8"
 
 
 def test_ctrl_c_leaves_no_secret_of_a_job_that_ends_with_it(here: Here) -> None:
@@ -225,7 +173,7 @@ def test_names_of_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_secrets_come_from_where_they_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("A", "one two=three")
     (tmp_path / "b").write_text("four\n")
-    found = secrets.read(["A", "B"], secrets.references([f"B=file:{tmp_path}/b"]))
+    found = secrets.read(["A", "B"], secrets.references([f"B=file:{tmp_path}/b"], "AB", "r"))
     assert secrets.as_lines(found) == b"A=one two=three\nB=four\n"
     (tmp_path / "b").write_text("four\nfive\n")
     wants = Recipe(
@@ -242,14 +190,35 @@ def test_secrets_come_from_where_they_lie(tmp_path: Path, monkeypatch: pytest.Mo
         (["A"], ["A=value"], "RDTL-U135"),
     ):
         with pytest.raises(RdtlError) as raised:
-            secrets.read(names, secrets.references(given), wants)
+            secrets.read(names, secrets.references(given, "ABCD", "r"), wants)
         assert raised.value.problem.code == code
         assert "value" not in raised.value.problem.where
         assert names != ["C"] or "opens the door" in raised.value.problem.why
     assert secrets.read(["A", "D"], {}, wants) == {"A": "one two=three", "D": ""}
     monkeypatch.setenv("D", "given")
     assert secrets.read(["D"], {}, wants) == {"D": "given"}
-    assert secrets.present(["A", "B", "C"], {"B": f"file:{tmp_path}/b"}) == {"A": "one two=three"}
+    looked = secrets.present(["A", "B", "C"], {"B": f"file:{tmp_path}/b"})
+    assert looked == {"A": "one two=three", "B": "", "C": ""}
+
+
+def test_a_secret_that_no_recipe_declares_is_refused(here: Here) -> None:
+    wrong = ("--secret", f"TOKN=file:{here.folder}/token")
+    caps = ("--max-price", "1", "--max-hours", "1")
+    for words in (
+        ("recipe", "run", "here.yaml", *wrong),
+        ("recipe", "run", "here.yaml", "--site", "local", *wrong),
+        ("recipe", "plan", "here.yaml", *wrong),
+        ("cloud", "up", "here.yaml", *caps, *wrong),
+        ("cloud", "up", "--gpus", "1", *caps, *wrong),
+    ):
+        done = rdtl(*words, cwd=here.folder, env=here.env)
+        assert (done.returncode, done.stdout) == (2, ""), done.stderr
+        assert "RDTL-U122" in done.stderr
+        assert ("did you mean TOKEN?" in done.stderr) == ("here.yaml" in words)
+    assert not (here.folder / "home").exists()
+    here.let_go()
+    assert here("run").returncode == 0
+    assert "did you mean TOKEN?" in here("verify", *wrong).stderr
 
 
 def test_what_nvidia_smi_says() -> None:

@@ -52,8 +52,8 @@ def test_what_a_killed_runner_left_is_ended_before_the_step_starts_again(box: Bo
     mark = f"sleep 600.{os.getpid()}"
     box.write(Step("s", script=f"trap '' PIPE; (setsid {mark} &) ; {ALONE}{mark}"))
     box.kill_when(lambda: begun(box, "s") == 1)
-    known = processes_of(mark.replace(" ", "\0"))
-    assert len(known) == 2, "the step goes on without its runner"
+    # The step goes on without its runner; what it begins last may come a moment later.
+    wait_for(lambda: len(processes_of(mark.replace(" ", "\0"))) == 2)
     assert json.loads(box.call("status").stdout)["steps"]["s"]["status"] == "interrupted"
     box.write(Step("s", script=ALONE))
     box.start()
@@ -136,6 +136,16 @@ def test_after_a_reboot_numbers_of_processes_mean_nothing(box: Box, tmp_path: Pa
         finally:
             other.kill()
     assert (begun(box, "a"), begun(box, "s")) == (1, 2)
+
+
+def test_a_fault_of_the_runner_in_a_step_is_told(box: Box) -> None:
+    """Python itself refuses this command, which no part of the runner expects."""
+    box.write(Step("s", argv=("true", "a\0b")), Step("other", argv=("true",)))
+    assert box.call("run").returncode == 1
+    (told,) = box.events("step_fail")
+    assert (told["step"], told["code"]) == ("s", "RDTL-B058")
+    assert "the runner failed: ValueError" in told["reason"]
+    assert box.names("step_done") == ["other"]
 
 
 def test_a_number_that_another_process_has_now_is_not_the_runner(box: Box) -> None:

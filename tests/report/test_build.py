@@ -219,11 +219,11 @@ def test_a_run_of_several_tasks_has_a_heat_map_averages_and_a_grid_of_each(
     heat = page.heat({"rdt": [r for r in report.tasks if r.policy == "rdt"]})
     words = runs.TASK_NAME.replace("_", " ")
     assert heat.rows == [
-        ("libero_object 0", words, [(1.0, "2/2")]),
-        ("libero_object 7", words, [(0.5, "1/2")]),
-        ("libero_goal 2", words, [(0.0, "0/2")]),
-        ("libero_object AVG", "", [(0.75, "3/4")]),
-        ("ALL AVG", "", [(0.375, "3/6")]),
+        ("libero_object 0", words, [(1.0, "2/2")], False),
+        ("libero_object 7", words, [(0.5, "1/2")], False),
+        ("libero_goal 2", words, [(0.0, "0/2")], False),
+        ("libero_object AVG", "", [(0.75, "3/4")], True),
+        ("ALL AVG", "", [(0.375, "3/6")], True),
     ]
     text = (run.report / "index.html").read_text()
     assert text.count("<h3>libero_") == 3
@@ -316,3 +316,21 @@ def test_names_in_a_chart_stay_text(tmp_path: Path) -> None:
     runs.add_outcomes(run, "rdt", "S")
     row = replace(launcher.report.load(run).rows[0], policy='"><script>alert(1)</script>')
     assert {tag for tag, _ in tags(charts.bars([row], "rdt"))} == {"svg", "line", "rect", "text"}
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ("policy seed, episode, query, batches of 4, cuda", True),
+        ("policy seed, episode, query, batches of whoever asks", False),
+        ("the server's own", False),
+    ],
+)
+def test_the_page_says_that_noise_repeats_only_where_it_does(
+    tmp_path: Path, rule: str, said: bool
+) -> None:
+    run = runs.new_run(tmp_path, policies=["rdt"], init_states=(30, 31))
+    runs.add_outcomes(run, "rdt", "S")
+    report = launcher.report.load(run)
+    asked = replace(report, protocol=replace(report.protocol, policy_seed_rule=rule))
+    assert ("Who runs it does not matter" in page.render(asked)) == said

@@ -128,6 +128,36 @@ def test_runs_of_several_tasks_are_one_result(tmp_path: Path) -> None:
     assert "camera_size 128 in" in caught.value.problem.where
 
 
+def test_varied_suites_count_in_the_mean_over_suites(tmp_path: Path) -> None:
+    """What LIBERO-PRO varies is what is asked beside the suite itself; libero_90 alone is not."""
+    suites = {"libero_goal": "S", "libero_goal_swap": "F", "libero_90": "F"}
+    rows = merge.merge([
+        load(a_run(tmp_path / suite, outcome, {"suite": suite, "task_id": 0}))
+        for suite, outcome in suites.items()
+    ])  # fmt: skip
+    found = {a.suite: (a.rate, a.tasks) for a in averages.of(rows)}
+    assert found["ALL"] == (0.5, 2)
+
+
+def test_a_task_without_a_record_is_no_other_network(tmp_path: Path) -> None:
+    """Whether the run that lacks it comes first or last."""
+    begun = runs.new_run(
+        tmp_path / "begun", suites={"libero_goal": [0, 1]}, policies=["rdt"], init_states=(30, 31)
+    )
+    runs.add(begun, [runs.record(begun, "rdt", 30, "success", suite="libero_goal", task_id=1)])
+    whole = a_run(tmp_path / "whole", "F")
+    for own in ((begun, whole), (whole, begun)):
+        rows = merge.merge([load(run) for run in own])
+        assert sorted((r.suite, r.episodes, r.missing) for r in rows) == [
+            ("libero_goal", 0, 1), ("libero_goal", 1, 0), ("libero_object", 1, 0),
+        ]  # fmt: skip
+    other = runs.new_run(tmp_path / "other", {"task_id": 5}, policies=["rdt"], init_states=(30, 31))
+    done = {"task_id": 5, "checkpoint": "0ther"}
+    runs.add(other, [runs.record(other, "rdt", 30, "env_error", **done)])
+    with pytest.raises(RefusedError, match="RDTL-E064"):
+        merge.merge([load(begun), load(other)])
+
+
 def test_means_of_libero_plus_are_of_tasks(tmp_path: Path) -> None:
     """Its suites differ in size, and its published table weighs every task the same."""
     rows = merge.merge([
@@ -163,6 +193,27 @@ def test_thousands_of_tasks_are_told_by_axis(tmp_path: Path) -> None:
     means = ["PLUS robot AVG", "PLUS light AVG", "PLUS ALL AVG"]
     assert [name for name, *_ in heat.rows] == ["libero_goal_plus_robot AVG", *means]
     assert len(page.heat({"rdt": report.tasks[:300]}).rows) == 300 + 4
+
+
+def test_a_task_keeps_its_words_beside_a_run_that_has_no_record_of_it(tmp_path: Path) -> None:
+    """Such a task is no average either, nor is one of which nobody has a record."""
+    asked: dict[str, Any] = {"suites": {"libero_goal": [0, 1, 2]}, "init_states": (30, 31)}
+    own = []
+    for name, tasks in (("whole", (0, 1)), ("begun", (0,))):
+        run = runs.new_run(tmp_path / name, policies=["rdt"], **asked)
+        done = [
+            runs.record(run, "rdt", 30, "success", suite="libero_goal", task_id=n) for n in tasks
+        ]
+        runs.add(run, done)
+        own.append(load(run))
+    heat = page.heat({report.run.root.name: report.tasks for report in own})
+    words = runs.TASK_NAME.replace("_", " ")
+    assert [(row.name, row.words, row.average) for row in heat.rows] == [
+        ("libero_goal 0", words, False), ("libero_goal 1", words, False),
+        ("libero_goal 2", "", False), ("libero_goal AVG", "", True),
+    ]  # fmt: skip
+    text = comparison_page.render(compare.compare(own, []))
+    assert text.count('class="average"') == 1
 
 
 def test_tasks_csv_has_the_columns_of_published_evaluations(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 from launcher.core import files
 from launcher.core.runs import RunDir
 from launcher.output import Output
-from launcher.report import evidence, load, tables
+from launcher.report import compare, evidence, load, tables
+from launcher.report.aggregate import Report
 from rdt.spec import chunks
 from tests.report import runs
 
@@ -75,6 +76,40 @@ def test_the_policy_is_set_against_doing_nothing(
     assert sentence.startswith(expected)
 
 
+def repeated(tmp_path: Path, reset: str) -> Report:
+    """rdt succeeds in its first trial of each of four states alone; the references as ever."""
+    asked: dict[str, Any] = {"init_states": (30, 34), "trials": 5, "reset": reset}
+    run = runs.new_run(tmp_path, policies=["rdt", "zero", "replay", "expert"], **asked)
+    for trial in range(5):
+        ends = {"rdt": "fail" if trial else "success", "zero": "fail", "replay": "fail"}
+        for policy, status in {**ends, "expert": "success"}.items():
+            again = (
+                runs.record(run, policy, state, status, trial=trial) for state in range(30, 34)
+            )
+            runs.add(run, again)
+    return load(run)
+
+
+def test_copies_of_an_episode_are_no_further_evidence(tmp_path: Path) -> None:
+    """With exact resets a trial differs from the next by a network's noise alone."""
+    report = repeated(tmp_path, "exact")
+    zero, replay, expert = evidence.comparisons(report)
+    assert "4/4 against 0/4" in zero
+    assert "of 4 pairs" in replay and "rdt alone succeeded in 4" in replay
+    assert "succeeded in 4 of 4" in expert
+    (said,) = evidence.caveats(report)
+    assert said.startswith("The 5 trials of each initial state begin in the same scene")
+    (pair,) = compare.compare([report, report], [])
+    assert compare.caveats(pair) == [f"{pair.second_name}: {said}"]
+
+
+def test_trials_in_scenes_of_their_own_all_count(tmp_path: Path) -> None:
+    report = repeated(tmp_path, "openvla-sequential")
+    zero, replay, _ = evidence.comparisons(report)
+    assert "4/20 against 0/20" in zero and "of 20 pairs" in replay
+    assert evidence.caveats(report) == []
+
+
 def test_references_alone_are_compared_with_nothing(tmp_path: Path) -> None:
     assert evidence.comparisons(load(outcomes(tmp_path, expert="SS", zero="FF", replay="SF"))) == []
 
@@ -112,6 +147,12 @@ def test_caveats_name_everything_odd(tmp_path: Path) -> None:
             {"init_states": (0, 20), "suites": {"libero_goal": [], "libero_10": []}},
             ["400 planned", "libero_10, libero_goal stands on 1,000,", "a part of the"],
         ),
+        (
+            {"init_states": (0, 10), "trials": 5, "suites": {"libero_goal": []}},
+            ["10 tasks, 500 planned", "from 10 initial states", "stands on 500,", "a part of the"],
+        ),
+        ({"init_states": (0, 5), "trials": 10, "suites": {"libero_goal": []}}, ["a part of the"]),
+        ({"init_states": (0, 4), "trials": 13, "suites": {"libero_goal": []}}, ["a smoke test"]),
     ],
 )
 def test_fewer_episodes_than_published_are_named_so(
@@ -185,6 +226,31 @@ def test_different_fixtures_at_one_initial_state_are_reported(tmp_path: Path) ->
     report = load(run)
     assert report.episodes.differing_fixtures() == [("libero_object", 0, 31)]
     assert any("RDTL-E004" in sentence for sentence in evidence.caveats(report))
+
+
+def test_trials_of_one_initial_state_may_begin_in_scenes_of_their_own(tmp_path: Path) -> None:
+    """With openvla-sequential each is another reset, the same for every policy."""
+    policies = ["rdt", "zero"]
+    asked: dict[str, Any] = {"init_states": (30, 31), "trials": 2, "reset": "openvla-sequential"}
+    run = runs.new_run(tmp_path, policies=policies, **asked)
+    for policy in policies:
+        for trial in range(2):
+            moved = {"trial": trial, "fixtures_sha256": f"reset {trial}"}
+            runs.add(run, [runs.record(run, policy, 30, "success", **moved)])
+    report = load(run)
+    assert not report.episodes.differing_fixtures()
+    assert not [said for said in evidence.caveats(report) if "RDTL-E004" in said]
+    other = runs.new_run(tmp_path / "other", policies=["rdt"], **asked)
+    for trial, scene in enumerate(("reset 0", "elsewhere")):
+        moved = {"trial": trial, "fixtures_sha256": scene}
+        runs.add(other, [runs.record(other, "rdt", 30, "success", **moved)])
+    (pair,) = compare.compare([report, load(other)], [])
+    assert (pair.finished.pairs, pair.other_scene) == (1, 1)
+    moved = {"trial": 1, "fixtures_sha256": "elsewhere"}
+    again = runs.new_run(tmp_path / "again", policies=policies, **asked)
+    runs.add(again, [runs.record(again, "rdt", 30, "fail", trial=1)])
+    runs.add(again, [runs.record(again, "zero", 30, "fail", **moved)])
+    assert load(again).episodes.differing_fixtures() == [("libero_object", 0, 30)]
 
 
 def test_the_table_fits_80_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,12 +17,13 @@ from rdt.spec.record import Record, read_folder, read_lines
 SETTINGS = [
     "collect.demos=2",
     "collect.render_every=8",
-    "train.steps=30",
+    "train.steps=16",
     "train.checkpoint_every=4",
     "train.warmup_steps=2",
     "train.log_every=1",
     "evaluate.init_states=[30, 32]",
     "task.max_steps=130",
+    "evaluate.videos=0",  # a film costs as much as all episodes
 ]
 VOLATILE = {"wall_s", "policy_s", "host", "shard", "attempt"}
 """Columns of episodes.csv that say how an episode was run, not what happened in it."""

@@ -36,7 +36,7 @@ def test_a_finished_run_is_shown_again_and_nothing_is_done_twice(uninterrupted: 
     before = {p: p.stat().st_mtime_ns for p in uninterrupted.rglob("*") if p.is_file()}
     done = small_demo.run(uninterrupted.parent.parent, "--runtime", "none")
     assert done.returncode == 0
-    assert done.stderr.count("done earlier") == 6
+    assert done.stderr.count("done earlier") == 5
     after = {p: p.stat().st_mtime_ns for p in uninterrupted.rglob("*") if p.is_file()}
     changed = {p.name for p in before.keys() | after.keys() if before.get(p) != after.get(p)}
     assert changed <= {"launcher.lock"}
@@ -70,7 +70,7 @@ def test_killed_in_every_stage_it_ends_with_the_same_tables(
     assert small_demo.table(run) == small_demo.table(uninterrupted)
     assert small_demo.all_lines(run) == 8, "an episode was recorded twice"
     attempts = json.loads(rdtl("runs", "show", str(run), "--json", cwd=tmp_path).stdout)["stages"]
-    assert sum(stage["attempts"] for stage in attempts) >= 9, "the kills missed their stages"
+    assert sum(stage["attempts"] for stage in attempts) >= 8, "the kills missed their stages"
 
 
 def test_a_truncated_demonstration_file_is_named_and_left_alone(

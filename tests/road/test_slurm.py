@@ -93,8 +93,8 @@ def test_the_demo_on_slurm_gives_the_tables_of_the_local_run(
     """
     run = RunDir(cluster / "runs" / "demo-quick-minislurm")
     with subprocess.Popen(
-        small_demo.command("--site", "minislurm"), cwd=cluster, text=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        small_demo.command("--site", "minislurm", "--set", "evaluate.videos=1"),
+        cwd=cluster, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
     ) as launcher:  # fmt: skip
         preempt_training(cluster, run, launcher)
         _, err = launcher.communicate(timeout=600)
@@ -113,6 +113,7 @@ def test_the_demo_on_slurm_gives_the_tables_of_the_local_run(
     assert small_demo.digest(run.root / model) == small_demo.digest(uninterrupted / model)
     assert small_demo.table(run.root) == small_demo.table(uninterrupted)
     assert {record.host for record in small_demo.records(run.root)} <= {"n1", "n2", "n3"}
+    assert len(list((run.root / "videos").glob("*.mp4"))) == 1
 
 
 def preempt_training(cluster: Path, run: RunDir, launcher: subprocess.Popen[str]) -> None:
@@ -133,6 +134,7 @@ def preempt_training(cluster: Path, run: RunDir, launcher: subprocess.Popen[str]
     ).stdout:  # fmt: skip
         assert time.monotonic() < deadline, "the training was not started again"
         time.sleep(0.2)
+    time.sleep(1.1)  # started in the second of its requeue, Slurm would revoke its credential
     subprocess.run(["scontrol", "update", f"jobid={id_}", "StartTime=now"], env=env, check=True)
 
 

@@ -376,6 +376,7 @@ def test_ctrl_c_ends_a_server_with_a_word(listens: bool, tmp_path: Path) -> None
         cwd=tmp_path,
         env=servers.environment(),
         mark=mark,
+        timeout_s=240,
     )
     assert done.returncode == 130, done.stderr
     assert "interrupted; the same command serves again" in done.stderr

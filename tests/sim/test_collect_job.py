@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import multiprocessing
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,11 +18,13 @@ from launcher.core.errors import RdtlError
 from launcher.core.job import Job
 from rdt.data.store import open_store
 from rdt.policy.references import first_demonstration
+from rdt.sim import demo_file
 from rdt.sim.demonstration import Run, find_run, replay
 from rdt.sim.libero import Simulator
 
 pytestmark = pytest.mark.sim
 SETTINGS = {"demos": 1, "init_states": (5, 7), "render_every": 40, "shards": 1}
+STEPS = ("label", "executed", "states")
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +99,30 @@ def test_content_depends_on_nothing_but_the_settings(job: Job, run: Run, seeing:
             picture = demo["obs/eye_in_hand_rgb"][row]
             np.testing.assert_array_equal(picture, frames[row].pictures["eye_in_hand"])
     np.testing.assert_array_equal(first_demonstration(_part(job)), run.executed)
+
+
+def test_a_disk_that_is_full_is_an_error_and_no_crash(
+    run: Run, seeing: Simulator, small_disk: Path
+) -> None:
+    """Closing a file, HDF5 ends the process where the scene's model has no room any more."""
+    frames = replay(seeing, run, 40)[:2]
+    short = dataclasses.replace(run, **{n: getattr(run, n)[:2] for n in STEPS})
+    path, filler = small_disk / "demo.hdf5", small_disk / "filler"
+    demo_file.write(path, "demo_000", seeing, short, frames, "settings")
+    size, free = path.stat().st_size, os.statvfs(small_disk).f_bavail * 4096
+    path.unlink()
+
+    def ends(left: int) -> None:
+        with filler.open("wb") as handle:
+            os.posix_fallocate(handle.fileno(), 0, free + size - left)
+        with pytest.raises(OSError, match="No space left"):
+            demo_file.write(path, "demo_000", seeing, short, frames, "settings")
+
+    for left in range(8192, size - 8192, 98_304):
+        child = multiprocessing.get_context("fork").Process(target=ends, args=(left,))
+        child.start()
+        child.join(60)
+        assert child.exitcode == 0, left
 
 
 def test_a_replay_that_differs_is_an_error(run: Run, seeing: Simulator) -> None:

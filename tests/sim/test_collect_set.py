@@ -84,6 +84,7 @@ def wait_until(true: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_killed_continued_and_what_the_expert_cannot_do(tmp_path: Path) -> None:
     """The bowl beside the plate takes some 90 steps; from the drawer 110 are too few."""
     asked = request(tmp_path, [8, 4])

@@ -11,9 +11,10 @@ import h5py
 import numpy as np
 import pytest
 
-from jobs import evaluate, evaluated
+from jobs import evaluate, evaluated, sweep
 from launcher.core.errors import RdtlError, RefusedError
 from launcher.core.job import Job
+from launcher.schema import DataSet, Sweep
 from rdt.policy.references import Expert, Replay, Zero
 from rdt.sim import episode, sequential
 from rdt.sim.libero import Simulator
@@ -172,6 +173,54 @@ def test_a_fault_of_the_harness_is_tried_once_more(
     assert len(built) == 3  # a new simulator after each fault
 
 
+def exploding(*arguments: Any) -> episode.Outcome:
+    raise RuntimeError("the scene exploded")
+
+
+def test_without_any_result_it_is_never_done(
+    tmp_path: Path, make_job: Build, config: Build, monkeypatch: pytest.MonkeyPatch, lend: None
+) -> None:
+    """Neither while an episode has tries left, nor when it has none."""
+    job = make_job(tmp_path, config(policies=["zero"], init_states=(30, 31)))
+    monkeypatch.setattr(evaluate, "run_episode", exploding)
+    for _ in range(evaluate.MOST_TRIES // evaluate.TRIES + 1):
+        with pytest.raises(RdtlError, match="RDTL-E066"):
+            evaluate.body(job)
+    assert _lines(job) == evaluate.MOST_TRIES
+
+
+def test_a_sweep_with_a_cell_without_any_result_is_not_done(
+    tmp_path: Path, make_job: Build, config: Build, monkeypatch: pytest.MonkeyPatch, lend: None
+) -> None:
+    """The other cells are run all the same, and the cell is tried again by the next command."""
+    from tests.rdt import small_policy
+
+    settings = config(policies=["rdt"], init_states=(30, 31))
+    settings["task"]["camera_size"] = 64  # as on its card
+    settings["sweep"] = Sweep(horizons=[2, 4]).model_dump()
+    small_policy.trained_folder(tmp_path)
+    job = make_job(tmp_path, settings)
+    still = np.zeros((1, 7), np.float32)
+
+    def shaky(simulator: Simulator, policy: Any, key: EpisodeKey, horizon: int, *rest: Any) -> Any:
+        return (
+            episode.Outcome(False, still, 1, 0, 0.1, 0.1, "", "") if horizon == 4 else exploding()
+        )
+
+    monkeypatch.setattr(evaluate, "run_episode", shaky)
+    monkeypatch.setattr(evaluate, "prove", lambda job: None)
+    for tries in (1, 2):
+        with pytest.raises(RdtlError, match="RDTL-E066") as caught:
+            sweep.body(job)
+        assert "own-h02" in caught.value.problem.where
+        found = [
+            line
+            for cell in job.run.cells.iterdir()
+            for line in records.read_lines(cell / "records")
+        ]
+        assert sorted(r.status for r in found) == ["env_error"] * 2 * tries + ["fail"]
+
+
 def test_a_superseded_attempt_publishes_nothing(
     tmp_path: Path, make_job: Build, config: Build, lend: None
 ) -> None:
@@ -263,23 +312,91 @@ def test_the_expert_solves_what_its_replay_repeats(blind: Simulator) -> None:
     assert again.fixtures_sha256 == solved.fixtures_sha256
 
 
+SOUP, CHEESE = (
+    f"pick_up_the_{what}_and_place_it_in_the_basket" for what in ("alphabet_soup", "cream_cheese")
+)
+
+
+def data_set(path: Path, gripper_open: int = -1) -> dict[str, Any]:
+    """An entry of dataset.sets."""
+    return DataSet(path=str(path), gripper_open=gripper_open).model_dump()
+
+
+def demonstration(path: Path, value: float, task: str | None = None) -> Path:
+    """A file of one demonstration, the same number everywhere; ``task``: of which it says it is."""
+    path.parent.mkdir(exist_ok=True)
+    with h5py.File(path, "w") as file:
+        file["data/demo_0/actions"] = np.full((3, 7), value)
+        if task:
+            file["data"].attrs["bddl_file_name"] = f"bddl_files/libero_object/{task}.bddl"
+    return path
+
+
+def replayed(job: Job, number: int) -> Any:
+    """The first action that a replay plays in a task of libero_object."""
+    return evaluated.load(job, "replay")("libero_object", number)._actions[0]
+
+
 def test_a_replay_finds_its_file_among_the_data_sets(
     tmp_path: Path, make_job: Build, config: Build
 ) -> None:
     """Of the evaluated task, in a folder of HDF5 files; other layouts have none."""
     job: Job = make_job(tmp_path, config(**SMALL))
     copies, suite = tmp_path / "rlds", tmp_path / "libero_object"
-    job.config["dataset"]["sets"] = [{"path": str(copies)}, {"path": str(suite)}]
+    job.config["dataset"]["sets"] = [data_set(copies), data_set(suite)]
     with pytest.raises(RdtlError, match="RDTL-D065") as caught:
         evaluated.load(job, "replay")("libero_object", 0)
     assert str(copies) in caught.value.problem.where
-    path = suite / "pick_up_the_alphabet_soup_and_place_it_in_the_basket_demo.hdf5"
-    path.parent.mkdir()
-    with h5py.File(path, "w") as file:
-        file["data/demo_0/actions"] = np.full((3, 7), 0.5)
-    np.testing.assert_array_equal(
-        evaluated.load(job, "replay")("libero_object", 0)._actions[:3], 0.5
-    )
+    demonstration(suite / f"{SOUP}_demo.hdf5", 0.5)
+    np.testing.assert_array_equal(replayed(job, 0), 0.5)
+
+
+def test_a_replay_never_plays_another_task(tmp_path: Path, make_job: Build, config: Build) -> None:
+    """Data sets that are files, in whatever order; a file that is called otherwise is asked."""
+    job: Job = make_job(tmp_path, config(**SMALL))
+    soup = demonstration(tmp_path / f"{SOUP}_demo.hdf5", 0.25)
+    cheese = demonstration(tmp_path / f"{CHEESE}_demo.hdf5", 0.5)
+    job.config["dataset"]["sets"] = [data_set(soup), data_set(cheese)]
+    assert (replayed(job, 0)[0], replayed(job, 1)[0]) == (0.25, 0.5)
+    job.config["evaluate"]["demonstrations"] = str(soup)
+    assert replayed(job, 0)[0] == 0.25
+    with pytest.raises(RdtlError, match="RDTL-D065"):
+        replayed(job, 1)
+    mine = demonstration(tmp_path / "mine.hdf5", 0.75, CHEESE)
+    job.config["evaluate"]["demonstrations"] = str(mine)
+    assert replayed(job, 1)[0] == 0.75
+    with pytest.raises(RdtlError, match="RDTL-D065"):
+        replayed(job, 0)
+
+
+def test_a_replay_opens_the_gripper_as_its_data_set_does(
+    tmp_path: Path, make_job: Build, config: Build
+) -> None:
+    job: Job = make_job(tmp_path, config(**SMALL))
+    soup = demonstration(tmp_path / f"{SOUP}_demo.hdf5", 0.25)
+    job.config["dataset"]["sets"] = [data_set(soup, gripper_open=1)]
+    np.testing.assert_array_equal(replayed(job, 0), [0.25] * 6 + [-0.25])
+
+
+@pytest.mark.parametrize("of", ["suite", "suite/a file", "suite/.."])
+def test_a_replay_of_a_named_file_opens_the_gripper_as_the_set_that_has_it(
+    tmp_path: Path, make_job: Build, config: Build, of: str
+) -> None:
+    """`evaluate.demonstrations` is that set, a folder in it or around it, or a file of it."""
+    job: Job = make_job(tmp_path, config(**SMALL))
+    suite = tmp_path / "sets/suite"
+    suite.mkdir(parents=True)
+    soup = demonstration(suite / f"{SOUP}_demo.hdf5", 0.25)
+    job.config["dataset"]["sets"] = [
+        data_set(tmp_path / "sets/suit"),
+        data_set(suite, gripper_open=1),
+    ]
+    named = {"suite": suite, "suite/a file": soup, "suite/..": suite.parent}[of]
+    job.config["evaluate"]["demonstrations"] = str(named)
+    np.testing.assert_array_equal(replayed(job, 0), [0.25] * 6 + [-0.25])
+    other = demonstration(tmp_path / f"{SOUP}_demo.hdf5", 0.5)
+    job.config["evaluate"]["demonstrations"] = str(other)
+    np.testing.assert_array_equal(replayed(job, 0), 0.5)
 
 
 @pytest.mark.slow

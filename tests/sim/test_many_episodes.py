@@ -45,7 +45,7 @@ def test_memory_and_descriptors_stay_flat_over_200_episodes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     policy = Watching()
-    monkeypatch.setattr(evaluated, "load", lambda job, name: lambda suite, task_id: policy)
+    monkeypatch.setattr(evaluated, "load", lambda *asked: lambda suite, task_id: policy)
     episodes = config(max_steps=1, policies=["zero"], init_states=(0, 50), trials=4)
     evaluate.body(make_job(tmp_path, episodes))
     assert len(policy.noted) == 200

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -12,12 +13,14 @@ import torch
 from PIL import Image
 
 from jobs import evaluate
-from launcher.core.errors import UsageError
+from launcher.core.errors import RefusedError, UsageError
 from rdt.policy.remote import open_policy
 from rdt.sim import sequential
 from rdt.sim.episode import run_episode
 from rdt.sim.libero import Simulator
+from rdt.spec import protocol as protocols
 from rdt.spec import record as records
+from rdt.spec.contract import LIBERO_EEF6D, LIBERO_RAW_VELOCITY
 from rdt.spec.record import EpisodeKey
 from tests.rdt import small_policy
 from tests.serve import servers
@@ -64,6 +67,30 @@ def test_a_server_whose_chunks_are_too_short_ends_the_evaluation(
             evaluate.body(job)
     assert "a chunk has 10" in caught.value.problem.what
     assert len(heard) == 1 and not list(records.read_lines(job.run.records))
+
+
+def test_our_server_under_another_contract_is_another_protocol(
+    tmp_path: Path, make_job: Build, config: Build, seeing: Simulator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The same weights at the same address, adopted again: they mean something else."""
+    borrow = lender(seeing)
+    monkeypatch.setattr(sequential, "Simulator", lambda task, blind, cameras: borrow(task))
+    own = LIBERO_RAW_VELOCITY
+    with servers.ours(small_policy.policy()) as uri:
+        asked = {"policies": ["server"], "server": uri, "execution_horizon": HORIZON}
+        job = make_job(tmp_path, config(max_steps=STEPS, init_states=(30, 31), **asked))
+        evaluate.body(job)
+    other = small_policy.policy(contract=LIBERO_EEF6D)
+    with servers.ours(other, port=urlsplit(uri).port):
+        job = make_job(tmp_path, config(max_steps=STEPS, init_states=(30, 32), **asked))
+        with pytest.raises(RefusedError, match="RDTL-E021") as caught:
+            evaluate.body(job)
+    assert "libero-eef6d" in caught.value.problem.where
+    assert len(records.read_folder(job.run.records)) == 1
+    found = protocols.read(job.run.records)
+    assert found.preprocessing == f"{own.name} {own.digest()}"
+    assert found.views == ("agentview", "eye_in_hand", "background")
 
 
 def test_an_openpi_server_drives_the_simulator(seeing: Simulator) -> None:

@@ -98,6 +98,7 @@ def test_blind_equals_seeing(blind: Simulator, seeing: Simulator) -> None:
     np.testing.assert_array_equal(blind.observation().eef_pos, seeing.observation().eef_pos)
 
 
+@pytest.mark.slow
 def test_lazy_pictures_equal_eager_ones(seeing: Simulator) -> None:
     """Against LIBERO's own environment, which renders at every step."""
     actions = np.random.default_rng(0).uniform(-1, 1, (12, 7)).astype(np.float32)

@@ -1,5 +1,6 @@
 """Videos: which episodes, and that none shows an episode which the table does not count."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ import pytest
 
 from jobs import evaluate, videos
 from launcher.core import files
+from launcher.core.errors import RdtlError
 from launcher.core.job import Job
 from rdt.sim import sequential
 from rdt.sim.libero import Simulator
-from rdt.sim.video import ReplayError, replay_frames
+from rdt.sim.video import ReplayError, replay_frames, write_mp4
 from rdt.spec import record as records
 from rdt.spec.record import Record
 from tests.sim.conftest import SIZE, lender
@@ -128,6 +130,21 @@ def test_a_replay_in_another_scene_is_none(whole: Job, seeing: Simulator) -> Non
         replay_frames(seeing, moved, actions)
 
 
+def test_a_film_that_does_not_fit_is_none(small_disk: Path) -> None:
+    """ffmpeg ends with a status that nobody reads, and leaves what fitted."""
+    noise = np.random.default_rng(0).integers(0, 255, (40, SIZE, SIZE, 3), np.uint8)
+    path, filler = small_disk / "film.mp4", small_disk / "filler"
+    with filler.open("wb") as handle:
+        free = os.statvfs(small_disk).f_bavail
+        os.posix_fallocate(handle.fileno(), 0, 4096 * (free - 20))
+    with pytest.raises(RdtlError, match="RDTL-E076"):
+        write_mp4(path, list(noise))
+    assert list(small_disk.iterdir()) == [filler]
+    filler.unlink()
+    write_mp4(path, list(noise[:2]))
+    assert _video_facts(path)[2] == 2
+
+
 def test_what_cannot_be_shown_is_said(whole: Job, tmp_path: Path, make_job: Build) -> None:
     """Other actions, or none: the index says so, the job goes on, no file is left."""
     job = make_job(tmp_path, whole.config)
@@ -141,3 +158,15 @@ def test_what_cannot_be_shown_is_said(whole: Job, tmp_path: Path, make_job: Buil
     assert changed["problem"].endswith("holds other actions than those that were executed")
     assert lost["problem"].endswith("cannot be read (FileNotFoundError)")
     assert list(job.run.videos.glob("*.mp4")) == []
+
+
+def test_indices_of_an_earlier_larger_array_are_gone(
+    tmp_path: Path, make_job: Build, config: Build
+) -> None:
+    """Cut again into fewer tasks, their videos stood in the gallery beside the new choice."""
+    job = make_job(tmp_path, config(policies=["expert"], init_states=(30, 32)), 1, 2)
+    for number in range(12):
+        files.write_json(job.run.videos / f"index.{number}.json", [])
+    videos.body(job)
+    left = {path.name for path in job.run.videos.iterdir()}
+    assert left == {"index.0.json", "index.1.json"}

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from launcher.core.errors import RdtlError, UsageError
+from launcher.dag import load
 from launcher.staging import fetch, send, transfer, uri
 from launcher.staging.cache import Cache
 from launcher.staging.stores import hf
@@ -101,6 +102,19 @@ def test_refused(hub: hubs.Hub, text: str, code: str) -> None:
     kind = UsageError if code == "RDTL-G019" else RdtlError
     with pytest.raises(kind, match=code):
         hf.store().list(uri.parse(text))
+
+
+def test_a_recipe_tells_an_empty_repository_from_one_that_may_be_hidden(hub: hubs.Hub) -> None:
+    """In one that was made beforehand surely nothing lies; the hub hides private ones (G016)."""
+    hub.repositories["models/me/net"] = {}
+    nothing = load.load("rdt/finetune").recipe.variables["nothing"]
+    said = []
+    for name in ("net", "other"):
+        with pytest.raises(RdtlError) as refused:
+            hf.store().list(uri.parse(f"hf://models/me/{name}/finetune-box/checkpoints"))
+        said.append(str(refused.value))
+    assert [nothing in words for words in said] == [True, False]
+    assert "hf repos create me/other --type model --private" in said[1]
 
 
 def test_a_policy_goes_out_in_one_commit_with_a_card(hub: hubs.Hub, tmp_path: Path) -> None:

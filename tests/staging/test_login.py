@@ -10,6 +10,7 @@ import select
 import stat
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -179,7 +180,9 @@ def test_on_a_terminal_it_says_what_to_do_and_shows_no_token(
     pasted = False
     while time.monotonic() < deadline:
         if not pasted and "It is not shown" in seen and "From a file" in seen:
-            time.sleep(0.3)
+            while termios.tcgetattr(ours)[3] & termios.ECHO:
+                assert time.monotonic() < deadline, "it shows what is typed"
+                time.sleep(0.05)
             os.write(ours, f"Paste ... --->\n{long}\n<---End paste\n".encode())
             pasted = True
         if select.select([ours], [], [], 0.2)[0]:

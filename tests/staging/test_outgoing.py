@@ -21,6 +21,7 @@ from launcher.core.plan import Plan, Stage
 from launcher.core.runs import RunDir
 from launcher.staging import locks, outgoing, results, uri
 from tests.cli.run_rdtl import rdtl
+from tests.staging import servers
 from tests.staging.conftest import S3, SECRET
 
 ROOT = Path(__file__).parents[2]
@@ -226,6 +227,53 @@ def test_another_runs_place_is_refused(s3: S3, tmp_path: Path) -> None:
     assert not [path for path in there(s3) if path.startswith("checkpoints")]
 
 
+@pytest.mark.parametrize("base", [".", "link", "myrun/uploads"])
+def test_a_run_that_would_be_its_own_copy_keeps_its_checkpoints(tmp_path: Path, base: str) -> None:
+    """Through the real uploader, which adds the run's name: `.` is where the runs lie."""
+    (tmp_path / "link").symlink_to(tmp_path)
+    run = make_run(tmp_path, uri=f"file://{tmp_path / base}", delete=True)
+    for step in (10, 20):
+        checkpoint(run, step)
+    watcher = watch(run)
+    try:
+        until(run.upload_state.exists)
+    finally:
+        watcher.kill()
+        watcher.wait()
+    assert files.read_json(run.upload_state)["error"]["code"] == "RDTL-G046"
+    assert retention.steps(run.checkpoints) == [10, 20]
+
+
+def test_checkpoints_that_a_link_brings_back_are_kept(tmp_path: Path) -> None:
+    """The place is another one, but what lies in it as checkpoints is the run's own."""
+    run = make_run(tmp_path)
+    for step in (10, 20):
+        checkpoint(run, step)
+    out = outgoing.Outgoing(run, uri.parse(f"file://{tmp_path}/out/myrun"), delete=True)
+    out._claim()
+    (tmp_path / "out/myrun/checkpoints").symlink_to(run.checkpoints)
+    with pytest.raises(RefusedError, match="RDTL-G046"):
+        out.round()
+    assert retention.steps(run.checkpoints) == [10, 20]
+
+
+def test_a_run_on_the_machine_that_it_uploads_to_keeps_its_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over ssh nothing says whose disk it is, until the manifest appears in the checkpoint."""
+    run = make_run(tmp_path)
+    for step in (10, 20):
+        checkpoint(run, step)
+    with servers.sshd(tmp_path / "sshd") as (server, words):
+        monkeypatch.setenv("RDTL_SSH", words)
+        place = uri.parse(f"ssh://127.0.0.1:{server.port}{run.root}")
+        out = outgoing.Outgoing(run, place, delete=True)
+        for _ in range(2):
+            with pytest.raises(RefusedError, match="RDTL-G046"):
+                out.round()
+    assert retention.steps(run.checkpoints) == [10, 20]
+
+
 def test_a_run_whose_plan_has_changed_knows_its_place(s3: S3, tmp_path: Path) -> None:
     """As after an evaluation was added, cut anew, or a training regrouped."""
     run = make_run(tmp_path)
@@ -350,6 +398,27 @@ def test_what_did_not_leave_is_said_whatever_became_of_the_uploader(tmp_path: Pa
     files.write_json(run.plan, Plan("x", "local", (killed,), config).to_dict())
     NodeTask(str(run.root), "train", 0, 2)()
     assert "ended with exit status -9" in results.behind(run.root)[0]
+
+
+def test_a_disk_that_was_full_for_a_while_ends_no_uploads(
+    small_disk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not even its own state fits meanwhile; a run that may delete gets room by that."""
+    run = make_run(small_disk)
+    for step in (10, 20):
+        checkpoint(run, step, size=100_000)
+    out = outgoing.Outgoing(run, uri.parse(f"file://{tmp_path}/out/myrun"), delete=True)
+    filler = small_disk / "filler"
+    with pytest.raises(OSError, match="No space left"), filler.open("wb") as handle:
+        while True:
+            os.write(handle.fileno(), bytes(4096))
+    assert not outgoing._tried(out)
+    assert not run.upload_state.exists()
+    filler.unlink()
+    assert outgoing._tried(out)
+    assert files.read_json(run.upload_state)["error"] is None
+    assert retention.steps(tmp_path / "out/myrun/checkpoints") == [10, 20]
+    assert retention.steps(run.checkpoints) == [20]
 
 
 def test_results_leave_from_a_file_system_without_locks(

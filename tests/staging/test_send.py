@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from launcher.core import manifest
-from launcher.core.errors import RdtlError
+from launcher.core.errors import RdtlError, RefusedError
 from launcher.staging import fetch, published, send, transfer, uri
 from launcher.staging.cache import Cache
 from tests.staging import servers
@@ -28,6 +28,10 @@ def folder(tmp_path: Path) -> Path:
 
 def parcel(folder: Path, path: str = "out", **more: object) -> send.Parcel:
     return send.Parcel(folder, uri.parse(f"rclone:t:bkt/{path}"), **more)  # type: ignore[arg-type]
+
+
+def local(folder: Path, place: Path, **more: object) -> send.Parcel:
+    return send.Parcel(folder, uri.parse(f"file://{place}"), **more)  # type: ignore[arg-type]
 
 
 def test_what_goes_out_comes_in_again_and_goes_once(s3: S3, cache: Cache, folder: Path) -> None:
@@ -208,6 +212,58 @@ def test_an_upload_that_has_not_ended_is_not_taken_for_whole(
     with pytest.raises(RdtlError, match="RDTL-G002") as caught:
         fetch.bring(cache, order("out"))
     assert "empty" in caught.value.problem.where
+
+
+@pytest.mark.parametrize("place", ["here", "link", "bound/here", "here/deep/out"])
+def test_a_folder_is_not_sent_into_itself(folder: Path, tmp_path: Path, place: str) -> None:
+    """By its own name, by a link to it or to what holds it, or into what it is made of."""
+    (tmp_path / "link").symlink_to(folder)
+    (tmp_path / "bound").symlink_to(tmp_path)
+    for delete in (False, True):
+        with pytest.raises(RefusedError, match="RDTL-G046"):
+            send.send(local(folder, tmp_path / place, delete=delete))
+    assert tree(folder) == servers.ODD
+
+
+def test_a_place_whose_links_lead_back_here_is_no_copy(folder: Path, tmp_path: Path) -> None:
+    """One of a file, one of a folder; and a place above whose own names are ours."""
+    servers.write_tree(folder, {"here/plain.txt": b"plain\n"})
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one/plain.txt").symlink_to(folder / "plain.txt")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/deep").symlink_to(folder / "deep")
+    before = tree(folder)
+    for place in ("one", "other", "."):
+        with pytest.raises(RefusedError, match="RDTL-G046"):
+            send.send(local(folder, tmp_path / place, delete=True))
+    assert tree(folder) == before
+
+
+def test_a_place_beside_and_above_is_another_one(tmp_path: Path) -> None:
+    folder, top = tmp_path / "top/here", tmp_path / "top"
+    servers.write_tree(folder, servers.ODD)
+    (tmp_path / "link").symlink_to(top)
+    before = manifest.make(folder)
+    assert send.send(local(folder, tmp_path / "link" / "there")).manifest == before
+    assert send.send(local(folder, top, delete=True)).manifest == before
+    assert tree(top / "there") == {**servers.ODD, published.NAME: before.text.encode()}
+    assert {name: (top / name).read_bytes() for name in servers.ODD} == servers.ODD
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("sent_before", [False, True])
+def test_a_machine_that_is_this_one_is_no_other_place(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent_before: bool
+) -> None:
+    """By a real sshd; that its folder is ours shows when its manifest appears here."""
+    with servers.sshd(tmp_path / "sshd") as (server, words):
+        monkeypatch.setenv("RDTL_SSH", words)
+        place = uri.parse(f"ssh://127.0.0.1:{server.port}{folder}")
+        if sent_before:
+            send.send(send.Parcel(folder, place))
+        with pytest.raises(RefusedError, match="RDTL-G046"):
+            send.send(send.Parcel(folder, place, delete=True))
+    assert {name: (folder / name).read_bytes() for name in servers.ODD} == servers.ODD
 
 
 def test_single_files_go_without_a_manifest(s3: S3, folder: Path) -> None:

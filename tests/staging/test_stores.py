@@ -88,7 +88,8 @@ def sftp(folder: Path, tree: Path, stack: ExitStack, patch: pytest.MonkeyPatch) 
 Start = Callable[[Path, Path, ExitStack, pytest.MonkeyPatch], Place]
 
 
-STARTS = (s3, gcs, web, pytest.param(ssh, marks=pytest.mark.slow), disk, remote, sftp)
+SLOW = [pytest.param(start, marks=pytest.mark.slow) for start in (ssh, sftp)]  # a login each time
+STARTS = (s3, gcs, web, disk, remote, *SLOW)
 
 
 @pytest.fixture(params=STARTS, ids=lambda start: start.__name__)

@@ -30,7 +30,7 @@ def make(root: Path, site: str, script: str, tasks: int = 4) -> RunDir:
     return run
 
 
-def wait_until(holds: Callable[[], bool], timeout_s: float = 30) -> None:
+def wait_until(holds: Callable[[], bool], timeout_s: float = 120) -> None:
     """Return as soon as ``holds``; AssertionError when it never does."""
     deadline = time.monotonic() + timeout_s
     while not holds():

@@ -91,6 +91,20 @@ def test_a_silent_controller_is_asked_less_and_less(tmp_path: Path) -> None:
     assert controller.snapshot().error == ""
 
 
+def test_a_controller_that_is_silent_for_days_is_asked_on(tmp_path: Path) -> None:
+    """Every failure is counted, and the file in which they are outlives whoever looks."""
+    clock, bin_ = Clock(), tmp_path / "bin"
+    controller = Controller(programs(bin_, "exit 1"), tmp_path, clock=clock)
+    (kept,) = (controller.snapshot(), *tmp_path.glob("queue-*.json"))[1:]
+    kept.write_text(kept.read_text().replace('"failures": 1,', '"failures": 5000,'))
+    assert '"failures": 5000' in kept.read_text()
+    before = calls(bin_)
+    for _ in range(3):
+        clock.now += LONGEST_HOLD_S
+        controller.snapshot()
+    assert calls(bin_) - before == 3
+
+
 def test_processes_that_look_at_once_share_one_answer(tmp_path: Path) -> None:
     bin_ = tmp_path / "bin"
     environment = programs(bin_, "sleep 0.3; echo '1|N/A|RUNNING|None|N/A|n1|x'")
@@ -115,6 +129,12 @@ def test_a_damaged_answer_is_asked_for_again(tmp_path: Path) -> None:
     (kept,) = tmp_path.glob("queue-*.json")
     kept.write_text('{"at": 3, "rows": [')
     assert controller.snapshot().rows[0].job == "1"
+
+
+def test_a_name_in_another_encoding_hides_nothing(tmp_path: Path) -> None:
+    environment = programs(tmp_path / "bin", "printf '1|N/A|RUNNING|None|N/A|n1|caf\\351\\n'")
+    (row,) = Controller(environment, tmp_path, clock=Clock()).snapshot().rows
+    assert (row.job, row.state) == ("1", "RUNNING")
 
 
 def test_a_program_that_is_missing_is_an_answer_that_failed(tmp_path: Path) -> None:

@@ -29,12 +29,14 @@ def ledger(tmp_path: Path, *, submitted: bool = True) -> RunDir:
     return run
 
 
-def row(tasks: str, state: str, reason: str = "None", name: str = "x") -> Row:
+def row(tasks: str, state: str, reason: str = "None", name: str = "") -> Row:
+    """A row of squeue; without a name it has that of the run which is judged."""
     return Row("7", tasks, state, reason, "N/A", "", name)
 
 
 def judge(run: RunDir, *rows: Row, **values: object) -> Queue:
-    return Queue(Snapshot(**{"at": time.time() + 1, "rows": rows, **values}), run)  # type: ignore[arg-type]
+    named = tuple(replace(one, name=one.name or job_name(run, "work", "a1")) for one in rows)
+    return Queue(Snapshot(**{"at": time.time() + 1, "rows": named, **values}), run)  # type: ignore[arg-type]
 
 
 def task(run: RunDir, how: Judge, index: int, stage: Stage = STAGE) -> Task:
@@ -89,6 +91,14 @@ def plan_of(stage: Stage):
     from launcher.core.plan import Plan
 
     return Plan("p", "s", (stage,), {})
+
+
+def test_a_job_id_given_a_second_time_is_not_ours(tmp_path: Path) -> None:
+    """A controller that lost its state counts from 1 again."""
+    run = ledger(tmp_path)
+    how = judge(run, row("0-2", "RUNNING", name=job_name(RunDir(tmp_path / "x"), "work", "a1")))
+    assert task(run, how, 1).state == "gone"
+    assert how.gone(Markers(run), plan_of(STAGE)).keys() == {"7"}
 
 
 def test_node_fail_is_not_final_while_slurm_has_requeued_the_job(tmp_path: Path) -> None:
@@ -147,6 +157,16 @@ def test_a_claim_without_submission_is_looked_for_by_name(tmp_path: Path) -> Non
     name = job_name(run, "work", "a1")
     assert task(run, judge(run, row("0-2", "PENDING", name=name)), 1).state == "waiting"
     assert task(run, judge(run), 1).why == "being submitted"
+
+
+def test_a_job_that_was_over_before_it_was_looked_up_has_left_the_queue(tmp_path: Path) -> None:
+    """It left traces, so it was in, but nobody lists its id any more."""
+    run = ledger(tmp_path, submitted=False)
+    run.ledger.publish("submitted.work.a1", ids=[], indices=[0, 1, 2])
+    assert task(run, judge(run), 1).why == "left the queue without a word"
+    assert judge(run).gone(Markers(run), plan_of(STAGE)) == {}, "accounting knows no job without id"
+    run.ledger.publish("finished.work.i2.n0.a1.r0", exit_code=5, error=None, host="n1")
+    assert task(run, judge(run), 2).why == "exit code 5"
 
 
 def test_a_local_task_lives_as_long_as_its_launcher(tmp_path: Path) -> None:

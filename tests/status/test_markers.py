@@ -8,12 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from launcher import status
 from launcher.core.plan import Stage
 from launcher.core.runs import RunDir
-from launcher.markers import Markers
+from launcher.markers import Attempt, Markers
+from tests.status import small_run
 
 events = st.lists(
     st.tuples(
@@ -81,6 +84,27 @@ def test_what_began_before_its_source_was_opened_again_is_not_done(tmp_path: Pat
     publish("started.report.i0.a2.r0", progress=0)
     publish("finished.report.i0.n0.a2.r0", exit_code=0, error=None, host="n1")
     assert found() == (True, False, True)
+
+
+def test_the_claims_of_a_stage_are_gone_through_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For each failed task anew, an array of 20,000 took 14 CPU seconds to show."""
+    run = small_run.make(tmp_path, "local", "false", tasks=30)
+    run.ledger.publish("claim.work.a1", indices=list(range(30)))
+    run.ledger.publish("submitted.work.a1", ids=["1"], indices=list(range(30)))
+    for index in range(30):
+        run.ledger.publish(f"started.work.i{index}.a1.r0", progress=0)
+        run.ledger.publish(f"finished.work.i{index}.n0.a1.r0", exit_code=1, error=None, host="n1")
+    newest, asked = Markers.newest, list[str]()
+
+    def counted(self: Markers, stage: str) -> dict[int, Attempt]:
+        asked.append(stage)
+        return newest(self, stage)
+
+    monkeypatch.setattr(Markers, "newest", counted)
+    assert status.of(run, fresh=True).stages[0].counts == {"failed": 30}
+    assert asked.count("work") == 1
 
 
 def test_refresh_reads_what_is_new_and_nothing_twice(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import yaml
 
 from launcher.core.runs import RunDir
 from tests.cli.run_rdtl import rdtl
+from tests.integration.slurm_runs import Bench, stage
 from tests.status.small_run import make, wait_until
 
 pytestmark = [
@@ -134,6 +136,22 @@ def test_cancel_is_one_call_for_all_stages(
     assert "was cancelled by" in shown.stdout
     again = rdtl("runs", "cancel", str(run.root), cwd=cluster, env=environment)
     assert "nothing of this run is alive" in again.stderr
+
+
+def test_cancel_reaches_a_job_whose_launcher_was_killed_before_it_knew_the_id(
+    cluster: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    bench = Bench(tmp_path, cluster, [stage(then="sleep 300")])
+    killed = bench.start("sbatch:1")
+    killed.communicate(timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    assert bench.run.ledger.names("submitted.") == []
+    (job,) = bench.jobs()
+    done = rdtl("runs", "cancel", str(bench.run.root), "--json", cwd=cluster, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["jobs"] == [job]
+    alive = ("squeue", "--me", "-h", "-o", "%F")
+    bench.wait(lambda: job not in bench.slurm(*alive).split())
 
 
 def test_a_silent_cluster_makes_states_unknown_and_stops_changes(

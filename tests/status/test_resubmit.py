@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from launcher import resubmit
+from launcher import resubmit, status
 from launcher.arrays import Part
+from launcher.core import files
+from launcher.core.errors import RemoteError
 from launcher.core.plan import Plan, Stage
 from launcher.core.runs import RunDir
 from launcher.drive import Driver, submit_all
@@ -143,6 +145,28 @@ def test_a_detached_run_sends_it_again_too(tmp_path: Path) -> None:
     ]
 
 
+def test_a_stage_is_not_sent_without_the_one_that_it_needs(tmp_path: Path) -> None:
+    """The cluster does not say once how many tasks the first stage's array may have."""
+
+    class Silent(Queue):
+        def part_size(self, stage: Stage) -> int | None:
+            return 0 if stage == FIRST else None
+
+        def alive(self, ids: list[str]) -> set[str]:
+            return {id_ for id_ in ids if id_ != "first-a1"}
+
+    run, plan = RunDir(tmp_path), Plan("p", "local", (FIRST, SECOND), {})
+    files.write_json(run.plan, plan.to_dict())
+    run.ledger.publish("claim.first.a1", indices=[0, 1, 2], part_size=None)
+    run.ledger.publish("submitted.first.a1", ids=["first-a1"], indices=[0, 1, 2])
+    silent = Silent()
+    with pytest.raises(RemoteError) as refused:
+        resubmit.resubmit(run, silent, "all")
+    assert refused.value.problem.code == "RDTL-S032"
+    assert silent.sent == [], "the second stage would read what the first has not made"
+    assert run.ledger.attempts("second") == [], "the next try finds nothing half done"
+
+
 def test_a_claim_made_while_a_launcher_begins_is_not_overlooked(tmp_path: Path) -> None:
     run, queue = RunDir(tmp_path), Queue()
     late = Driver(run, Plan("p", "s", (FIRST,), {}), queue)
@@ -154,13 +178,51 @@ def test_a_claim_made_while_a_launcher_begins_is_not_overlooked(tmp_path: Path) 
     assert [part.tag for part in queue.sent] == ["a1"], "the stage was sent twice"
 
 
+def test_what_nobody_had_sent_yet_is_sent_once(tmp_path: Path) -> None:
+    """The launcher died between its claim and sbatch, or while it waited for a full queue."""
+    run, plan, queue = RunDir(tmp_path), Plan("p", "local", (FIRST, SECOND), {}), Queue()
+    files.write_json(run.plan, plan.to_dict())
+    run.ledger.publish("claim.first.a1", indices=[0, 1, 2], part_size=2)
+    waiting = Driver(run, plan, queue)
+    waiting.adopt()
+    found, _ = resubmit.resubmit(run, queue, "all")
+    assert [(part.tag, part.indices) for part in queue.sent] == [("a2", (0, 1, 2)), ("a1", (0,))]
+    assert [(one.stage, one.ids) for one in found] == [
+        ("first", ["first-a2"]),
+        ("second", ["second-a1"]),
+    ]
+    waiting.submit_ready(waiting.look())
+    (first, _) = waiting.look()
+    assert first.ids == ["first-a2"], "the launcher that waited for room goes on with the new one"
+    assert len(queue.sent) == 2
+
+
+def test_a_run_with_a_job_that_nobody_remembers_can_be_looked_at(tmp_path: Path) -> None:
+    """Its launcher died with sbatch under way; the job began, ended and was forgotten."""
+
+    class Killed(Queue):
+        def submit(self, stage: Stage, part: Part, after: list[str]) -> list[str]:
+            raise KeyboardInterrupt
+
+    run, plan = RunDir(tmp_path), Plan("p", "s", (FIRST,), {})
+    files.write_json(run.plan, plan.to_dict())
+    with pytest.raises(KeyboardInterrupt):
+        submit_all(run, plan, Killed())
+    run.ledger.publish("started.first.i0.a1.r0", progress=0)
+    run.ledger.publish("finished.first.i0.n0.a1.r0", exit_code=1, error=None, host="n1")
+    Driver(run, plan, Queue()).adopt()
+    assert (run.ledger.read("submitted.first.a1") or {})["ids"] == []
+    assert status.of(run).counts == {"failed": 1, "unknown": 2}
+    assert submit_all(run, plan, Queue()) == {"first": ["first-a2"]}
+
+
 def test_an_attempt_beside_a_living_one_is_driven_with_it(tmp_path: Path) -> None:
     """The next launcher waits for both, and claims nothing of what lives in the older one."""
     run, queue = RunDir(tmp_path), Queue()
     driver = Driver(run, Plan("p", "s", (FIRST,), {}), queue)
     driver.adopt()
     driver.submit_ready(driver.look())
-    assert driver.again(FIRST, [1]) == 2
+    assert driver.again(FIRST, [1], None) == 2
     driver.submit_ready(driver.look(), claim=False)
     assert [(part.tag, part.indices) for part in queue.sent] == [("a1", (0, 1, 2)), ("a2", (1,))]
     second = Driver(run, Plan("p", "s", (FIRST,), {}), queue)

@@ -28,6 +28,16 @@ def test_each_number_that_is_too_large_is_named_with_what_there_is() -> None:
     ]  # fmt: skip
 
 
+def test_of_several_partitions_one_must_be_as_large_as_the_site_says() -> None:
+    def of(**values: int) -> list[str]:
+        site = Site(kind="slurm", partition="cpu,gpu", **values)
+        return [finding.fix for finding in compare(site, KINDS)]
+
+    assert of(nodes=9) == []
+    assert of(nodes=6, gpus_per_node=8, cpus_per_node=64) == []
+    assert of(nodes=7, gpus_per_node=8) == ["gpus_per_node: 0 in the site file"]
+
+
 def test_limits_are_told_in_one_line() -> None:
     line = tell(Limits("23.11.1", 1001, None, 300.0, 10.0, False)).what
     assert "Slurm 23.11.1, arrays of at most 1001 tasks, at most any number of tasks" in line

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from launcher.arrays import Part
 from launcher.core.errors import RefusedError
-from launcher.core.plan import Stage
+from launcher.core.plan import Plan, Stage
+from launcher.core.runs import RunDir
 from launcher.sites import Site
-from launcher.submit import fit, limits, parse
+from launcher.submit import fit, limits, parse, slurm
 from launcher.submit.clients import Clients, Reply
 from launcher.submit.fit import Cluster
 from launcher.submit.parse import NodeKind, Row
@@ -72,6 +75,7 @@ ACCOUNTS = {"show assoc": text("23.11-assoc"), "show qos": text("23.11-qos")}
         (Site(kind="slurm", partition="cpu"), 500),
         (Site(kind="slurm", partition="gpu"), 300),
         (Site(kind="slurm", partition="debug"), 2),
+        (Site(kind="slurm", partition="cpu,gpu"), 300),
         (Site(kind="slurm", partition="cpu", qos="long"), 20),
         (Site(kind="slurm", partition="cpu", max_queued_tasks=7), 7),
     ],
@@ -157,7 +161,7 @@ def cluster() -> Cluster:
 
 def refusal(stage: Stage, partition: str | None) -> str:
     with pytest.raises(RefusedError) as caught:
-        fit.check(stage, partition, cluster())
+        fit.check(stage, Site(kind="slurm", partition=partition).partitions, cluster())
     assert caught.value.problem.code == "RDTL-S021"
     return str(caught.value)
 
@@ -169,7 +173,7 @@ def stage(**wants: int) -> Stage:
 @pytest.mark.parametrize(
     ("wants", "partition", "words"),
     [
-        ({"minutes": 31}, None, "at most 30 minutes; or partition gpu, which"),
+        ({"minutes": 31}, None, "in the site file); or partition gpu, which"),
         ({"minutes": 3000}, "gpu", "ask for at most 2880 minutes"),
         ({"cpus": 9}, "debug", "at most 8 cores per node; or partition gpu, which"),
         ({"memory_mb": 5000}, "debug", "at most 4000 MB of memory per node"),
@@ -178,6 +182,8 @@ def stage(**wants: int) -> Stage:
         ({"gpus_per_node": 9}, "gpu", "at most 8 GPUs per node"),
         ({"gpus_per_node": 1}, "debug", "ask for no GPUs per node; or partition gpu, which"),
         ({}, "nosuch", "partitions: debug, gpu"),
+        ({}, "gpu,nosuch", "there is no partition nosuch"),
+        ({"minutes": 3000}, "debug,gpu", "partition gpu cannot give it: 3000 minutes"),
     ],
 )
 def test_what_can_never_run_is_refused_with_the_nearest_that_fits(
@@ -186,12 +192,41 @@ def test_what_can_never_run_is_refused_with_the_nearest_that_fits(
     assert words in refusal(stage(**wants), partition)
 
 
+def test_too_long_a_limit_is_refused_with_where_it_is_said() -> None:
+    long = stage(minutes=3000)
+    assert "2880 minutes (max_minutes: 2880 in the site file)" in refusal(long, "gpu")
+    command = replace(long, own_code=False)
+    assert "2880 minutes (--minutes 2880)" in refusal(command, "gpu")
+
+
+def test_a_site_bounds_the_time_of_every_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = Site(kind="slurm", partition="gpu", max_minutes=2880)
+    run, part = RunDir(tmp_path), Part("train", 1, (0,))
+    long, short = stage(minutes=3000), stage(minutes=20)
+    assert slurm.request(run, site, long, part, []).minutes == 2880
+    assert slurm.request(run, site, short, part, []).minutes == 20
+    monkeypatch.setattr(slurm, "require_scheduler", lambda name: None)
+    answers = {"scontrol": text("25.05-partition"), "sinfo": text("25.05-sinfo")}
+    monkeypatch.setattr(slurm, "Clients", lambda *words: Canned(answers))
+    backend = slurm.SlurmBackend(run, site)
+    backend.check(Plan("p", "s", (long, short), {}))
+    with pytest.raises(RefusedError, match="RDTL-S021"):  # a command's limit is its user's word
+        backend.check(Plan("run", "s", (replace(long, own_code=False),), {}))
+
+
 @pytest.mark.parametrize(
     ("wants", "partition"),
-    [({}, None), ({"minutes": 2880, "gpus_per_node": 8, "nodes": 4, "cpus": 64}, "gpu")],
+    [
+        ({}, None),
+        ({"cpus": 64}, "debug,gpu"),
+        ({"minutes": 2880, "gpus_per_node": 8, "nodes": 4, "cpus": 64}, "gpu"),
+    ],
 )
 def test_what_fits_is_let_through(wants: dict[str, int], partition: str | None) -> None:
-    fit.check(stage(**wants), partition, cluster())
+    partitions = Site(kind="slurm", partition=partition).partitions
+    fit.check(stage(**wants), partitions, cluster())
     assert refusal(stage(**{**wants, "nodes": 1000}), partition)  # the check did look
 
 
@@ -199,11 +234,11 @@ def test_cores_memory_and_gpus_must_come_together() -> None:
     kinds = [NodeKind("p", 2, 64, 1000, 0), NodeKind("p", 1, 8, 64_000, 4)]
     both = Cluster({"p": {"MaxTime": "UNLIMITED"}}, kinds)
     with pytest.raises(RefusedError, match="train"):
-        fit.check(stage(cpus=64, memory_mb=2000), "p", both)
+        fit.check(stage(cpus=64, memory_mb=2000), ["p"], both)
     with pytest.raises(RefusedError) as caught:
-        fit.check(stage(gpus_per_node=1, nodes=2), "p", both)
+        fit.check(stage(gpus_per_node=1, nodes=2), ["p"], both)
     assert "2 nodes of this size, at most 1" in str(caught.value)
-    fit.check(stage(cpus=8, memory_mb=2000, gpus_per_node=4), "p", both)
+    fit.check(stage(cpus=8, memory_mb=2000, gpus_per_node=4), ["p"], both)
 
 
 def test_an_accounting_table() -> None:

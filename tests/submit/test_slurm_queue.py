@@ -75,6 +75,10 @@ def test_an_hour_of_watching_costs_at_most_240_calls(tasks: str) -> None:
         ("Batch job submission failed: Invalid job array specification", "RDTL-S002"),
         ("Batch job submission failed: Requested time limit is invalid", "RDTL-S021"),
         ("Batch job submission failed: Invalid account or account/partition", "RDTL-S031"),
+        ("Job violates accounting/QOS policy (user's size and/or time limits)", "RDTL-S021"),
+        # The words of a site's own submit filter, and what sbatch says where it gives none.
+        ("Job request does not match any supported policy", "RDTL-S031"),
+        ("Batch job submission failed: Unspecified error", "RDTL-S031"),
     ],
 )
 def test_what_sbatch_refuses_has_a_code(said: str, code: str, tmp_path: Path) -> None:
@@ -148,6 +152,33 @@ def test_patience_ends_with_plain_words() -> None:
     assert "what was submitted goes on" in str(caught.value)
 
 
+def test_sbatch_is_not_tried_for_ever_because_squeue_answers(tmp_path: Path) -> None:
+    backend = SlurmBackend(RunDir(tmp_path), Site(kind="slurm"), lambda text: None)
+    train, tries = Stage("train", ("true",)), 0
+    with pytest.raises(RemoteError, match="RDTL-S032") as caught:
+        while tries < 100:
+            assert backend._not_sent(train, Reply(1, "", SILENT)) is None
+            backend._clients.answered()  # as squeue's answer does
+            tries += 1
+    assert "sbatch has not answered 30 times" in caught.value.problem.what
+    assert "connect failure" in caught.value.problem.where
+
+
+@pytest.mark.parametrize(("queued", "tries"), [(rows(), 5), (rows("9|0-2|RUNNING|None|x"), 50)])
+def test_a_full_queue_that_looks_empty_is_asked_again_and_not_for_ever(
+    queued: Callable[[list[str]], Reply], tries: int, tmp_path: Path
+) -> None:
+    """Tasks that have just ended are gone from squeue and still count for the account."""
+    backend = SlurmBackend(RunDir(tmp_path), Site(kind="slurm"), lambda text: None)
+    backend.queue = Queue(Scripted(Clock(), queued), "rdtl-x-", Clock())
+    train, full = Stage("train", ("true",)), "error: QOSMaxSubmitJobPerUserLimit: QOS policy"
+    for _ in range(tries):
+        assert backend._not_sent(train, Reply(1, "", full)) == []
+    if tries == 5:
+        with pytest.raises(RemoteError, match="RDTL-S021"):
+            backend._not_sent(train, Reply(1, "", full))
+
+
 def test_a_job_id_given_a_second_time_is_not_ours() -> None:
     clock = Clock()
     queue = Queue(Scripted(clock, rows("7|N/A|RUNNING|None|somebody-else")), "rdtl-x-", clock)
@@ -206,6 +237,13 @@ def test_how_a_job_ended_in_words() -> None:
     assert queue.ended(["7"], 0.0) == "CANCELLED by 0, OUT_OF_MEMORY"
 
 
+def test_without_accounting_the_controller_says_how_a_job_ended() -> None:
+    clock = Clock()
+    clients = Scripted(clock, sacct_and_squeue("CANCELLED\nCOMPLETING\n", Reply(1, "", "disabled")))
+    assert Queue(clients, "rdtl-x-", clock).ended(["7"], 0.0) == "CANCELLED"
+    assert clients.asked == ["sacct", "squeue"]
+
+
 def test_nothing_of_an_enclosing_job_is_inherited() -> None:
     inherited = ["SLURM_JOB_ID", "SLURMD_NODENAME", "SRUN_DEBUG", "SBATCH_PARTITION", "PMI_RANK",
                  "PMIX_RANK", "PMI2_RANK", "SUBMITIT_FOLDER"]  # fmt: skip
@@ -215,3 +253,10 @@ def test_nothing_of_an_enclosing_job_is_inherited() -> None:
         "PATH": "x",
         "HOME": "x",
     }
+
+
+def test_what_a_user_prefers_to_see_of_the_queue_does_not_hide_jobs() -> None:
+    own = {"SQUEUE_STATES": "PENDING", "SQUEUE_PARTITION": "other", "SINFO_PARTITION": "other",
+           "SCANCEL_INTERACTIVE": "1", "SACCT_FORMAT": "x", "SCONTROL_ALL": "1"}  # fmt: skip
+    site = {"SQUEUE_FEDERATION": "1"}
+    assert clean_environment({**own, "PATH": "x"}, site) == {"PATH": "x", **site}

@@ -36,5 +36,5 @@ def start(count: int, module: str, run: Path, *arguments: str) -> subprocess.Pop
 
 def run(count: int, module: str, run: Path, *arguments: str) -> None:
     """The same to its end, which must be a good one."""
-    status = start(count, module, run, *arguments).wait(timeout=240)
+    status = start(count, module, run, *arguments).wait(timeout=600)
     assert status == 0, (run / "log").read_text()[-4000:]

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from jobs import dataset
+from jobs import dataset, train
 from launcher.cli.app import app
 from launcher.core.errors import RefusedError, UsageError
 from launcher.core.job import Job
@@ -22,6 +22,7 @@ from rdt.data import statistics
 from rdt.policy import loading
 from rdt.spec.contract import LIBERO_RAW_VELOCITY, LIBERO_VELOCITY
 from rdt.training.beginning import begin
+from rdt.training.checkpoint import require_identity
 from rdt.training.data import Data
 from tests.rdt import checkpoints, small_policy, synthetic
 from tests.training import ranks
@@ -81,12 +82,47 @@ def test_the_loaded_network_starts_from_the_weights_of_the_checkpoint(
     assert all(p.grad is not None for p in begun.module.parameters())
 
 
+def test_encoders_that_were_replaced_under_their_path_are_another_experiment(
+    tmp_path: Path,
+) -> None:
+    """A sentence more, for an evaluation, is not: training never says it."""
+    public = public_folders(tmp_path / "public")
+    config = prepared(tmp_path / "run", **public)
+    job = Job.from_environment(str(tmp_path / "run"))
+    described = statistics.read(job.run.data / "statistics.json")
+
+    def identity() -> dict[str, str]:
+        begun = begin(config, described, LIBERO_VELOCITY, CPU)
+        batches = Data(job.run, config, described, 0, 1, CPU, begun.shown).training()
+        return train.identity(config, described, begun, batches)
+
+    first, words = identity(), Path(public["language"])
+    torch.save(torch.ones(5, small_policy.LANG), words / "another_sentence.pt")
+    assert identity() == first
+    (told,) = words.glob(f"{synthetic.INSTRUCTION.replace(' ', '_')}.pt")
+    torch.save(2 * torch.load(told, weights_only=True), told)
+    assert {key for key, value in identity().items() if value != first[key]} == {"language"}
+    with pytest.raises(RefusedError, match="RDTL-T012"):
+        require_identity(tmp_path, {**first, "step": 4}, identity())
+    torch.save(torch.load(told, weights_only=True) / 2, told)
+    weights = Path(public["vision"]) / "model.safetensors"
+    tensors = load_file(weights)
+    save_file({name: tensor * 1.5 for name, tensor in tensors.items()}, weights, {"format": "pt"})
+    assert {key for key, value in identity().items() if value != first[key]} == {"vision"}
+    older = {key: first[key] for key in ("settings", "dataset")}
+    require_identity(tmp_path, older, identity())
+
+
 LORA = {"rank": 4, "alpha": 8, "dropout": 0.1}
 
 
 @pytest.mark.parametrize(
     ("adapter", "stage"),
-    [(None, 1), (LORA, 1), pytest.param(LORA, 3, marks=pytest.mark.slow)],
+    [
+        pytest.param(None, 1, marks=pytest.mark.slow),
+        (LORA, 1),
+        pytest.param(LORA, 3, marks=pytest.mark.slow),
+    ],
 )
 def test_a_fine_tuned_checkpoint_is_a_policy(
     adapter: dict[str, Any] | None, stage: int, public: dict[str, str], tmp_path: Path

@@ -15,6 +15,7 @@ from launcher.core import files
 from launcher.core.errors import UsageError
 from launcher.core.plan import Plan
 from launcher.core.runs import RunDir
+from launcher.schema import RunConfig
 from launcher.sites import Site
 from launcher.staging import definitions
 from rdt.spec import cost
@@ -131,7 +132,7 @@ def test_operations_are_those_counted_in_the_published_networks() -> None:
 
 def plan_of(run: RunDir, site: str = "s", **train: Any) -> Plan:
     data = {"name": "x", "collect": {}, "train": {"effective_batch": 32, **train}}
-    loaded = config.validate(config.RunConfig, data, "here")
+    loaded = config.validate(RunConfig, data, "here")
     return presets.pipeline(loaded, site, PLACE, run, None)
 
 
@@ -167,6 +168,9 @@ def test_epochs_are_hours_once_their_samples_are_counted(tmp_path: Path) -> None
     run.data.mkdir(parents=True)
     files.write_json(run.data / "windows.json", {"windows": 115_200})
     assert forecast.lines(run, plan_of(run, epochs=2), PLACE)[-1] == "1 hours, 2 rank-hours"
+    weighed = {"windows": 115_200, "epoch_samples": 230_400}  # of data sets with weights
+    files.write_json(run.data / "windows.json", weighed)
+    assert forecast.lines(run, plan_of(run, epochs=2), PLACE)[-1] == "2 hours, 4 rank-hours"
 
 
 def test_a_staged_checkpoint_is_known_by_its_uri_wherever_it_was_linked(tmp_path: Path) -> None:

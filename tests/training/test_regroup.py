@@ -18,7 +18,7 @@ from launcher.create import create
 from launcher.drive import Driver
 from launcher.extend import recut
 from launcher.regroup import adopt, regrouped
-from launcher.schema import Collect, Evaluate, RunConfig
+from launcher.schema import Collect, Dataset, Evaluate, RunConfig
 from launcher.schema_train import Train
 from launcher.sites import Site
 from launcher.submit.local_backend import LocalBackend
@@ -29,7 +29,13 @@ SLEEPS = Stage("train", ("/bin/sleep", "60"), own_code=False)
 
 def made(image: Container | None = IMAGE, evaluate: Evaluate | None = None, **train: Any) -> Plan:
     settings = {"effective_batch": 32, "steps": 200, "warmup_steps": 10, **train}
-    config = RunConfig(name="p", collect=Collect(), train=Train(**settings), evaluate=evaluate)
+    config = RunConfig(
+        name="p",
+        collect=Collect(),
+        dataset=Dataset(held_out=1),
+        train=Train(**settings),
+        evaluate=evaluate,
+    )
     site = Site(kind="slurm", nodes=8, max_memory_per_node_mb=100_000)
     return presets.pipeline(config, "s", site, RunDir(Path("/runs/p")), image)
 
@@ -70,6 +76,15 @@ def test_where_a_training_runs_may_change(change: dict[str, Any]) -> None:
 )
 def test_what_is_learned_may_not(change: dict[str, Any]) -> None:
     assert regrouped(made(), made(**change)) is None
+
+
+@pytest.mark.parametrize("change", [{"validate_every": 100}, {"validation_batches": 4}])
+def test_rounds_may_change_unless_they_end_the_training(change: dict[str, int]) -> None:
+    rounds: dict[str, Any] = {"validate_every": 50}
+    assert regrouped(made(**rounds), made(**rounds | change)) is not None
+    rounds["early_stopping"] = 3
+    assert regrouped(made(**rounds), made(**rounds | change)) is None
+    assert regrouped(made(**rounds), made(**rounds, nodes=2)) is not None
 
 
 def test_a_run_whose_episodes_were_cut_anew_moves_too() -> None:

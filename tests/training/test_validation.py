@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from launcher.core.errors import RefusedError, UsageError
 from launcher.core.job import Job
 from launcher.schema import RunConfig
 from rdt.data import statistics
+from rdt.data.recording import Episode
 from rdt.spec.contract import CONTRACTS, LIBERO_VELOCITY
 from rdt.training import held_out
 from rdt.training.chunk_plot import chunk_plot
@@ -27,26 +29,52 @@ from tests.rdt import synthetic
 from tests.training import ranks
 
 
-@pytest.mark.parametrize(("share", "count"), [(3, 3), (0.25, 5), (19, 19)])
-def test_a_number_or_a_share_is_held_out(share: float, count: int) -> None:
-    chosen = (
-        held_out.choose([10, 10], share, seed=7) if share != 19 else held_out.choose([20], 19, 7)
-    )
+def sets_of(*sizes: int) -> list[list[Episode]]:
+    """Data sets of so many demonstrations each, a file a set."""
+    return [
+        [Episode(Path(f"/set_{k}.hdf5"), f"demo_{i}", "", "", 1) for i in range(size)]
+        for k, size in enumerate(sizes)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "share", "count"), [((10, 10), 3, 3), ((10, 10), 0.25, 5), ((20,), 19, 19)]
+)
+def test_a_number_or_a_share_is_held_out(sizes: tuple[int, ...], share: float, count: int) -> None:
+    chosen = held_out.choose(sets_of(*sizes), share, seed=7)
     assert sum(int(held.sum()) for held in chosen) == count
-    again = held_out.choose([10, 10], share, seed=7) if share != 19 else chosen
+    again = held_out.choose(sets_of(*sizes), share, seed=7)
     assert all(np.array_equal(a, b) for a, b in zip(chosen, again, strict=True))
 
 
+def test_a_run_keeps_what_it_held_out() -> None:
+    """Drawn once and for all: a run that is continued must not learn what it validated on."""
+    found = [np.flatnonzero(held).tolist() for held in held_out.choose(sets_of(10, 6), 5, seed=7)]
+    assert found == [[0, 6, 8], [1, 3]]
+
+
 def test_another_seed_holds_out_others() -> None:
-    sets = {held_out.choose([50], 5, seed)[0].tobytes() for seed in range(20)}
+    sets = {held_out.choose(sets_of(50), 5, seed)[0].tobytes() for seed in range(20)}
     assert len(sets) == 20
+
+
+def test_what_two_sets_name_is_held_out_of_both(tmp_path: Path) -> None:
+    """Else it would be learned through the other; a link is another name of the same file."""
+    (whole,) = sets_of(10)
+    (tmp_path / "link.hdf5").symlink_to(whole[0].file)
+    part = [replace(e, file=tmp_path / "link.hdf5") for e in whole[2:9]]
+    other = sets_of(1, 4)[1]
+    for seed in range(20):
+        first, second, third = held_out.choose([whole, part, other], 0.3, seed)
+        assert first[2:9].tolist() == second.tolist()
+        assert first.sum() + third.sum() == 4, "of 14 demonstrations"
 
 
 @pytest.mark.parametrize(("sizes", "share"), [([10], 0.01), ([10], 10), ([1, 30], 28)])
 def test_what_leaves_nothing_is_refused(sizes: list[int], share: float) -> None:
     with pytest.raises(RefusedError, match="RDTL-T064"):
         for seed in range(20):
-            held_out.choose(sizes, share, seed)
+            held_out.choose(sets_of(*sizes), share, seed)
 
 
 def test_physical_units_of_every_contract() -> None:
@@ -102,10 +130,28 @@ def test_nothing_held_out_is_learned(tmp_path: Path) -> None:
 def test_what_needs_validation_is_refused_without(wants: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="RDTL-T065"):
         RunConfig(name="x", **wants)
-    with pytest.raises(UsageError, match="RDTL-T065"):
-        RunConfig(name="x", train={}, dataset={"held_out": 2, "buffer": "/some/where"})
+    buffered = {"held_out": 2, "buffer": "/some/where"}
+    with pytest.raises(UsageError, match="RDTL-T065") as refused:
+        RunConfig(name="x", train={"validate_every": 500}, dataset=buffered)
+    assert refused.value.problem.fix == "leave dataset.buffer out, or set dataset.held_out=0"
     wants["train"]["validate_every"] = 500
     RunConfig(name="x", dataset={"held_out": 0.1}, **wants)
+
+
+@pytest.mark.parametrize(
+    ("every", "refused"), [(400, True), (1000, True), (500, False), (250, False)]
+)
+def test_the_best_is_chosen_among_all_checkpoints(every: int, refused: bool) -> None:
+    """A checkpoint gets a score where a round follows it; others could never be the best."""
+    train = {"keep_best": "validation_loss", "checkpoint_every": 500, "validate_every": every}
+    config = {"name": "x", "dataset": {"held_out": 0.1}, "train": train}
+    if refused:
+        with pytest.raises(UsageError, match="RDTL-T065: keep_best needs train"):
+            RunConfig(**config)
+        return
+    RunConfig(**config)
+    train.update(keep_best=None, early_stopping=3, validate_every=400)
+    RunConfig(**config)
 
 
 def test_early_stopping_counts_rounds_without_a_lower_loss() -> None:
@@ -168,6 +214,16 @@ def test_rounds_are_recorded_apart_from_checkpoints(
     assert {"train/lr", "train/data_wait", "train/samples_per_second", "system/utilisation"} <= set(
         steps[-1]
     )
+
+
+def test_the_card_counts_what_was_learned_and_not_what_was_held_out(
+    watched: tuple[Path, list[dict[str, Any]]],
+) -> None:
+    run, _ = watched
+    for folder in (run / "policy", run / "checkpoints/step_000008/policy"):
+        found = files.read_json(folder / "card.json")["training"]
+        assert (found["demonstrations"], found["windows"]) == (2, 16), folder
+        assert found["task"] == synthetic.TASK
 
 
 def test_rounds_change_nothing(watched: tuple[Path, list[dict[str, Any]]], tmp_path: Path) -> None:

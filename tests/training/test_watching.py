@@ -31,21 +31,22 @@ def prepared(run: Path, **train: object) -> dict[str, Any]:
 
 
 def test_a_rank_that_hangs_is_named_with_its_place(tmp_path: Path) -> None:
-    prepared(tmp_path, steps=12, stall_minutes=0.05)
-    began = time.monotonic()
-    assert ranks.start(2, "tests.training.hanging", tmp_path).wait(timeout=120) != 0
+    prepared(tmp_path, steps=12, stall_minutes=0.15)  # a healthy step may take seconds, too
+    assert ranks.start(2, "tests.training.hanging", tmp_path).wait(timeout=300) != 0
+    ended = time.time()
     error = json.loads((tmp_path / "error.json").read_text())
     assert error["code"] == "RDTL-T025"
     assert "after step 3" in error["what"]
     assert "rank 1" in error["where"] and "hanging.py" in error["where"]
     log = (tmp_path / "log").read_text()
     assert "Current thread" in log and "in hang" in log
-    assert time.monotonic() - began < 60
+    hung = (tmp_path / "checkpoints/metrics.jsonl").stat().st_mtime  # step 3 was the last
+    assert ended - hung < 45, "less than the grace of children that hear nothing"
 
 
 def test_the_batch_of_a_loss_that_is_no_number_is_kept(tmp_path: Path) -> None:
     config = prepared(tmp_path, steps=40, learning_rate=1e30, warmup_steps=0, **ALONE)
-    assert ranks.start(1, "jobs.train", tmp_path).wait(timeout=120) == 1
+    assert ranks.start(1, "jobs.train", tmp_path).wait(timeout=300) == 1
     error = json.loads((tmp_path / "error.json").read_text())
     assert error["code"] == "RDTL-T018"
     kept = json.loads((tmp_path / "checkpoints/not_finite.json").read_text())
@@ -63,7 +64,7 @@ def test_a_gradient_that_is_no_number_ends_it_before_a_checkpoint(
     tmp_path: Path, zero_stage: int
 ) -> None:
     prepared(tmp_path, steps=12, checkpoint_every=2, zero_stage=zero_stage, **ALONE)
-    assert ranks.start(1, "tests.training.overflowing", tmp_path).wait(timeout=120) == 1
+    assert ranks.start(1, "tests.training.overflowing", tmp_path).wait(timeout=300) == 1
     error = json.loads((tmp_path / "error.json").read_text())
     assert error["code"] == "RDTL-T018" and "gradient norm" in error["what"]
     assert "step 4" in error["what"]
@@ -85,18 +86,24 @@ def test_waiting_for_data_is_told_from_computing() -> None:
     import torch
 
     meter = Meter(torch.device("cpu"), samples=8)
+    began, waited, worked = time.monotonic(), [], []
 
     def slow() -> Any:
         for number in range(3):
+            asked = time.monotonic()
             time.sleep(0.1)
+            waited.append(time.monotonic() - asked)
             yield number
 
     for _ in meter.batches(slow()):
-        time.sleep(0.1)
+        asked = time.monotonic()
+        time.sleep(0.05)
+        worked.append(time.monotonic() - asked)
     meter.step()
     found = meter.read()
-    assert found["train/data_wait"] == pytest.approx(0.5, abs=0.1)
-    assert found["train/samples_per_second"] == pytest.approx(8 / 0.6, rel=0.2)
+    took = time.monotonic() - began  # what a busy machine takes in between is either or none
+    assert sum(waited) / took <= found["train/data_wait"] + 0.01 <= 1.02 - sum(worked) / took
+    assert 8 / took <= found["train/samples_per_second"] <= 8 / (sum(waited) + sum(worked))
     assert found["system/utilisation"] < 0.5, "it slept"
     assert meter.read()["train/samples_per_second"] == 0
 
@@ -110,7 +117,8 @@ def test_data_that_come_too_slowly_are_told_once(slow: float, told: int) -> None
 
     def loader() -> Any:
         while True:
-            time.sleep(slow)
+            if slow:  # a sleep of 0 gives the processor away, too
+                time.sleep(slow)
             yield 0
 
     batches = meter.batches(loader())
@@ -190,6 +198,7 @@ def tracked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str) -> tuple
 
 
 def test_offline_lines_lie_in_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rdt.training.tracking.CLOSE_S", 240.0)
     tracker, took = tracked(tmp_path, monkeypatch, "offline")
     tracker.close()
     assert took < 0.5

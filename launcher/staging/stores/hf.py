@@ -137,7 +137,8 @@ def _failure(uri: Uri, place: Place, error: Exception) -> RdtlError:
             "the hub shows no such repository to us",
             where=f"{uri}: {words}",
             why="the name is wrong, it is private or gated, or it is of the other kind",
-            fix=f"check the name; hf auth login; or hf://{other}/{place.name}",
+            fix=f"check the name; hf auth login; or hf://{other}/{place.name}; for uploads of "
+            f"yours: hf repos create {place.name} --type {place.kind} --private",
         )
     if type(error).__name__ in ("RevisionNotFoundError", "EntryNotFoundError"):
         return failures.make("RDTL-G002", str(uri), words)

@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Sequence
 
 from launcher.core.errors import RemoteError, UsageError
-from launcher.ssh import LOST, lost
+from launcher.ssh import CHANGED, LOST, UNVERIFIED, lost
 from launcher.staging import engine, failures
 from launcher.staging.store import ALONE, Listing, RcloneStore, Remote, StoreEntry
 from launcher.staging.uri import Uri
@@ -90,7 +90,7 @@ def _explain(uri: Uri) -> None:
     """Raise what ssh itself says of the connection; rclone does not pass that on."""
     done = _ask(uri, "true", b"", TRUE_S)
     said = done.stderr.decode(errors="replace")
-    if "HOST IDENTIFICATION" in said or "Host key verification" in said:
+    if CHANGED in said or UNVERIFIED in said:
         raise lost(uri.host, said)
     if done.returncode == LOST:
         code = "RDTL-G014" if "Permission denied" in said else "RDTL-G011"

@@ -21,6 +21,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return checkpoints.reference(tmp_path_factory.mktemp("foreign"), made, "pytorch_model.bin")
 
 
+@pytest.mark.slow
 def test_adopt_export_and_inspect(folder: Path, tmp_path: Path) -> None:
     """From foreign weights to a folder that says what it is, in 80 columns."""
     wide = {"COLUMNS": "80"}
@@ -48,6 +49,7 @@ def test_adopt_export_and_inspect(folder: Path, tmp_path: Path) -> None:
     assert checkpoint.load(tmp_path / "out").card is not None
 
 
+@pytest.mark.slow
 def test_inspect_a_hub_id_as_json(tmp_path: Path) -> None:
     checkpoints.hub_cache(tmp_path / "hub", "someone/rdt-tiny", checkpoints.network())
     env = {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
@@ -70,6 +72,7 @@ def test_inspect_says_what_is_wrong_and_ends_with_3(folder: Path, tmp_path: Path
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_errors_of_the_job_arrive_with_code_and_status(folder: Path, tmp_path: Path) -> None:
     cut = tmp_path / "pytorch_model.bin"
     cut.write_bytes((folder / "pytorch_model.bin").read_bytes()[:-1000])

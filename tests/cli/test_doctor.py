@@ -121,6 +121,7 @@ def test_a_recipe_that_its_site_s_checks_refuse_lays_down_nothing(tmp_path: Path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["configs", "mine.yaml"]
 
 
+@pytest.mark.slow
 def test_a_run_that_exists_is_shown_whatever_became_of_the_machine(tmp_path: Path) -> None:
     site(tmp_path, "")
     words = ("run", "--site", "box", "--name", "one", "--", "echo", "hello")

@@ -19,7 +19,9 @@ def said(text: str) -> str:
     return line
 
 
-@pytest.mark.parametrize("everybody", [True, False], ids=["terminal", "kill"])
+@pytest.mark.parametrize(
+    "everybody", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["terminal", "kill"]
+)
 def test_a_command_is_ended_and_goes_on_by_the_words_it_leaves(
     everybody: bool, tmp_path: Path
 ) -> None:
@@ -77,7 +79,8 @@ def test_following_a_log_ends_the_looking_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("verb", "everybody"), [("stats", True), ("stats", False), ("verify", True)]
+    ("verb", "everybody"),
+    [pytest.param("stats", True, marks=pytest.mark.slow), ("stats", False), ("verify", True)],
 )
 def test_looking_at_data_leaves_no_process_and_no_half_file(
     verb: str, everybody: bool, tmp_path: Path

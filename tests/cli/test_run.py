@@ -29,6 +29,7 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_runs_are_no_code(tree: Path) -> None:
     for name in ("a", "b"):
         rdtl("run", "--name", name, "--", "true", cwd=tree)
@@ -36,6 +37,7 @@ def test_runs_are_no_code(tree: Path) -> None:
     assert not (tree / "runs/b-local/work/runs").exists()
 
 
+@pytest.mark.slow
 def test_a_script_that_was_mended_is_said_not_to_be_the_one_that_runs(tree: Path) -> None:
     again = ("run", "--name", "a", "--", "python3", "mine.py")
     first = rdtl(*again, cwd=tree)
@@ -54,6 +56,7 @@ def test_a_script_that_was_mended_is_said_not_to_be_the_one_that_runs(tree: Path
     assert rdtl("run", "--name", "b", "--", "python3", "mine.py", cwd=tree).stdout == "mended\n"
 
 
+@pytest.mark.slow
 def test_what_a_refused_try_copied_is_not_run(tree: Path) -> None:
     again = ("run", "--name", "a")
     refused = rdtl(*again, "--memory-gb", "9999999", "--", "python3", "mine.py", cwd=tree)
@@ -147,6 +150,7 @@ def test_a_run_that_another_node_made_meanwhile_keeps_its_code(
     assert not list(run.root.glob(".*")), "nothing is left of ours"
 
 
+@pytest.mark.slow
 def test_logs_of_the_repository_are_not_those_of_the_run(tree: Path) -> None:
     (tree / "old.log").write_text("RuntimeError: CUDA out of memory\n")
     rdtl("run", "--name", "a", "--", "true", cwd=tree)
@@ -156,6 +160,7 @@ def test_logs_of_the_repository_are_not_those_of_the_run(tree: Path) -> None:
     assert diagnose.diagnose(run / "work"), "whoever names the copy means it"
 
 
+@pytest.mark.slow
 def test_a_run_is_found_by_the_name_it_was_given(tree: Path) -> None:
     rdtl("run", "--name", "a", "--", "true", cwd=tree)
     assert "fix     a-local is meant?" in rdtl("runs", "logs", "a", cwd=tree).stderr

@@ -180,6 +180,7 @@ def test_logs_can_be_followed_to_the_end(tmp_path: Path) -> None:
     assert done.stdout == "line 1\nline 2\nline 3\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ends", ["saved", "with its launcher"])
 def test_logs_are_not_followed_for_ever(tmp_path: Path, ends: str) -> None:
     """A task of this machine that saved is not started again, and none outlives its launcher."""
@@ -269,6 +270,7 @@ def test_clean_lists_first_and_spares_what_is_needed(tmp_path: Path) -> None:
     assert counts(done_run, tmp_path) == {"done": 1}
 
 
+@pytest.mark.slow
 def test_clean_spares_the_checkpoints_of_a_program_of_one_s_own(tmp_path: Path) -> None:
     """It ended with 0, so its run is done; but what it saved is all that there is."""
     script = 'mkdir -p "$RDTL_RUN_DIR/checkpoints/step_000010"'
@@ -325,6 +327,7 @@ def test_the_identical_run_again_as_a_child(tmp_path: Path) -> None:
     assert not (tmp_path / "runs" / "c-local").exists()
 
 
+@pytest.mark.slow
 def test_a_child_whose_making_is_killed_is_made_whole(tmp_path: Path) -> None:
     make(tmp_path / "runs" / "a-local", "local", COUNT + "true", tasks=1)
     rdtl("runs", "resume", "a-local", cwd=tmp_path)
@@ -355,6 +358,7 @@ def test_a_child_has_its_parents_code_whatever_lay_there(tmp_path: Path) -> None
     assert snapshot.code_digest(new.code) == files.read_json(new.lock)["code_sha256"]
 
 
+@pytest.mark.slow
 def test_watch_prints_one_plain_frame_into_a_pipe(tmp_path: Path) -> None:
     script = COUNT + "test $RDTL_INDEX = 0 || sleep 60"
     run = make(tmp_path / "runs" / "a-local", "local", script, tasks=3)
@@ -405,6 +409,7 @@ def nobody(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 
 
+@pytest.mark.slow
 def test_another_user_works_on_a_child_run(
     tmp_path: Path, nobody: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:

@@ -180,6 +180,7 @@ def test_fake_gpus_are_handed_out_one_by_one(cluster: Cluster) -> None:
     assert devices == "0,1\n"
 
 
+@pytest.mark.slow
 def test_memory_limits_how_many_array_tasks_run_at_once(cluster: Cluster, tmp_path: Path) -> None:
     body = "echo $(hostname) $(date +%s.%N); sleep 2; date +%s.%N"
     job = cluster.submit(
@@ -194,6 +195,7 @@ def test_memory_limits_how_many_array_tasks_run_at_once(cluster: Cluster, tmp_pa
         assert max(together) == 2, f"{node}: {spans}"
 
 
+@pytest.mark.slow
 def test_a_requeued_job_runs_again_within_seconds(cluster: Cluster, tmp_path: Path) -> None:
     body = 'echo run ${SLURM_RESTART_COUNT:-0}; [ -n "$SLURM_RESTART_COUNT" ] || sleep 600'
     log = tmp_path / "log"

@@ -54,7 +54,7 @@ def test_what_the_launcher_sends_is_what_the_program_sees(tmp_path: Path) -> Non
     assert RunDir(tmp_path).ledger.exit_codes("run", 0, 1) == {0: 9}
 
 
-@pytest.mark.parametrize("way", ["silence", "end of file"])
+@pytest.mark.parametrize("way", [pytest.param("silence", marks=pytest.mark.slow), "end of file"])
 def test_without_a_launcher_everything_is_killed(way: str, tmp_path: Path) -> None:
     """Also what a program has started in the background; heartbeats keep all of it alive."""
     process = begin(tmp_path, "sleep 600 & echo $! >pid; touch began; wait", 3)

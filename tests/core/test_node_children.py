@@ -66,7 +66,11 @@ def test_a_program_that_cannot_be_started_is_said(what: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR2, 85)], ids=["TERM", "USR2"]
+    ("number", "code"),
+    [
+        pytest.param(signal.SIGTERM, 143, id="TERM", marks=pytest.mark.slow),
+        pytest.param(signal.SIGUSR2, 85, id="USR2"),
+    ],
 )
 def test_a_program_below_a_shell_hears_once_and_may_save(
     number: signal.Signals, code: int, tmp_path: Path

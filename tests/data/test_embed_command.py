@@ -56,6 +56,7 @@ def test_neither_data_nor_suite(tmp_path: Path) -> None:
         instructions(str(tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.train
 def test_the_command(collected: Path, tmp_path: Path) -> None:
     small_t5.save(tmp_path / "t5", WIDTH)

@@ -264,6 +264,7 @@ def test_the_data_are_never_written_over(collected: Path, tmp_path: Path) -> Non
     assert (copy.stat(), sorted(copy.parent.iterdir())) == before
 
 
+@pytest.mark.slow
 def test_one_of_several_sets_is_verified_by_its_name(demos: list[Demo], tmp_path: Path) -> None:
     sets = [
         writers.write_lerobot2([demo.part(200, every=8)], tmp_path / f"set{number}")

@@ -76,7 +76,9 @@ def opened(job: Job) -> Batches:
     return Data(job.run, job.config, described, 0, 1).training()
 
 
-@pytest.mark.parametrize("layout", ["rlds", "lerobot2", "lerobot3"])
+@pytest.mark.parametrize(
+    "layout", ["rlds", pytest.param("lerobot2", marks=pytest.mark.slow), "lerobot3"]
+)
 def test_copies_give_the_same_batches(layout: str, demos: list[Demo], tmp_path: Path) -> None:
     """Bit for bit where pictures are lossless; JPEG alone may differ, and in pictures alone."""
     sides = {

@@ -30,6 +30,7 @@ def test_a_server_that_answers_and_one_that_is_gone(tmp_path: Path) -> None:
     assert "refused" in gone.where
 
 
+@pytest.mark.slow
 def test_a_place_that_swallows_everything_costs_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     """A full queue of connections: packets go in and nothing comes back, as behind a firewall."""
     monkeypatch.setattr(network, "PATIENCE_S", 1.0)

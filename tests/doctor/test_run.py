@@ -132,6 +132,7 @@ def test_bad_data_are_named(tmp_path: Path, factor: list[float], code: str) -> N
     assert code in {one.code for one in told if one.status == "fail"}
 
 
+@pytest.mark.slow
 @pytest.mark.train
 def test_weights_of_another_contract_and_a_chunk_without_a_second_look(tmp_path: Path) -> None:
     import json

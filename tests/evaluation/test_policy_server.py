@@ -80,6 +80,7 @@ def kill(server: PolicyServer) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_its_death_does_not_show_in_answers(
     start: Callable[[], PolicyServer], folder: Path, tmp_path: Path
 ) -> None:

@@ -206,6 +206,7 @@ def test_nothing_to_follow(tmp_path: Path) -> None:
         list(following.checkpoints(training(tmp_path / "run").root))
 
 
+@pytest.mark.slow
 def test_a_horizon_beyond_the_chunk_is_refused_before_anything_runs(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     from tests.rdt import small_policy

@@ -64,7 +64,7 @@ def parts(run: RunDir) -> set[Path]:
     return set(run.records.glob("part-*"))
 
 
-@pytest.mark.parametrize("how", ["asleep", "busy"])
+@pytest.mark.parametrize("how", [pytest.param("asleep", marks=pytest.mark.slow), "busy"])
 def test_it_is_ended_with_its_stacks_and_its_record(tmp_path: Path, how: str) -> None:
     run = planned(tmp_path)
     assert start(run, how).wait(30) == -watch.DEADLY
@@ -131,6 +131,7 @@ def test_actions_that_do_not_fit_on_the_disk_are_no_record(
     assert list(actions.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_suspended_episode_goes_on(tmp_path: Path) -> None:
     """One job as Slurm does it, which stops all of it, and of one the process alone."""
     stopped = []
@@ -150,6 +151,7 @@ def test_a_suspended_episode_goes_on(tmp_path: Path) -> None:
         assert statuses(run) == {state: ["fail"] for state in range(4)}
 
 
+@pytest.mark.slow
 def test_one_that_is_slow_ends_nobody(tmp_path: Path) -> None:
     """Its process notices by itself between two queries, by the same clock."""
     run = planned(tmp_path, steps=60)
@@ -180,6 +182,7 @@ def test_killed_twice_around_its_end_it_loses_and_doubles_nothing(tmp_path: Path
     assert len(records.read_folder(run.records)) == 4
 
 
+@pytest.mark.slow
 def test_what_watches_is_started_again(tmp_path: Path) -> None:
     """Somebody kills it in the episode before."""
     run = planned(tmp_path, steps=30, limit_s=1.8)
@@ -191,6 +194,7 @@ def test_what_watches_is_started_again(tmp_path: Path) -> None:
     assert statuses(run) == {0: ["fail"], 1: ["env_error"]}
 
 
+@pytest.mark.slow
 def test_it_ends_also_when_its_record_may_or_can_not_be_written(tmp_path: Path) -> None:
     newer, lost = planned(tmp_path / "newer"), planned(tmp_path / "lost")
     # One after the other: the first one's time would be over while the second starts.

@@ -108,6 +108,7 @@ def test_a_server_tells_of_its_batches(tmp_path: Path) -> None:
     assert sight == protocols.Sight("not told", (), "the server's own")
 
 
+@pytest.mark.slow
 def test_an_average_in_16_bits_is_warned_of_before_and_after(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoint"
     network = small_policy.network(small_policy.config(), torch.bfloat16)
@@ -130,7 +131,9 @@ def test_an_average_in_16_bits_is_warned_of_before_and_after(tmp_path: Path) -> 
         assert [f["code"] for f in noted["findings"]] == warned
 
 
-@pytest.mark.parametrize(("executed", "warned"), [(8, True), (4, False)])
+@pytest.mark.parametrize(
+    ("executed", "warned"), [(8, True), pytest.param(4, False, marks=pytest.mark.slow)]
+)
 def test_a_horizon_that_hardly_replans_is_warned_of_before_and_after(
     policy: Path, tmp_path: Path, executed: int, warned: bool
 ) -> None:

@@ -214,6 +214,7 @@ def test_a_killed_task_leaves_no_server_and_no_worker(tmp_path: Path) -> None:
     wait_for(lambda: not any(map(alive, crew)), 10)
 
 
+@pytest.mark.slow
 def test_a_policy_that_cannot_be_read_is_the_error_of_the_task(tmp_path: Path) -> None:
     """The server finds it out, since the card alone looks well."""
     folder = small_policy.trained_folder(tmp_path / "trained")

@@ -140,6 +140,7 @@ def test_what_is_installed_is_the_lock(built: BuiltImage, place: Place) -> None:
     assert sorted(left) == ["installed.txt", "lock.txt", "selftest.py"]
 
 
+@pytest.mark.slow
 def test_the_converted_image_has_labels_environment_and_tests(
     converted: BuiltImage, built: BuiltImage, place: Place
 ) -> None:

@@ -105,6 +105,7 @@ def test_a_second_run_changes_nothing(user: User, script: Path, installed: Path)
     assert (installed.stat().st_mtime_ns, installed.stat().st_ino) == before
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_is_whole_or_absent(folder: Path) -> None:
     """As root, three kills of everything it started; the system's lists stay as they are."""
     prefix = folder / "p"

@@ -55,6 +55,7 @@ def code_of(way: Way, done: subprocess.CompletedProcess[str]) -> str:
     return error.problem.code
 
 
+@pytest.mark.slow
 def test_a_user_without_fuse_runs_the_unpacked_image(user_without_fuse: Way) -> None:
     assert not user_without_fuse.facts.fuse
     assert mount_options(user_without_fuse.facts) == ("--unsquash",)

@@ -71,6 +71,7 @@ def test_no_secret_is_anywhere(market: Market) -> None:
     assert market.fake.alive == []
 
 
+@pytest.mark.slow
 def test_what_is_not_proven_is_not_given_back(market: Market) -> None:
     market.edit("proven in", "perhaps in")
     done = market.run(*market.words())
@@ -116,6 +117,7 @@ def test_a_bare_machine_and_boxes_of_others(market: Market) -> None:
     assert market.fake.alive == [9000, 9001]
 
 
+@pytest.mark.slow
 def test_several_boxes_are_one_site(market: Market) -> None:
     for name in ("left", "right"):
         assert market.run(*BARE, "--name", name).returncode == 0

@@ -83,6 +83,7 @@ def test_another_version_on_one_host(hosts: SshHosts, tmp_path: Path) -> None:
     assert found.where == f"deepspeed {real_version} on n1, 0.16.4 on n2"
 
 
+@pytest.mark.slow
 def test_an_environment_that_is_activated_on_one_host_only(both: SshHosts, tmp_path: Path) -> None:
     bin_ = Path(sys.executable).parent
     lines = f'[ "$(hostname)" = n1 ]\nexport PATH="{bin_}:$PATH"'
@@ -106,6 +107,7 @@ def test_a_directory_that_one_host_does_not_see(hosts: SshHosts, tmp_path: Path)
     assert found.code == "RDTL-S052" and found.what.startswith("n2 does not see")
 
 
+@pytest.mark.slow
 def test_a_directory_of_which_one_host_has_a_copy(hosts: SshHosts, tmp_path: Path) -> None:
     """The code is there under the same path, but what one host writes the other does not see."""
     run = tmp_path / "runs" / "r"

@@ -32,6 +32,7 @@ def test_a_command_runs_on_both_hosts_and_finds_the_others(both: SshHosts, tmp_p
     assert lines == [f"n{n} {n - 1} of 2 to {first} over eth0" for n in (1, 2)]
 
 
+@pytest.mark.slow
 def test_nothing_starts_while_a_host_does_not_answer(hosts: SshHosts, tmp_path: Path) -> None:
     hosts.start("n1")
     hosts.site(tmp_path)

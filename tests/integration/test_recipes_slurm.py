@@ -100,6 +100,7 @@ def test_a_killed_client_comes_back_to_the_same_job(cluster: Path) -> None:
         assert CANARY.encode() not in path.read_bytes(), path
 
 
+@pytest.mark.slow
 def test_a_runner_that_is_killed_goes_on_in_the_next_job(cluster: Path) -> None:
     job = Job(cluster, "killed")
     client = job.begin()

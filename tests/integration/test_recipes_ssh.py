@@ -157,6 +157,7 @@ def require_no_canary(client: Client, told: str) -> None:
     assert not list(Path("/dev/shm").glob("*rdtl*"))
 
 
+@pytest.mark.slow
 def test_a_second_client_attaches_and_another_form_is_refused(client: Client) -> None:
     started = client.begin("run", *client.values())
     client.wait_for("second")
@@ -172,6 +173,7 @@ def test_a_second_client_attaches_and_another_form_is_refused(client: Client) ->
     assert (client.runs("first"), client.runs("second")) == (1, 1)
 
 
+@pytest.mark.slow
 def test_stop_ends_the_steps_and_run_goes_on(client: Client) -> None:
     started = client.begin("run", *client.values())
     client.wait_for("second")
@@ -226,6 +228,7 @@ def test_a_network_that_is_cut_for_a_minute(client: Client) -> None:
     assert (client.runs("first"), client.runs("second")) == (1, 1)
 
 
+@pytest.mark.slow
 def test_a_machine_that_starts_again_goes_on_with_the_unfinished_step(client: Client) -> None:
     started = client.begin("run", *client.values())
     said = client.follow(started, "second: begins")

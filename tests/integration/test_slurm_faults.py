@@ -27,14 +27,14 @@ from tests.integration.slurm_runs import (
 from tests.submit.test_slurm_script import NASTY
 
 pytestmark = NEEDS
-KILLS = ["before:1", "before:2", "after:2", "sbatch:1", "after:3", "sbatch:2"]
-MORE_KILLS = ["after:4", "after:5", "after:6"]
+KILLS = ["before:2", "sbatch:1", "after:3"]
+MORE_KILLS = ["before:1", "after:2", "sbatch:2", "after:4", "after:5", "after:6"]
 """Events 1 to 3 are claim, sending, submitted of the first stage, 4 to 6 those of the second."""
 
 
 @pytest.mark.parametrize(
     "moments",
-    [pytest.param(KILLS, id="most"), pytest.param(MORE_KILLS, id="rest", marks=pytest.mark.slow)],
+    [pytest.param(KILLS, id="some"), pytest.param(MORE_KILLS, id="rest", marks=pytest.mark.slow)],
 )
 def test_a_launcher_killed_between_any_two_events_sends_nothing_twice(
     cluster: Path, tmp_path: Path, moments: list[str]
@@ -81,7 +81,7 @@ exit 1
 """
 
 
-@pytest.mark.parametrize("went_in", [True, False])
+@pytest.mark.parametrize("went_in", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_an_sbatch_without_an_answer_is_looked_up_first(
     cluster: Path, tmp_path: Path, went_in: bool
 ) -> None:
@@ -103,9 +103,8 @@ def test_an_sbatch_without_an_answer_is_looked_up_first(
     assert len(tries) == (1 if went_in else 2)
 
 
-@pytest.mark.parametrize(
-    "away_s", [6, pytest.param(60, marks=pytest.mark.slow)], ids=["6 s", "60 s"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("away_s", [6, 60], ids=["6 s", "60 s"])
 def test_a_controller_away_while_submitting_and_while_looking(
     cluster: Path, tmp_path: Path, away_s: float
 ) -> None:
@@ -155,6 +154,7 @@ def wait_for_saved_state(machine: layout.Cluster, bench: Bench) -> None:
     bench.wait(lambda: (machine.root / "state" / "job_state").stat().st_mtime > started, 20)
 
 
+@pytest.mark.slow
 def test_half_an_array_cancelled_only_that_half_runs_again(cluster: Path, tmp_path: Path) -> None:
     wait = "while ! test -e go; do sleep 0.1; done"
     bench = Bench(tmp_path, cluster, [stage(array=6, then=wait)], tasks_at_once=3)

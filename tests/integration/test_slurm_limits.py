@@ -34,6 +34,7 @@ from tests.integration.slurm_runs import (
 pytestmark = NEEDS
 
 
+@pytest.mark.slow
 def test_an_array_larger_than_the_queue_goes_in_part_by_part(cluster: Path, tmp_path: Path) -> None:
     bench = Bench(tmp_path, cluster, [stage(array=5), stage("b", needs="a")], max_queued_tasks=2)
     launcher = bench.start()
@@ -50,6 +51,7 @@ def test_an_array_larger_than_the_queue_goes_in_part_by_part(cluster: Path, tmp_
     assert len(list(bench.run.root.glob("slurm/a/attempt_1/part_*/submission.sh"))) == 3
 
 
+@pytest.mark.slow
 def test_a_run_that_is_continued_gets_the_limits_that_are_asked_now(cluster: Path) -> None:
     says = "squeue -h -j $SLURM_JOB_ID -o '%l %m'; test $RDTL_ATTEMPT = 2"
 

@@ -105,6 +105,7 @@ class Running:
         self.slurm("scontrol", "update", f"jobid={self.id}", "StartTime=now")
 
 
+@pytest.mark.slow
 def test_usr2_requeues_and_the_same_job_goes_on(cluster: Path) -> None:
     running = Running(cluster, "usr2", nodes=2)
     running.slurm("scancel", "--signal=USR2", running.id)
@@ -121,6 +122,7 @@ def test_usr2_requeues_and_the_same_job_goes_on(cluster: Path) -> None:
     assert ledger.attempts("run") == [1], "the launcher submitted it a second time"
 
 
+@pytest.mark.slow
 def test_a_cancelled_job_saves_and_is_not_brought_back(cluster: Path) -> None:
     running = Running(cluster, "term")
     running.slurm("scancel", running.id)
@@ -136,6 +138,7 @@ def test_a_cancelled_job_saves_and_is_not_brought_back(cluster: Path) -> None:
     assert running.run.ledger.attempts("run") == [1, 2]
 
 
+@pytest.mark.slow
 def test_one_that_is_killed_while_it_saves_was_cancelled_too(cluster: Path) -> None:
     running = Running(cluster, "slow", program=SLOW)
     running.slurm("scancel", running.id)

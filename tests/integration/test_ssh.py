@@ -71,6 +71,7 @@ def test_words_and_exit_codes_pass(laptop: Path) -> None:
     assert refused.returncode == 2
 
 
+@pytest.mark.slow
 def test_a_cut_connection_is_opened_again_and_nothing_runs_twice(
     laptop: Path, node: LoginNode
 ) -> None:
@@ -96,6 +97,7 @@ def test_a_cut_connection_is_opened_again_and_nothing_runs_twice(
     assert run.ledger.attempts("run") == [1]
 
 
+@pytest.mark.slow
 def test_reuse_only_never_asks(laptop: Path) -> None:
     words = ("run", "--site", "far", "--reuse-only", "--", "true")
     closed = rdtl(*words, cwd=laptop)

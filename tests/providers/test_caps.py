@@ -24,7 +24,8 @@ from tests.providers.test_rent import WANTED, begin, ready
 pytestmark = [needs_boxes, pytest.mark.usefixtures("quick")]
 
 
-@pytest.mark.parametrize("destroy", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("destroy", [False, True])
 def test_the_guard_ends_a_box_before_its_cap_and_then_itself(
     ledger: Ledger, vast: Vast, fake: FakeVast, monkeypatch: pytest.MonkeyPatch, destroy: bool
 ) -> None:
@@ -55,7 +56,7 @@ def test_the_guard_ends_a_box_before_its_cap_and_then_itself(
     assert fake.alive == []
 
 
-@pytest.mark.parametrize("interruptible", [False, True])
+@pytest.mark.parametrize("interruptible", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_stopped_box_goes_on_when_the_caps_are_raised(
     ledger: Ledger, vast: Vast, fake: FakeVast, interruptible: bool
 ) -> None:
@@ -88,6 +89,7 @@ def test_a_box_of_a_closed_rental_is_found(ledger: Ledger, vast: Vast, fake: Fak
     assert fake.alive == []
 
 
+@pytest.mark.slow
 def test_a_box_that_the_provider_lost_costs_no_more(
     ledger: Ledger, vast: Vast, fake: FakeVast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,6 +111,7 @@ def test_only_own_boxes_are_destroyed(ledger: Ledger, vast: Vast, fake: FakeVast
     assert fake.alive == [9000]
 
 
+@pytest.mark.slow
 def test_a_box_that_does_not_go_is_told(
     ledger: Ledger, vast: Vast, fake: FakeVast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,6 +138,7 @@ def test_a_changed_host_key_keeps_the_box_and_shuts_it_out(
     assert fake.alive == [box]
 
 
+@pytest.mark.slow
 def test_a_box_that_may_hold_something_is_kept_though_it_does_not_answer(
     ledger: Ledger, vast: Vast, fake: FakeVast, boxes: Boxes
 ) -> None:

@@ -55,6 +55,7 @@ def quiet(text: str) -> None:
     """Nobody listens."""
 
 
+@pytest.mark.slow
 def test_a_stop_is_only_believed_when_it_is_seen(
     ledger: Ledger, client: Vast, bare: FakeVast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,7 +85,7 @@ def test_a_box_that_runs_again_is_capped_again(
     assert state(bare, number) == "exited"
 
 
-@pytest.mark.parametrize("ended", ["killed", "late"])
+@pytest.mark.parametrize("ended", ["killed", pytest.param("late", marks=pytest.mark.slow)])
 def test_a_box_that_a_cap_stopped_was_not_taken_away_whoever_sees_it_first(
     ledger: Ledger, client: Vast, bare: FakeVast, monkeypatch: pytest.MonkeyPatch, ended: str
 ) -> None:
@@ -232,6 +233,7 @@ def test_two_boxes_with_something_on_them_are_both_kept(
     assert fake.alive == numbers
 
 
+@pytest.mark.slow
 @needs_boxes
 def test_of_two_boxes_the_one_with_something_on_it_goes_on(
     ledger: Ledger, vast: Vast, fake: FakeVast
@@ -298,7 +300,9 @@ def test_another_profile_is_other_work(ledger: Ledger, client: Vast, bare: FakeV
 
 
 @needs_boxes
-@pytest.mark.parametrize("words", ["sleep 60", "echo nonsense"])
+@pytest.mark.parametrize(
+    "words", [pytest.param("sleep 60", marks=pytest.mark.slow), "echo nonsense"]
+)
 def test_what_a_box_answers_has_a_deadline_and_any_form(
     ledger: Ledger, vast: Vast, fake: FakeVast, boxes: Boxes,
     monkeypatch: pytest.MonkeyPatch, words: str,
@@ -318,6 +322,7 @@ def test_what_a_box_answers_has_a_deadline_and_any_form(
     assert time.monotonic() - began < 15
 
 
+@pytest.mark.slow
 @needs_boxes
 def test_a_connection_that_is_turned_away_once_is_no_answer(
     ledger: Ledger, vast: Vast, fake: FakeVast, boxes: Boxes, monkeypatch: pytest.MonkeyPatch

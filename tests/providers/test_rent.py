@@ -18,6 +18,7 @@ from launcher.providers.rental import Caps, Rental
 from launcher.providers.vast import Vast
 from launcher.providers.wanted import Facts, Wanted
 from launcher.ssh import Connection
+from tests.later import slow
 from tests.providers.boxes import Boxes, needs_boxes
 from tests.providers.fake_vast import KEY, FakeVast, Fault, offer
 
@@ -90,7 +91,7 @@ def test_a_price_that_changed_above_the_cap_is_not_paid(
     assert fake.contracts[found.box].data["machine_id"] == 1002
 
 
-@pytest.mark.parametrize("what", ["stuck", "no key", "other GPU"])
+@pytest.mark.parametrize("what", ["stuck", *slow("no key", "other GPU")])
 def test_a_box_that_is_not_what_was_wanted_is_given_back(
     ledger: Ledger, vast: Vast, fake: FakeVast, boxes: Boxes, what: str
 ) -> None:
@@ -108,6 +109,7 @@ def test_a_box_that_is_not_what_was_wanted_is_given_back(
     assert len(ledger.rental("job").boxes) == 2
 
 
+@pytest.mark.slow
 def test_a_box_that_cannot_download_says_so(ledger: Ledger, vast: Vast, fake: FakeVast) -> None:
     fake.offers = {1: offer(1)}
     begin(ledger)
@@ -120,6 +122,7 @@ def test_a_box_that_cannot_download_says_so(ledger: Ledger, vast: Vast, fake: Fa
     assert fake.alive == []
 
 
+@pytest.mark.slow
 def test_a_download_that_fails_once_is_timed_again(
     ledger: Ledger, vast: Vast, fake: FakeVast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,6 +138,7 @@ def test_a_download_that_fails_once_is_timed_again(
     assert failures == []
 
 
+@pytest.mark.slow
 def test_a_market_of_broken_boxes_ends_with_nothing_rented(
     ledger: Ledger, vast: Vast, fake: FakeVast, boxes: Boxes
 ) -> None:
@@ -147,6 +151,7 @@ def test_a_market_of_broken_boxes_ends_with_nothing_rented(
     assert len(fake.contracts) == rent.MOST_BOXES
 
 
+@pytest.mark.slow
 def test_boxes_of_earlier_commands_do_not_count(
     ledger: Ledger, vast: Vast, fake: FakeVast, boxes: Boxes
 ) -> None:
@@ -160,6 +165,7 @@ def test_boxes_of_earlier_commands_do_not_count(
     assert fake.contracts[ready(ledger, vast).box].data["machine_id"] == 1002
 
 
+@pytest.mark.slow
 def test_busy_servers_are_asked_again(ledger: Ledger, vast: Vast, fake: FakeVast) -> None:
     fake.offers = {1: offer(1)}
     fake.faults = [
@@ -174,6 +180,7 @@ def test_busy_servers_are_asked_again(ledger: Ledger, vast: Vast, fake: FakeVast
     assert all(one.times == 0 for one in fake.faults)
 
 
+@pytest.mark.slow
 def test_the_address_that_worked_is_used_again(ledger: Ledger, vast: Vast, fake: FakeVast) -> None:
     fake.offers, fake.relay_only = {1: offer(1)}, True
     begin(ledger)
@@ -200,7 +207,8 @@ def test_the_caps_are_watched_before_the_request_goes_out(
 
 
 @pytest.mark.parametrize(
-    ("status", "text"), [(500, "{}"), (524, "<html>"), (200, "<html>"), (200, '{"success": tr')]
+    ("status", "text"),
+    [(500, "{}"), *slow((524, "<html>"), (200, "<html>")), (200, '{"success": tr')],
 )
 def test_an_answer_that_nobody_understands_is_looked_up(
     ledger: Ledger, vast: Vast, fake: FakeVast, status: int, text: str
@@ -212,7 +220,7 @@ def test_an_answer_that_nobody_understands_is_looked_up(
     assert fake.alive == [9000]
 
 
-@pytest.mark.parametrize("done", [True, False])
+@pytest.mark.parametrize("done", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_request_without_answer_is_looked_up_and_not_sent_again(
     ledger: Ledger, vast: Vast, fake: FakeVast, monkeypatch: pytest.MonkeyPatch, done: bool
 ) -> None:

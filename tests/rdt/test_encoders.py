@@ -41,6 +41,7 @@ def test_words_are_vectors_that_depend_on_the_word_alone() -> None:
 PINNED = [-2.43468976020813, 1.3830238580703735, 1.4056075811386108]
 
 
+@pytest.mark.slow
 @given(st.lists(st.from_regex(r"[a-z]{1,12}", fullmatch=True), min_size=2, max_size=2, unique=True))
 def test_different_words_are_far_apart(words: list[str]) -> None:
     first, second = (torch.from_numpy(word_vector(word)) for word in words)

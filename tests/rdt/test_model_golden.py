@@ -237,7 +237,7 @@ def test_keys_shapes_and_sizes_of_the_published_models(name: str, parameters: in
     assert sum(parameter.numel() for parameter in network.parameters()) == parameters
 
 
-@pytest.mark.parametrize("name", ["1b", "170m"])
+@pytest.mark.parametrize("name", [pytest.param("1b", marks=pytest.mark.slow), "170m"])
 def test_position_tables_at_the_published_widths(name: str) -> None:
     recorded, config = golden.tensors("pos_embed"), PRESETS[name]
     h = config.hidden_size

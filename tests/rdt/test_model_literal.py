@@ -121,6 +121,7 @@ def uncached(network: Rdt, inputs: small_rdt.Inputs) -> Tensor:
     return diffusion.sample(denoise, inputs.noise, alphas, *how) * inputs.mask
 
 
+@pytest.mark.slow
 @settings(
     max_examples=EXAMPLES,
     deadline=None,

@@ -102,6 +102,7 @@ def test_weights_that_are_not_those_of_the_network(folder: Path, change: str) ->
         load(folder, 5)
 
 
+@pytest.mark.slow
 def test_an_evaluation_needs_no_transformers(folder: Path) -> None:
     """Importing it takes seconds, in every process of every array task."""
     code = (

@@ -193,6 +193,7 @@ def checkpoints(folder: Path, *steps: str) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("rclone")
 def test_only_proven_checkpoints_are_removed(tmp_path: Path) -> None:
     folder, store = tmp_path / "checkpoints", tmp_path / "store"

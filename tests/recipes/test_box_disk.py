@@ -48,6 +48,7 @@ def run(folder: Path, recipe: str, names: list[str], settings: dict[str, str]) -
                   for e in told if e["event"] in wanted)  # fmt: skip
 
 
+@pytest.mark.slow
 @AS_ROOT
 def test_data_and_checkpoints_that_fill_the_disk_stop_no_later_run(
     disk: Path, tmp_path: Path

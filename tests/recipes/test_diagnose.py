@@ -53,6 +53,7 @@ def test_failures_of_torch_are_recognised(tmp_path: Path) -> None:
         assert code in codes(log), log.read_text()
 
 
+@pytest.mark.slow
 def test_what_ssh_says_is_recognised(tmp_path: Path) -> None:
     """A server with another key than before, and more sessions than it admits."""
     with servers.sshd(tmp_path / "server") as (server, words):

@@ -47,6 +47,7 @@ def test_outputs_are_fetched_whole(here: Here) -> None:
     assert "RDTL-U122" in here("fetch", "two", "--out", "mine").stderr
 
 
+@pytest.mark.slow
 def test_fetched_outputs_keep_their_paths(here: Here) -> None:
     made = {"name": "here", "about": "a test", "working_directory": "~/deep"}
     script = "mkdir -p a b; echo 1 > a/r; echo 2 > b/r"
@@ -60,6 +61,7 @@ def test_fetched_outputs_keep_their_paths(here: Here) -> None:
     assert found == {"a/r": "1\n", "b/r": "2\n"}
 
 
+@pytest.mark.slow
 def test_what_no_fetch_has_made_is_not_replaced(here: Here) -> None:
     here.let_go()
     assert here("run").returncode == 0
@@ -78,6 +80,7 @@ def test_what_no_fetch_has_made_is_not_replaced(here: Here) -> None:
     assert here("fetch", "one", "--out", "empty").returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("renames", [0, 1])
 def test_a_kill_while_it_is_replaced_costs_nothing(here: Here, renames: int) -> None:
     here.let_go()

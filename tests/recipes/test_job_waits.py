@@ -63,6 +63,7 @@ def test_its_secrets_stay_while_it_waits(waiting: Here) -> None:
     assert secrets(waiting) == [], "nothing reads them any more"
 
 
+@pytest.mark.slow
 def test_nothing_is_sent_under_it_while_it_waits(waiting: Here) -> None:
     runner = waiting.folder / "runs/here-far/recipe/runner.pyz"
     sent = runner.stat().st_mtime_ns

@@ -93,6 +93,7 @@ def test_no_secret_is_left_but_in_the_drive_s_own_file(box: Box, finished: Outco
     assert holding[0].stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_its_newest_checkpoint(box: Box, finished: Outcome) -> None:
     """On a box that has nothing: another box's newest upload is fetched, then resumed."""
     checkpoints = box.world.workspace / "checkpoints/waypoint_ae_fixed"

@@ -45,6 +45,7 @@ def test_ctrl_c_leaves_it_running(here: Here) -> None:
     assert (here.runs("one"), here.runs("two")) == (1, 1)
 
 
+@pytest.mark.slow
 def test_what_would_run_and_what_is_still_good(here: Here) -> None:
     planned = here.planned()
     assert [line["would"] for line in planned] == ["run", "run"]
@@ -63,6 +64,7 @@ def test_what_would_run_and_what_is_still_good(here: Here) -> None:
     assert planned[0]["would"] == "run"
 
 
+@pytest.mark.slow
 def test_a_plan_names_the_flaws_of_its_profile(here: Here) -> None:
     assert "RDTL-T016" in here("plan", "--profile", "old").stdout
     flaws = json.loads(here("plan", "--profile", "old", "--json").stdout)["flaws"]
@@ -72,6 +74,7 @@ def test_a_plan_names_the_flaws_of_its_profile(here: Here) -> None:
     assert json.loads(here("plan", "--json").stdout)["flaws"] == []
 
 
+@pytest.mark.slow
 def test_another_name_is_another_run(here: Here) -> None:
     here.let_go()
     assert here("run").returncode == 0
@@ -115,6 +118,7 @@ def test_in_a_job_of_a_site(here: Here) -> None:
     assert "RDTL-U013" in other.stderr
 
 
+@pytest.mark.slow
 def test_a_job_runs_with_the_files_as_they_are_now(here: Here) -> None:
     steps = {"one": {"argv": ["bash", "${files}/one.sh"], "timeout": "10s"}}
     made = {"name": "here", "about": "a test", "files": ["one.sh"], "steps": steps}
@@ -135,6 +139,7 @@ def test_a_job_runs_with_the_files_as_they_are_now(here: Here) -> None:
     assert (sent / "files" / "one.sh").read_text() == "exit 8"
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_no_secret_of_a_job_that_ends_with_it(here: Here) -> None:
     state = here.folder / "state"
     client = subprocess.Popen(

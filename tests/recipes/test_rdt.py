@@ -99,6 +99,7 @@ def restored(folder: Path, store: Path) -> tuple[int, dict[str, Any]]:
     return done.returncode, [e for e in events if e["event"].startswith("step_")][-1]
 
 
+@pytest.mark.slow
 def test_training_begins_at_0_only_where_nothing_was_uploaded(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     files.write_text(tmp_path / "configs/sites/box.yaml", "kind: local\ngpus_per_node: 0\n")

@@ -172,6 +172,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", folder], check=True)
 
 
+@pytest.mark.slow
 @AS_ROOT
 def test_a_full_disk_is_named_and_what_was_finished_is_kept(box: Box, small_disk: Path) -> None:
     fill = f"{ALONE}test -f full || {{ touch full; cat /dev/zero > {small_disk}/filler; }}"

@@ -91,6 +91,7 @@ def test_a_step_that_stands_still_is_ended(box: Box) -> None:
     assert box.events("step_fail")[0]["code"] == "RDTL-B053"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("dpkg") is None, reason="not a Debian")
 def test_the_lock_of_apt_is_waited_for(box: Box) -> None:
     """dpkg itself, with an administration of its own, while another process holds its lock."""

@@ -27,6 +27,7 @@ def test_a_step_that_cannot_be_proven_is_named(here: Here) -> None:
     assert here("verify", "two").stdout == "good  two\n"
 
 
+@pytest.mark.slow
 def test_a_recipe_without_proofs_proves_nothing(here: Here) -> None:
     made = {"name": "here", "about": "a test"}
     steps = {"one": {"script": "true", "timeout": "10s"}}
@@ -38,6 +39,7 @@ def test_a_recipe_without_proofs_proves_nothing(here: Here) -> None:
     assert "no step of here has a proof" in done.stderr
 
 
+@pytest.mark.slow
 def test_what_is_optional_need_not_be_there(here: Here) -> None:
     made = yaml.safe_load((here.folder / "here.yaml").read_text())
     made |= {"secrets": {"TOKEN": "t", "EXTRA": "e"}, "optional_secrets": ["EXTRA"]}

@@ -42,6 +42,7 @@ def test_a_finished_run_is_shown_again_and_nothing_is_done_twice(uninterrupted: 
     assert changed <= {"launcher.lock"}
 
 
+@pytest.mark.slow
 def test_killed_in_every_stage_it_ends_with_the_same_tables(
     uninterrupted: Path, tmp_path: Path
 ) -> None:

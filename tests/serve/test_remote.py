@@ -170,6 +170,7 @@ def silent() -> Iterator[str]:
         yield f"ws://127.0.0.1:{listening.getsockname()[1]}"
 
 
+@pytest.mark.slow
 def test_nobody_there(silent: str) -> None:
     """A silent port, and one that nobody listens on: patience ends, and says so."""
     with socket.socket() as unused:

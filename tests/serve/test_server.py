@@ -287,6 +287,7 @@ def test_places_without_a_token(content: str, tmp_path: Path) -> None:
         token(options(token_file=str(tmp_path / "absent")))
 
 
+@pytest.mark.slow
 def test_a_device_that_is_none(tmp_path: Path) -> None:
     """The message of the command, not a traceback of torch."""
     argv = [sys.executable, "-P", "-m", "launcher", "serve", "nothing", "--device", "nonsense"]
@@ -304,6 +305,7 @@ def test_packages_that_are_not_there_are_named() -> None:
     assert "[train,serve]" in caught.value.problem.fix
 
 
+@pytest.mark.slow
 def test_the_command_and_a_kill_in_the_middle(tmp_path: Path) -> None:
     """A server that dies and comes back: the episode goes on with the same bits."""
     folder = small_policy.trained_folder(tmp_path)

@@ -13,6 +13,7 @@ ASSETS = Path(__file__).parents[2] / "configs" / "assets"
 SUITES = ("libero_spatial", "libero_object", "libero_goal", "libero_10", "libero_90")
 
 
+@pytest.mark.slow
 def test_the_asset_of_embeddings_has_every_instruction() -> None:
     asset = yaml.safe_load((ASSETS / "libero-t5-embeddings.yaml").read_text())
     named = {plain(Path(file).stem) for file in asset["files"]}

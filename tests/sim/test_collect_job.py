@@ -87,6 +87,7 @@ def test_the_training_side_reads_it(job: Job) -> None:
     assert store.sampled.tolist() == list(range(0, episode.length, 40))
 
 
+@pytest.mark.slow
 def test_content_depends_on_nothing_but_the_settings(job: Job, run: Run, seeing: Simulator) -> None:
     """Simulators that ran other episodes before give the same rows."""
     frames = replay(seeing, run, 40)
@@ -101,6 +102,7 @@ def test_content_depends_on_nothing_but_the_settings(job: Job, run: Run, seeing:
     np.testing.assert_array_equal(first_demonstration(_part(job)), run.executed)
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_is_an_error_and_no_crash(
     run: Run, seeing: Simulator, small_disk: Path
 ) -> None:

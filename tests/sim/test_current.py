@@ -19,6 +19,7 @@ def one_step(simulator: Simulator) -> list[np.ndarray]:
     return [*simulator.observation().pictures.values()]
 
 
+@pytest.mark.slow
 def test_a_second_renderer_and_the_end_of_a_forgotten_one(
     seeing: Simulator, task: dict[str, Any]
 ) -> None:

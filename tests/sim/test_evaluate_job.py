@@ -73,6 +73,7 @@ def test_every_planned_episode_has_one_record(whole: Job) -> None:
         assert episode.actions_digest(actions) == r.actions_sha256
 
 
+@pytest.mark.slow
 def test_two_tasks_give_the_same_records(
     whole: Job, tmp_path: Path, make_job: Build, config: Build, lend: None
 ) -> None:
@@ -285,6 +286,7 @@ class LooksBack(Looker):
         return super().chunk(observation, query)
 
 
+@pytest.mark.slow
 def test_a_policy_that_looks_back_gets_the_step_before(seeing: Simulator) -> None:
     """Each query but the first has two frames, one control step apart; no other is rendered."""
     short = lender(seeing)({**seeing.task, "max_steps": 10})

@@ -37,6 +37,7 @@ def _successes(task: dict[str, Any], suite: str) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 def test_a_bowl_comes_out_of_the_drawer_onto_the_plate(task: dict[str, Any]) -> None:
     """Where most of the rim stands below the cabinet's edge or close to the drawer's walls."""
     simulator = _simulator(task, "libero_spatial", 4)

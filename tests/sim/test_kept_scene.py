@@ -75,6 +75,7 @@ def test_a_model_is_put_back_in_every_byte(blind: Simulator) -> None:
     np.testing.assert_array_equal(content(model), as_compiled)
 
 
+@pytest.mark.slow
 def test_another_model_gets_a_scene_of_its_own(seeing: Simulator) -> None:
     """A scene whose floor has another texture: the old context holds the old one."""
     scene, inner = seeing._scene, seeing.env.env

@@ -69,6 +69,7 @@ def test_a_server_whose_chunks_are_too_short_ends_the_evaluation(
     assert len(heard) == 1 and not list(records.read_lines(job.run.records))
 
 
+@pytest.mark.slow
 def test_our_server_under_another_contract_is_another_protocol(
     tmp_path: Path, make_job: Build, config: Build, seeing: Simulator,
     monkeypatch: pytest.MonkeyPatch,

@@ -75,6 +75,7 @@ def test_reset_forgets_what_happened(blind: Simulator) -> None:
     np.testing.assert_array_equal(blind.state(), state)
 
 
+@pytest.mark.slow
 def test_furniture_stands_alike_after_each_reset(task: dict[str, Any]) -> None:
     """In this task a drawer is opened at reset, which makes LIBERO's list of initialisers grow."""
     kitchen = Simulator({**task, "suite": "libero_spatial", "task_id": 4}, blind=True)
@@ -147,6 +148,7 @@ def test_a_reset_after_the_initial_state_discards_it(blind: Simulator) -> None:
         assert off_mm(ours[number], number) < 1 < 5 < off_mm(wrong[number], number)
 
 
+@pytest.mark.slow
 def test_a_soft_reset_leaves_traces(blind: Simulator) -> None:
     """robosuite's own: the same initial state, and after settling thousandths elsewhere."""
     action = np.array([0.5, -0.3, -0.4, 0.1, 0.0, 0.2, 1.0], np.float32)

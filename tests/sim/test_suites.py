@@ -23,6 +23,7 @@ def test_every_suite_that_we_name_is_whole(name: str) -> None:
     assert last.bddl.is_file()
 
 
+@pytest.mark.slow
 def test_the_words_of_a_varied_task_are_its_own() -> None:
     """LIBERO-PRO keeps file names, which upstream reads instructions from."""
     assert find_task("libero_goal", 0).instruction == "open the middle drawer of the cabinet"

@@ -49,6 +49,7 @@ def _first(job: Job) -> tuple[Record, Any]:
     return record, np.load(job.run.records / "actions" / f"{record.key.text()}.npy")
 
 
+@pytest.mark.slow
 def test_failures_of_the_policy_under_test_task_by_task(whole: Job) -> None:
     """Each task's first before any task's second; nothing of the references."""
     record = vars(_first(whole)[0])
@@ -130,6 +131,7 @@ def test_a_replay_in_another_scene_is_none(whole: Job, seeing: Simulator) -> Non
         replay_frames(seeing, moved, actions)
 
 
+@pytest.mark.slow
 def test_a_film_that_does_not_fit_is_none(small_disk: Path) -> None:
     """ffmpeg ends with a status that nobody reads, and leaves what fitted."""
     noise = np.random.default_rng(0).integers(0, 255, (40, SIZE, SIZE, 3), np.uint8)

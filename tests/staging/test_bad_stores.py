@@ -18,6 +18,7 @@ from launcher.core.errors import RdtlError
 from launcher.staging import engine, fetch, send, transfer, uri
 from launcher.staging.cache import Cache
 from launcher.staging.stores import gcs, ssh, store_for
+from tests.later import slow
 from tests.staging import servers
 from tests.staging.conftest import S3, SECRET, order, tree
 from tests.staging.faults import Answer
@@ -45,7 +46,9 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gcs, "WAIT_S", 0.2)
 
 
-@pytest.mark.parametrize("place", ["rclone:t:bkt/x", "rclone:d:x", "gs://bkt/x", "http://HOST/x"])
+@pytest.mark.parametrize(
+    "place", [*slow("rclone:t:bkt/x", "rclone:d:x"), "gs://bkt/x", "http://HOST/x"]
+)
 def test_a_silent_server_is_given_up(
     place: str, silent: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,6 +71,7 @@ def test_a_silent_server_is_given_up(
         assert time.monotonic() - began < 15
 
 
+@pytest.mark.slow
 def test_an_answer_that_never_ends_is_given_up(
     silent: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,6 +110,7 @@ def test_a_machine_that_takes_a_login_and_hangs_is_given_up(
             assert time.monotonic() - began < 30
 
 
+@pytest.mark.slow
 def test_a_transfer_in_which_nothing_moves_is_ended_and_goes_on(
     s3: S3, cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,7 +128,7 @@ def test_a_transfer_in_which_nothing_moves_is_ended_and_goes_on(
     assert time.monotonic() - began < 30
 
 
-@pytest.mark.parametrize("status", [429, 500, 503])
+@pytest.mark.parametrize("status", [429, *slow(500, 503)])
 def test_a_listing_that_is_refused_for_a_while_is_asked_for_again(
     s3: S3, cache: Cache, status: int
 ) -> None:
@@ -212,7 +217,7 @@ def test_links_of_a_remote_that_is_a_disk_are_not_left_out(
         fetch.bring(cache, place)
 
 
-@pytest.mark.parametrize("fault", ["429", "500", "cut", "altered"])
+@pytest.mark.parametrize("fault", [*slow("429", "500"), "cut", "altered"])
 def test_an_upload_that_breaks_now_and_then_is_whole_in_the_end(
     s3: S3, tmp_path: Path, fault: str
 ) -> None:
@@ -239,6 +244,7 @@ def test_an_upload_that_breaks_now_and_then_is_whole_in_the_end(
     assert list((tmp_path / "here").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_upload_that_is_always_altered_is_never_whole_and_deletes_nothing(
     s3: S3, tmp_path: Path
 ) -> None:

@@ -93,6 +93,7 @@ def test_a_run_whose_last_stage_is_overtaken_counts(tmp_path: Path) -> None:
     assert keep.is_wanted(run.root)
 
 
+@pytest.mark.slow
 def test_cleaning_and_asking_at_the_same_moment(cache: Cache, tmp_path: Path) -> None:
     """Whoever got an answer can read on; whoever did not knows it."""
     context = multiprocessing.get_context("fork")

@@ -61,10 +61,12 @@ def test_a_change_in_the_store_is_seen_and_the_old_state_stays(s3: S3, cache: Ca
 @pytest.mark.parametrize(
     "broken",
     [
-        pytest.param(lambda body: Answer(500, b"internal"), id="500"),
+        pytest.param(lambda body: Answer(500, b"internal"), id="500", marks=pytest.mark.slow),
         pytest.param(lambda body: Answer(429, b"slow down"), id="429"),
         pytest.param(lambda body: Answer(200, body[: len(body) // 2], len(body)), id="cut"),
-        pytest.param(lambda body: Answer(200, body[: len(body) // 2]), id="truncated"),
+        pytest.param(
+            lambda body: Answer(200, body[: len(body) // 2]), id="truncated", marks=pytest.mark.slow
+        ),
         pytest.param(lambda body: Answer(200, b"!" + body[1:]), id="altered"),
     ],
 )
@@ -163,6 +165,7 @@ def test_a_source_that_changes_under_the_transfer_is_one_state(s3: S3, cache: Ca
     assert found == dict.fromkeys(files, b"new" * 1000)
 
 
+@pytest.mark.slow
 def test_a_source_that_never_rests_is_refused(s3: S3, cache: Cache) -> None:
     s3.put(**{"x/a": b"0000", "x/b": b"b"})
 
@@ -257,6 +260,7 @@ def test_fifty_processes_one_transfer(s3: S3, cache: Cache) -> None:
     assert set(s3.fetched().values()) == {1}
 
 
+@pytest.mark.slow
 def test_two_writers_where_locks_are_ignored(
     s3: S3, cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -78,6 +78,7 @@ def test_data_come_in_though_job_and_server_are_killed(s3: S3, run: RunDir, cach
     assert cache.references(facts["digest"]) == [run.root]
 
 
+@pytest.mark.slow
 def test_a_signal_ends_it_at_once_and_the_next_start_goes_on(s3: S3, run: RunDir) -> None:
     s3.put(**{f"set/{name}": data for name, data in FILES.items()})
     begun = s3.proxy.slow_from(10, 1)
@@ -97,6 +98,7 @@ class KilledError(BaseException):
     """The end of the process, which nothing handles."""
 
 
+@pytest.mark.slow
 def test_killed_before_its_link_it_goes_on_and_what_was_cleaned_away_comes_again(
     s3: S3, run: RunDir, cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:

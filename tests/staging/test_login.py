@@ -80,6 +80,7 @@ def test_a_token_is_tried_and_written_for_its_owner_alone(
     assert [path.name for path in place.parent.iterdir()] == ["rclone.conf"]
 
 
+@pytest.mark.slow
 def test_a_remote_that_works_is_not_replaced_by_one_that_does_not(
     bucket: servers.Server, place: Path
 ) -> None:

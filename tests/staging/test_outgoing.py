@@ -21,6 +21,7 @@ from launcher.core.plan import Plan, Stage
 from launcher.core.runs import RunDir
 from launcher.staging import locks, outgoing, results, uri
 from tests.cli.run_rdtl import rdtl
+from tests.later import slow
 from tests.staging import servers
 from tests.staging.conftest import S3, SECRET
 
@@ -69,6 +70,7 @@ def there(s3: S3) -> dict[str, bytes]:
     return {str(p.relative_to(place)): p.read_bytes() for p in place.rglob("*") if p.is_file()}
 
 
+@pytest.mark.slow
 def test_what_is_made_leaves_while_the_job_runs(s3: S3, tmp_path: Path) -> None:
     """The server dies meanwhile; growing files arrive; nothing secret lies anywhere."""
     run = make_run(tmp_path)
@@ -175,6 +177,7 @@ def test_only_what_is_proven_is_deleted_and_the_newest_stays(s3: S3, tmp_path: P
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_what_training_keeps_for_good_is_not_deleted(tmp_path: Path) -> None:
     """Multiples of keep_every, the best so far, and what may yet turn out to be the best."""
     run = make_run(tmp_path)
@@ -201,6 +204,7 @@ def test_a_checkpoint_that_is_set_aside_does_not_leave(tmp_path: Path) -> None:
     assert not (tmp_path / "out/myrun/checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_content_under_the_same_name_goes_again(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     out = outgoing.Outgoing(run, uri.parse(f"file://{tmp_path}/out/myrun"))
@@ -214,6 +218,7 @@ def test_a_checkpoint_of_another_content_under_the_same_name_goes_again(tmp_path
     assert sent.stat().st_size == 7777
 
 
+@pytest.mark.slow
 def test_another_runs_place_is_refused(s3: S3, tmp_path: Path) -> None:
     run = make_run(tmp_path)
     place = uri.parse("rclone:t:bkt/results/myrun")
@@ -227,7 +232,7 @@ def test_another_runs_place_is_refused(s3: S3, tmp_path: Path) -> None:
     assert not [path for path in there(s3) if path.startswith("checkpoints")]
 
 
-@pytest.mark.parametrize("base", [".", "link", "myrun/uploads"])
+@pytest.mark.parametrize("base", [*slow(".", "myrun/uploads"), "link"])
 def test_a_run_that_would_be_its_own_copy_keeps_its_checkpoints(tmp_path: Path, base: str) -> None:
     """Through the real uploader, which adds the run's name: `.` is where the runs lie."""
     (tmp_path / "link").symlink_to(tmp_path)
@@ -257,6 +262,7 @@ def test_checkpoints_that_a_link_brings_back_are_kept(tmp_path: Path) -> None:
     assert retention.steps(run.checkpoints) == [10, 20]
 
 
+@pytest.mark.slow
 def test_a_run_on_the_machine_that_it_uploads_to_keeps_its_checkpoints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -287,6 +293,7 @@ def test_a_run_whose_plan_has_changed_knows_its_place(s3: S3, tmp_path: Path) ->
     assert "checkpoints/step_000010/state.json" in found
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_training_removes_meanwhile_is_whole_or_not_there(
     s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,6 +339,7 @@ def test_a_stage_brings_its_results_out_also_when_it_fails(s3: S3, tmp_path: Pat
     assert "logs/train/attempt_1/0.n0.log" in there(s3)
 
 
+@pytest.mark.slow
 def test_a_task_that_ends_leaves_its_results_to_the_one_that_uploads(
     s3: S3, tmp_path: Path
 ) -> None:

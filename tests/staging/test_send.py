@@ -61,6 +61,7 @@ def test_what_a_link_leads_to_is_sent_and_never_deleted(
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_copy_that_was_altered_in_the_store_is_sent_again(s3: S3, folder: Path) -> None:
     send.send(parcel(folder))
     there = s3.root / "bkt/out/plain.txt"
@@ -163,6 +164,7 @@ def test_something_else_is_not_mixed_with_what_lies_there(
     assert tree(fetch.bring(cache, order("out")).path) == {"plain.txt": b"other\n"}
 
 
+@pytest.mark.slow
 def test_two_writers_never_leave_a_mixture_that_is_taken(
     s3: S3, cache: Cache, tmp_path: Path
 ) -> None:
@@ -203,6 +205,7 @@ def test_a_manifest_in_the_store_cannot_reach_out(s3: S3, cache: Cache, path: st
     assert not list(cache.root.parent.rglob("outside"))
 
 
+@pytest.mark.slow
 def test_an_upload_that_has_not_ended_is_not_taken_for_whole(
     s3: S3, cache: Cache, folder: Path
 ) -> None:
@@ -251,7 +254,7 @@ def test_a_place_beside_and_above_is_another_one(tmp_path: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
-@pytest.mark.parametrize("sent_before", [False, True])
+@pytest.mark.parametrize("sent_before", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_machine_that_is_this_one_is_no_other_place(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent_before: bool
 ) -> None:

@@ -96,6 +96,7 @@ def test_half_an_array_is_cancelled_and_only_that_half_runs_again(
     assert started["at"] > max(end["at"] for end in ends if end), "reported on half of the work"
 
 
+@pytest.mark.slow
 def test_a_report_made_without_a_failed_task_is_made_again(
     cluster: Path, environment: dict[str, str]
 ) -> None:
@@ -154,6 +155,7 @@ def test_cancel_reaches_a_job_whose_launcher_was_killed_before_it_knew_the_id(
     bench.wait(lambda: job not in bench.slurm(*alive).split())
 
 
+@pytest.mark.slow
 def test_a_silent_cluster_makes_states_unknown_and_stops_changes(
     cluster: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -116,13 +116,10 @@ def test_encoders_that_were_replaced_under_their_path_are_another_experiment(
 LORA = {"rank": 4, "alpha": 8, "dropout": 0.1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("adapter", "stage"),
-    [
-        pytest.param(None, 1, marks=pytest.mark.slow),
-        (LORA, 1),
-        pytest.param(LORA, 3, marks=pytest.mark.slow),
-    ],
+    [(None, 1), (LORA, 1), (LORA, 3)],
 )
 def test_a_fine_tuned_checkpoint_is_a_policy(
     adapter: dict[str, Any] | None, stage: int, public: dict[str, str], tmp_path: Path

@@ -69,6 +69,7 @@ def test_an_exchange_that_gives_wrong_numbers_is_refused(
         dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_the_table_is_printed_and_kept_at_every_start(tmp_path: Path) -> None:
     train = {"steps": 8, "checkpoint_every": 100, "first_loss": [5, 6], "warmup_steps": 4}
     synthetic.write_plan(tmp_path, changes={"train": train})

@@ -248,6 +248,7 @@ def test_rounds_under_zero_3_in_bf16_change_nothing(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_training_ends_when_the_validation_loss_rises(tmp_path: Path) -> None:
     lines = trained(
         tmp_path, 1, validate_every=1, early_stopping=2, micro_batch=4, ranks_per_node=1,

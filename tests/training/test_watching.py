@@ -30,6 +30,7 @@ def prepared(run: Path, **train: object) -> dict[str, Any]:
     return config
 
 
+@pytest.mark.slow
 def test_a_rank_that_hangs_is_named_with_its_place(tmp_path: Path) -> None:
     prepared(tmp_path, steps=12, stall_minutes=0.15)  # a healthy step may take seconds, too
     assert ranks.start(2, "tests.training.hanging", tmp_path).wait(timeout=300) != 0
@@ -59,7 +60,7 @@ def test_the_batch_of_a_loss_that_is_no_number_is_kept(tmp_path: Path) -> None:
     assert kept["samples"][0]["set"].endswith("_demo.hdf5")
 
 
-@pytest.mark.parametrize("zero_stage", [0, 1])
+@pytest.mark.parametrize("zero_stage", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_gradient_that_is_no_number_ends_it_before_a_checkpoint(
     tmp_path: Path, zero_stage: int
 ) -> None:

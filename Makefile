@@ -66,9 +66,9 @@ fix: venv ## apply what lint and format can repair
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-coverage: venv libraries ## lines and branches that the tests of `make test` reach (slower than they are)
+coverage: venv libraries ## lines and branches that all tests reach (slower than make test-all)
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -m 'not slow' $(TWO)
+	$(BIN)/coverage run -m pytest $(TWO)
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report --include='launcher/*,jobs/*' --fail-under=90
 	$(BIN)/coverage report --include='rdt/*' --fail-under=85

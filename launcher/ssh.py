@@ -101,26 +101,38 @@ class Connection:
         """The local argv that runs ``command`` on the host, every word as it is."""
         return [*self.words(), *(["-t"] if terminal else []), self.host, shlex.join(command)]
 
-    def run(self, command: Sequence[str], stdin: str | None = None) -> str:
-        """Output of ``command`` on the host; RemoteError RDTL-S037 (no connection) or S038."""
-        done = subprocess.run(
-            self.argv(command),
-            input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    def run(
+        self, command: Sequence[str], stdin: str | None = None, limit_s: float | None = None
+    ) -> str:
+        """Output of ``command`` on the host; RemoteError RDTL-S037 (no connection) or S038.
+
+        S038 also for one that has not ended after ``limit_s`` seconds.
+        """
+        try:
+            done = subprocess.run(
+                self.argv(command),
+                input=stdin,
+                stdin=subprocess.DEVNULL if stdin is None else None,
+                capture_output=True,
+                text=True,
+                timeout=limit_s,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise self._failed(command, f"not ended after {limit_s:g} s", "") from error
         if done.returncode == LOST:
             raise lost(self.host, done.stderr)
         if done.returncode:
-            raise RemoteError(
-                "RDTL-S038",
-                f"a command failed on {self.host} (exit code {done.returncode})",
-                where=f"{shlex.join(command)[:200]}: {done.stderr.strip()[-300:]}",
-                fix=f"try it by hand: ssh {self.host}",
-            )
+            raise self._failed(command, f"exit code {done.returncode}", done.stderr)
         return done.stdout
+
+    def _failed(self, command: Sequence[str], how: str, said: str) -> RemoteError:
+        return RemoteError(
+            "RDTL-S038",
+            f"a command failed on {self.host} ({how})",
+            where=f"{shlex.join(command)[:200]}: {said.strip()[-300:]}".removesuffix(": "),
+            fix=f"try it by hand: ssh {self.host}",
+        )
 
     def upload(self, source: Path, names: Sequence[str], target: str) -> None:
         """Copy the files ``names`` below ``source`` to the directory ``target`` of the host.

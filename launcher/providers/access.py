@@ -22,6 +22,9 @@ PYTHON = (
     "DEBIAN_FRONTEND=noninteractive apt-get install -qy python3; } >&2"
 )
 """CUDA's own images have none, and everything else that is done on a box needs one."""
+HELLO_S = 60.0
+ASKING_S = 300.0
+"""A box that takes longer is none: it costs money while it hangs."""
 
 
 def key(ledger: Ledger) -> Path:
@@ -78,9 +81,10 @@ def ssh_config(ledger: Ledger, reached: dict[str, tuple[int, tuple[str, int]]]) 
 
 def ask(connection: Connection, directory: str, address: str = "") -> Facts:
     """What the box is; RemoteError RDTL-S037, S038, B013 from ssh, B068 for other words."""
-    connection.run(["sh", "-c", PYTHON])
+    connection.run(["sh", "-c", PYTHON], limit_s=ASKING_S)
     program = Path(box_facts.__file__).read_text(encoding="utf-8")
-    printed = connection.run(["python3", "-", directory, address], stdin=program)
+    command = ["python3", "-", directory, address]
+    printed = connection.run(command, stdin=program, limit_s=ASKING_S)
     try:
         facts = json.loads(printed.strip().splitlines()[-1])
         pairs = tuple((str(name), float(memory)) for name, memory in facts.pop("gpus"))
@@ -98,7 +102,7 @@ def ask(connection: Connection, directory: str, address: str = "") -> Facts:
 def answers(connection: Connection) -> str:
     """Empty when ssh gets in, else why not; a changed host key raises RemoteError RDTL-B013."""
     try:
-        connection.run(["true"])
+        connection.run(["true"], limit_s=HELLO_S)
     except RdtlError as error:
         if error.problem.code == "RDTL-B013":
             raise

@@ -122,6 +122,7 @@ def test_its_own_error_is_said_at_once(start: Callable[..., PolicyServer]) -> No
     assert caught.value.problem.code == "RDTL-U030"
 
 
+@pytest.mark.slow
 def test_free_batches_say_how_often_they_agree(
     start: Callable[..., PolicyServer], tmp_path: Path
 ) -> None:

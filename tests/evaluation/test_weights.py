@@ -244,6 +244,7 @@ def test_a_fine_tune_is_shown_pictures_of_the_size_of_its_data(
     assert caught.value.problem.fix == "--set task.camera_size=128"
 
 
+@pytest.mark.slow
 @pytest.mark.sim
 def test_an_adopted_public_policy_is_evaluated(policy: Path, tmp_path: Path) -> None:
     """SigLIP from a folder, instructions encoded before; tiny instances of the public classes."""

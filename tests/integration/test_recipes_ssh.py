@@ -188,6 +188,7 @@ def test_stop_ends_the_steps_and_run_goes_on(client: Client) -> None:
     assert (client.runs("first"), client.runs("second")) == (1, 2)
 
 
+@pytest.mark.slow
 def test_another_host_key_is_refused_by_its_code(client: Client) -> None:
     client.let_go()
     assert client("run", *client.values()).returncode == 0

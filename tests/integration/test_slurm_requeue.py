@@ -147,6 +147,7 @@ def test_one_that_is_killed_while_it_saves_was_cancelled_too(cluster: Path) -> N
     assert running.run.ledger.names("finished.run") == []
 
 
+@pytest.mark.slow
 def test_one_that_term_ends_was_cancelled_too(cluster: Path) -> None:
     running = Running(cluster, "deaf-too", program=DEAF)
     running.slurm("scancel", running.id)

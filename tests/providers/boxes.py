@@ -27,6 +27,7 @@ needs_boxes = pytest.mark.skipif(
     reason="starts sshd in namespaces: needs root, sshd and unshare",
 )
 SMI = """#!/bin/sh
+[ -e "{root}/asleep" ] && sleep 60
 case "$*" in
 *--query-gpu=name,memory.total,driver_version*) cat "{root}/gpus.csv" ;;
 *) echo "| NVIDIA-SMI 570.124.06   Driver Version: 570.124.06   CUDA Version: 12.8 |" ;;
@@ -41,6 +42,8 @@ class Boxes:
         self.root = root
         self.gpu: dict[int, str] = {}
         """By machine: what nvidia-smi calls its GPUs; others have what was offered."""
+        self.asleep: set[int] = set()
+        """Machines whose driver does not answer."""
         self.servers: dict[int, subprocess.Popen[bytes]] = {}
         self.ports: dict[int, int] = {}
 
@@ -82,6 +85,8 @@ class Boxes:
         smi = folder / "bin" / "nvidia-smi"
         smi.write_text(SMI.format(root=folder))
         smi.chmod(0o755)
+        if instance["machine_id"] in self.asleep:
+            (folder / "asleep").touch()
         (folder / "authorized").touch(mode=0o600)
         (folder / "sshd.conf").write_text(
             f"ListenAddress 127.0.0.1\nHostKey {folder}/host\n"

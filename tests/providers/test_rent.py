@@ -91,15 +91,23 @@ def test_a_price_that_changed_above_the_cap_is_not_paid(
     assert fake.contracts[found.box].data["machine_id"] == 1002
 
 
-@pytest.mark.parametrize("what", ["stuck", *slow("no key", "other GPU")])
+@pytest.mark.parametrize("what", ["stuck", *slow("no key", "other GPU", "asleep")])
 def test_a_box_that_is_not_what_was_wanted_is_given_back(
-    ledger: Ledger, vast: Vast, fake: FakeVast, boxes: Boxes, what: str
+    ledger: Ledger,
+    vast: Vast,
+    fake: FakeVast,
+    boxes: Boxes,
+    what: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fake.offers = {n: offer(n, dph_total=1 + n / 10) for n in (1, 2)}
     if what == "stuck":
         fake.stuck = {1001}
     elif what == "no key":
         fake.lost_keys = {1001}
+    elif what == "asleep":
+        boxes.asleep = {1001}
+        monkeypatch.setattr(access, "ASKING_S", 4.0)
     else:
         boxes.gpu = {1001: "NVIDIA GeForce RTX 4090"}
     begin(ledger)

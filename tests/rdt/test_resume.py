@@ -204,6 +204,7 @@ def test_a_killed_export_leaves_no_policy_behind(
     assert not list(tmp_path.glob(".policy-*"))
 
 
+@pytest.mark.slow
 def test_an_exploding_loss_is_an_error_with_its_step(tmp_path: Path) -> None:
     run = prepared(tmp_path / "run", learning_rate=1e30, warmup_steps=0, **ALONE)
     assert start(run, ranks=1).wait(timeout=400) != 0

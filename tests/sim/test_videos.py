@@ -110,6 +110,7 @@ def _video_facts(path: Path) -> tuple[tuple[int, int], float, int]:
     return facts["size"], facts["fps"], sum(1 for _ in reader)
 
 
+@pytest.mark.slow
 def test_a_replay_that_ends_elsewhere_is_no_replay(whole: Job, seeing: Simulator) -> None:
     """The outcome alone would not tell: a failure is easily failed again."""
     record, actions = _first(whole)

@@ -59,6 +59,7 @@ def lines(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "checkpoints/metrics.jsonl").open()]
 
 
+@pytest.mark.slow
 def test_the_loaded_network_starts_from_the_weights_of_the_checkpoint(
     public: dict[str, str], tmp_path: Path
 ) -> None:

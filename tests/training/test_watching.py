@@ -86,8 +86,8 @@ def test_ranks_that_part_later_are_refused_before_a_checkpoint(tmp_path: Path) -
 def test_waiting_for_data_is_told_from_computing() -> None:
     import torch
 
-    meter = Meter(torch.device("cpu"), samples=8)
     began, waited, worked = time.monotonic(), [], []
+    meter = Meter(torch.device("cpu"), samples=8)
 
     def slow() -> Any:
         for number in range(3):

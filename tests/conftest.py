@@ -34,7 +34,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 JOBS = ("cluster", "integration", "road", "status", "submit")
 """Folders whose tests share a cluster, an image and the demo that nobody disturbed."""
-LONGEST = ("jobs", "images", "training", "sim", "rdt", "staging", "data")
+LONGEST = ("jobs", "images", "recipes", "cli", "sim", "staging", "data", "training", "providers")
 """Begun in this order: a long folder that is begun last leaves the other process idle."""
 
 

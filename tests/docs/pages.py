@@ -60,12 +60,17 @@ def trouble(session: Browser, page: Path) -> dict[str, list[Any]]:
     for width, scheme in ((1200, "light"), (PHONE, "dark")):
         session.prefer(scheme)
         session.resize(width)
-        wrong = session.run_async(CHECK)
+        wrong = _wrong(session, width)
         if wrong:  # a page answers to a new width a moment later
             time.sleep(2)
-            wrong = session.run_async(CHECK)
-        if session.run(WIDTHS) != [width, width]:
-            wrong.append("scrolls sideways")
+            wrong = _wrong(session, width)
         if wrong:
             found[f"{page.name} {width} {scheme}"] = wrong
     return found
+
+
+def _wrong(session: Browser, width: int) -> list[Any]:
+    wrong: list[Any] = session.run_async(CHECK)
+    if session.run(WIDTHS) != [width, width]:
+        wrong.append("scrolls sideways")
+    return wrong

@@ -265,5 +265,8 @@ def test_a_job_whose_slurmd_died_is_fenced_off_when_slurm_starts_it_elsewhere(
     assert len(read_folder(run.records)) == 20
     assert len(read_lines(run.records)) == 20, "two rounds recorded one episode"
     daemons.restart_node(found[0], first)
-    ended = (run.ledger.read("finished.evaluate.i0.n0.a1.r0") or {}).get("error") or {}
-    assert ended.get("code") == "RDTL-S034", "the old round was not stopped"
+    ended = run.ledger.read("finished.evaluate.i0.n0.a1.r0") or {}
+    assert ended["exit_code"] != 0, "the old round was not stopped"
+    # What the scheduler has mounted for a job may go with it, the run's directory here, before
+    # the old round meets the new one.
+    assert ended["error"] is None or ended["error"]["code"] == "RDTL-S034"

@@ -71,6 +71,15 @@ def trouble(session: Browser, page: Path) -> dict[str, list[Any]]:
 
 def _wrong(session: Browser, width: int) -> list[Any]:
     wrong: list[Any] = session.run_async(CHECK)
-    if session.run(WIDTHS) != [width, width]:
+    if not fits(session, width):
         wrong.append("scrolls sideways")
     return wrong
+
+
+def fits(session: Browser, width: int) -> bool:
+    """Whether the page is as wide as the window, two seconds later at the latest."""
+    for _ in range(20):
+        if session.run(WIDTHS) == [width, width]:
+            return True
+        time.sleep(0.1)
+    return False

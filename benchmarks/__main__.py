@@ -66,6 +66,8 @@ def main() -> None:
 
     One that fails keeps its earlier result, and keeps none of the others from running.
     """
+    if sys.argv[1:]:
+        raise SystemExit("it runs all of them; one alone: python -m benchmarks.NAME --json")
     status = {}
     for name in NAMES:
         argv = [sys.executable, "-m", f"benchmarks.{name}", "--json"]

@@ -40,20 +40,13 @@ class S3:
 
 
 @pytest.fixture
-def s3(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[S3]:
-    """The server sees at once what is put behind its back, unless the module has KEEP_LISTINGS.
-
-    Without listings it is fit for reading only: uploads at times hang until they time out.
-    """
+def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
+    """A bucket on this machine; the server sees what is put behind its back."""
     root = tmp_path / "store"
     (root / "bkt").mkdir(parents=True)
     for name in [name for name in os.environ if name.startswith("RCLONE_")]:
         monkeypatch.delenv(name)
     auth = ["--auth-key", f"{KEY},{SECRET}"]
-    if getattr(request.module, "KEEP_LISTINGS", False):
-        auth += ["--dir-cache-time", "5m"]
     with ExitStack() as stack:
         server = stack.enter_context(servers.serve("s3", root, tmp_path / "server", *auth))
         proxy = stack.enter_context(faults.before(server.port))

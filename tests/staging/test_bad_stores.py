@@ -23,7 +23,6 @@ from tests.staging import servers
 from tests.staging.conftest import S3, SECRET, order, tree
 from tests.staging.faults import Answer
 
-KEEP_LISTINGS = True
 SKEWED = b"""<?xml version="1.0" encoding="UTF-8"?><Error><Code>RequestTimeTooSkewed</Code>
 <Message>The difference between the request time and the current time is too large.</Message>
 <RequestTime>20200101T000000Z</RequestTime><MaxAllowedSkewMilliseconds>900000

@@ -26,7 +26,6 @@ from tests.staging import servers
 from tests.staging.conftest import S3, SECRET
 
 ROOT = Path(__file__).parents[2]
-KEEP_LISTINGS = True
 
 
 def make_run(folder: Path, argv: tuple[str, ...] = (), **upload: object) -> RunDir:

@@ -59,7 +59,7 @@ def test_trained_on_data_from_a_store_that_dies_in_between(
         path.parent.mkdir(parents=True, exist_ok=True)
         synthetic.write(path, demos)
     port = servers.free_port()
-    more = ("--addr", f"{address}:{port}", "--auth-key", f"{KEY},{SECRET}", "--dir-cache-time=5m")
+    more = ("--addr", f"{address}:{port}", "--auth-key", f"{KEY},{SECRET}")
     with servers.serve("s3", bucket.parent, tmp_path / "server", *more) as server:
         write_remote(tmp_path / "rclone.conf", f"http://{address}:{port}")
         run = cluster / "runs" / "fromstore-minislurm"

@@ -17,8 +17,6 @@ from launcher.staging.cache import Cache
 from tests.staging import servers
 from tests.staging.conftest import S3, order, tree
 
-KEEP_LISTINGS = True
-
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -79,8 +77,7 @@ def test_a_store_without_checksums_is_read_back(
 ) -> None:
     root = tmp_path / "dav"
     root.mkdir()
-    listings = ("--dir-cache-time", "5m")
-    with servers.serve("webdav", root, tmp_path / "server", *listings) as server:
+    with servers.serve("webdav", root, tmp_path / "server") as server:
         for name, value in {"TYPE": "webdav", "VENDOR": "other", "URL": server.url}.items():
             monkeypatch.setenv(f"RCLONE_CONFIG_D_{name}", value)
         place = uri.parse("rclone:D:out")

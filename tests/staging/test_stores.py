@@ -19,7 +19,6 @@ from launcher.staging.stores import store_for
 from tests.staging import faults, servers
 
 SECRET = "CANARY-s3cret-of-the-bucket"
-LISTINGS = ("--dir-cache-time", "5m")  # without them uploads to rclone's servers at times hang
 
 
 @dataclass
@@ -33,7 +32,7 @@ class Place:
 
 
 def s3(folder: Path, tree: Path, stack: ExitStack, patch: pytest.MonkeyPatch) -> Place:
-    words = ("--auth-key", f"AKACCESS,{SECRET}", *LISTINGS)
+    words = ("--auth-key", f"AKACCESS,{SECRET}")
     server = stack.enter_context(servers.serve("s3", tree, folder, *words))
     patch.setenv("AWS_ENDPOINT_URL", server.url)
     patch.setenv("AWS_ACCESS_KEY_ID", "AKACCESS")
@@ -68,7 +67,7 @@ def disk(folder: Path, tree: Path, stack: ExitStack, patch: pytest.MonkeyPatch) 
 
 
 def remote(folder: Path, tree: Path, stack: ExitStack, patch: pytest.MonkeyPatch) -> Place:
-    server = stack.enter_context(servers.serve("webdav", tree, folder, *LISTINGS))
+    server = stack.enter_context(servers.serve("webdav", tree, folder))
     patch.setenv("RCLONE_CONFIG_DAV_TYPE", "webdav")
     patch.setenv("RCLONE_CONFIG_DAV_VENDOR", "rclone")
     patch.setenv("RCLONE_CONFIG_DAV_URL", server.url)

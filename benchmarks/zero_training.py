@@ -1,8 +1,8 @@
 """The demo's training on data with a mistake that `rdtl` refuses.
 
-``python -m benchmarks.zero_training DATA RUN`` makes a run directory RUN, lets the data stage
-measure DATA with the check of conventions left out, and trains as `rdtl demo` does, on one rank
-(16 samples a step, as its two ranks of 8).
+``python -m benchmarks.zero_training DATA RUN [WARMUP]`` makes a run directory RUN, lets the data
+stage measure DATA with the check of conventions left out, and trains as `rdtl demo` does, on one
+rank (16 samples a step, as its two ranks of 8), with 100 steps of warm-up unless told otherwise.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from benchmarks.training_runs import free_port
 from launcher.core import files
 
 
-def prepare(data: Path, run: Path) -> None:
+def prepare(data: Path, run: Path, warmup: int) -> None:
     """What the data stage leaves, whatever the data say of themselves."""
     from jobs import dataset
     from launcher.core.job import Job
@@ -27,20 +27,26 @@ def prepare(data: Path, run: Path) -> None:
     config = RunConfig(
         name="zero",
         dataset=Dataset(sets=[DataSet(path=str(data.resolve()))]),
-        train=Train(loss="all", ranks_per_node=1, effective_batch=16, micro_batch=16),
+        train=Train(
+            loss="all",
+            ranks_per_node=1,
+            effective_batch=16,
+            micro_batch=16,
+            warmup_steps=warmup,
+        ),
     )
     files.write_json(run / "plan.json", {"config": config.model_dump(mode="json")})
     checks.CHECKS = tuple(check for check in checks.CHECKS if check is not checks.conventions)
     dataset.body(Job.from_environment(str(run)))
 
 
-def main(data: str, run: str) -> None:
+def main(data: str, run: str, warmup: str = "100") -> None:
     """Prepare unless that is done, then train; again after a kill it goes on."""
     from launcher.presets import JOB_ENVIRONMENT
 
     folder = Path(run)
     if not (folder / "data/statistics.json").exists():
-        prepare(Path(data), folder)
+        prepare(Path(data), folder, int(warmup))
     argv = [sys.executable, "-P", "-m", "jobs.ranks", "1", "jobs.train", run]
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     environment = {**os.environ, **JOB_ENVIRONMENT, **place}

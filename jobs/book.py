@@ -17,6 +17,7 @@ from launcher.core import files
 from launcher.core.job import Job
 from rdt.sim.episode import Outcome
 from rdt.sim.tasks import find_task
+from rdt.spec.protocol import ACTIONS, BEGUN
 from rdt.spec.record import EpisodeKey, Record, Status
 
 Result = tuple[Status, Outcome | None, str]
@@ -33,7 +34,7 @@ def begun(job: Job) -> set[str]:
 
 
 def _notes(job: Job) -> Path:
-    return job.run.records / "begun"
+    return job.run.records / BEGUN
 
 
 class Book:
@@ -61,7 +62,7 @@ class Book:
         record, outcome = self.record(result, key), result[1]
         require_current(self._job)
         if outcome is not None:
-            path = self._job.run.records / "actions" / f"{key.text()}.npy"
+            path = self._job.run.records / ACTIONS / f"{key.text()}.npy"
             with files.whole_file(path) as temporary, temporary.open("wb") as handle:
                 array = io.BytesIO()  # into a file numpy does not see all that a full disk refuses
                 np.save(array, outcome.actions, allow_pickle=False)

@@ -262,7 +262,7 @@ def _absolute(config: RunConfig) -> RunConfig:
     if train:
         train = _places(train, ("checkpoint", "vision", "language"), ("checkpoint", "vision"))
     if sweep:
-        swept = [_place(value, may_be_id=True) for value in sweep.checkpoints]
+        swept = [place(value, may_be_id=True) for value in sweep.checkpoints]
         sweep = sweep.model_copy(update={"checkpoints": swept})
     update = {"dataset": dataset, "train": train, "evaluate": evaluate, "sweep": sweep}
     return config.model_copy(update=update)
@@ -271,11 +271,11 @@ def _absolute(config: RunConfig) -> RunConfig:
 def _places(section: Model, keys: tuple[str, ...], ids: tuple[str, ...]) -> Model:
     """``section`` with the paths under ``keys`` made absolute; under ``ids`` may stand hub ids."""
     named = {key: getattr(section, key) for key in keys}
-    update = {key: _place(value, may_be_id=key in ids) for key, value in named.items() if value}
+    update = {key: place(value, may_be_id=key in ids) for key, value in named.items() if value}
     return section.model_copy(update=update)
 
 
-def _place(value: str, *, may_be_id: bool) -> str:
+def place(value: str, *, may_be_id: bool) -> str:
     """A path made absolute; a URI, or the id of a hub (owner/name, no such path here), as it is."""
     is_id = may_be_id and not Path(value).exists() and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", value)
     return value if is_uri(value) or is_id else str(Path(value).resolve())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from launcher.cli import common
+from launcher.cli import common, complete
 
 if TYPE_CHECKING:
     from launcher.output import Output
@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 
 def report(
     runs: Annotated[
-        list[Path],
-        typer.Argument(metavar="RUN…", help="Run directories.", exists=True, file_okay=False),
+        list[str],
+        typer.Argument(
+            metavar="RUN…",
+            help="Run directories, or runs' names in --runs-dir.",
+            autocompletion=complete.runs,
+        ),
     ],
     compare: Annotated[
         bool, typer.Option("--compare", help="Each further run against the first, in pairs.")
@@ -31,6 +35,7 @@ def report(
         list[str],
         typer.Option("--across", help="A field of the protocol that may differ, e.g. mujoco."),
     ] = [],  # noqa: B006 (typer copies it)
+    runs_dir: common.RunsOption = Path("runs"),
     as_json: common.JsonOption = False,
 ) -> None:
     """Write RUN/report/ (tables, exports, page) of each run and print the table.
@@ -39,10 +44,11 @@ def report(
     """
     import launcher.report
     from launcher import summary
+    from launcher.cli.runs import find_run
     from launcher.report import sweep
 
     output = common.start_output(as_json)
-    roots = list(dict.fromkeys(run.resolve() for run in runs))
+    roots = list(dict.fromkeys(find_run(run, runs_dir, None).root for run in runs))
     _check_options(len(roots), compare, html, across)
     if len(roots) == 1 and sweep.is_sweep(roots[0]):
         summary.show(output, sweep.build(roots[0]).run)

@@ -120,6 +120,7 @@ def of_command(
     """
     site = load(site_name)
     bare = _bare(site)
+    named = named and configs.place(named, may_be_id=True)
     if config is None:
         return Subject(site_name, site, runs_dir, named=named, bare=bare)
     path = _file(config)

@@ -107,9 +107,10 @@ def caveats(report: Report) -> list[str]:
     if e.unplanned:
         found.append(f"{e.unplanned} records that the plan does not name were left out.")
     if e.foreign:
+        more = f" and {len(e.foreign) - 5} more" if len(e.foreign) > 5 else ""
         found.append(
-            f"{len(e.foreign)} files in records/ are no shard files and were not read: "
-            f"{', '.join(e.foreign[:5])}{', …' if len(e.foreign) > 5 else ''}."
+            "Not read, as their names or contents are those of no shard files: "
+            f"records/{', '.join(e.foreign[:5])}{more}."
         )
     if e.torn:
         count = len(e.torn)

@@ -25,8 +25,8 @@ from rdt.spec.planned import Planned
 BLOCK = 1 << 20
 NOWHERE = -(1 << 60)
 EXPECTED = (
-    *(protocols.FILE, protocols.STACK, protocols.WEIGHTS, protocols.SERVER, protocols.AGREEMENT),
-    "actions",
+    *(protocols.FILE, protocols.STACK, protocols.WEIGHTS, protocols.SERVER),
+    *(protocols.AGREEMENT, protocols.ACTIONS, protocols.BEGUN),
 )
 PIECES = ("who", "what", "outcome", "wall_s", "policy_s", "protocol", "checkpoint", "fixtures")
 

@@ -27,6 +27,10 @@ SERVER = "server.json"
 """What is to be warned of in the answers of a policy server: findings; absent without any."""
 AGREEMENT = "agreement"
 """Folder: what policy servers found of their free batches, a file each."""
+ACTIONS = "actions"
+"""Folder: the actions of an episode, float32 of shape (steps, 7), a file each."""
+BEGUN = "begun"
+"""Folder: the episode in which a process is, or has died, a file each."""
 SETTLE_ACTION = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0)
 CAMERAS = ("agentview", "eye_in_hand")
 RESET_RULES = {

@@ -13,7 +13,7 @@ from launcher import checks, presets
 from launcher.core.checks import Finding
 from launcher.core.errors import UsageError
 from launcher.core.runs import RunDir
-from launcher.doctor import before, hub
+from launcher.doctor import before, configuration, hub
 from launcher.doctor.subject import Subject, of_command, of_plan
 from launcher.schema import RunConfig
 from launcher.sites import Site
@@ -109,6 +109,18 @@ def test_a_configuration_of_no_kind_is_told_of_which_it_may_be(
     with pytest.raises(UsageError, match="RDTL-U002") as refused:
         of_command("local", home / "runs", asked, [], None)
     assert refused.value.problem.fix.startswith(fix)
+
+
+@pytest.mark.parametrize("there", ["policy", "demo/policy", "runs/demo/policy"])
+def test_a_checkpoint_beside_the_configuration_is_a_path_as_in_it(home: Path, there: str) -> None:
+    """`runs/demo/policy` was taken for the name of weights in a hub, which has no such names."""
+    (home / there).mkdir(parents=True)
+    for named in (there, "runs/of/another"):
+        asked = of_command("local", home / "runs", "evaluate/demo", [], named)
+        assert asked.named == str(home / named)
+        missed = [one.where for one in configuration.places(asked) if one.severity != "ok"]
+        assert missed == [asked.named] * (named != there)
+    assert of_command("local", home / "runs", None, [], "me/weights").named == "me/weights"
 
 
 def test_weights_are_looked_for_where_the_stage_that_loads_them_runs(home: Path) -> None:

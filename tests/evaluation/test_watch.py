@@ -22,7 +22,9 @@ from launcher.core import files
 from launcher.core.job import Job
 from launcher.core.runs import RunDir
 from launcher.presets import JOB_ENVIRONMENT
+from launcher.report import shards
 from rdt.sim.episode import Outcome
+from rdt.spec import planned as planned_episodes
 from rdt.spec import record as records
 from rdt.spec.record import EpisodeKey
 from tests.evaluation.test_exactness import ROOT, new_run, whole_lines
@@ -101,6 +103,8 @@ def test_one_that_crashes_each_time_comes_last(tmp_path: Path) -> None:
     assert statuses(run) == {0: ["fail"], 2: ["fail"], 3: ["fail"]}
     assert start(run, "well").wait(30) == 0
     assert statuses(run) == {state: ["fail"] for state in range(4)}
+    asked = planned_episodes.from_config(files.read_json(run.plan)["config"])
+    assert shards.scan(run.records, asked).foreign == [], "notes of episodes are no strange files"
 
 
 def test_a_note_that_goes_while_it_is_read_is_none(tmp_path: Path) -> None:

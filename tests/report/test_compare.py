@@ -273,3 +273,6 @@ def test_the_command(
     assert "RDTL-E065" in capsys.readouterr().err
     assert rdtl(monkeypatch, a.root, b.root) == 3  # the same task twice is no average
     assert "RDTL-E064" in capsys.readouterr().err
+    named = ["a", "b", "--runs-dir", tmp_path]
+    assert rdtl(monkeypatch, *named, "--compare", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["comparisons"] == said["comparisons"]

@@ -210,6 +210,16 @@ def test_free_batches_are_a_caveat(tmp_path: Path) -> None:
     assert "largest difference 5.0e-06" in said
 
 
+def test_a_file_that_does_not_belong_there_is_a_caveat(tmp_path: Path) -> None:
+    run = outcomes(tmp_path, rdt="SF")
+    for number in range(7):
+        (run.records / f"notes-{number}.txt").touch()
+    (said,) = evidence.caveats(load(run))
+    assert said.endswith(
+        "records/notes-0.txt, notes-1.txt, notes-2.txt, notes-3.txt, notes-4.txt and 2 more."
+    )
+
+
 def test_most_errors_have_one_cause(tmp_path: Path) -> None:
     """The query and the place in brackets do not make two causes of one."""
     run = runs.new_run(tmp_path, policies=["rdt"], init_states=(30, 34))

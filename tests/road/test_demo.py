@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from launcher.core.runs import RunDir
+from launcher.report import aggregate, evidence
 from tests.cli.run_rdtl import rdtl
 from tests.road import small_demo
 
@@ -30,6 +32,7 @@ def test_the_road_makes_every_promised_file(uninterrupted: Path) -> None:
     assert len(outcomes) == 8
     assert [outcomes["expert", i] for i in (30, 31)] == ["success", "success"]
     assert [outcomes["zero", i] for i in (30, 31)] == ["fail", "fail"]
+    assert evidence.caveats(aggregate.load(RunDir(uninterrupted))) == [], "nothing went wrong"
 
 
 def test_a_finished_run_is_shown_again_and_nothing_is_done_twice(uninterrupted: Path) -> None:

@@ -44,11 +44,11 @@ def report(
     """
     import launcher.report
     from launcher import summary
-    from launcher.cli.runs import find_run
+    from launcher.cli.runs import named_run
     from launcher.report import sweep
 
     output = common.start_output(as_json)
-    roots = list(dict.fromkeys(find_run(run, runs_dir, None).root for run in runs))
+    roots = list(dict.fromkeys(named_run(run, runs_dir, None).root for run in runs))
     _check_options(len(roots), compare, html, across)
     if len(roots) == 1 and sweep.is_sweep(roots[0]):
         summary.show(output, sweep.build(roots[0]).run)

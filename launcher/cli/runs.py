@@ -41,15 +41,21 @@ LOOKING = "nothing was ended but the looking; the same command looks again"
 
 
 def find_run(name: str, runs_dir: Path, site: str | None) -> RunDir:
-    """The run called ``name``: a directory as given, NAME or NAME-SITE of ``runs_dir``."""
+    """The run called ``name``; UsageError RDTL-U014 when there is none."""
     from launcher import status
+
+    run = named_run(name, runs_dir, site)
+    status.open_run(run)
+    return run
+
+
+def named_run(name: str, runs_dir: Path, site: str | None) -> RunDir:
+    """A directory as given, NAME or NAME-SITE of ``runs_dir``: the first with a plan, if any."""
     from launcher.core.runs import RunDir
 
     candidates = [Path(name), runs_dir / name, *([runs_dir / f"{name}-{site}"] if site else [])]
     path = next((path for path in candidates if (path / "plan.json").exists()), runs_dir / name)
-    run = RunDir(path.resolve())
-    status.open_run(run)
-    return run
+    return RunDir(path.resolve())
 
 
 def every_run(runs_dir: Path, site: str | None) -> list[RunDir]:

@@ -34,9 +34,16 @@ def marked(asset: Path) -> Iterator[None]:
 def decided(asset: Path) -> None:
     """Return when no cleaner is deciding about this asset; a dead one's mark is removed."""
     until = time.monotonic() + PATIENCE
-    while marks := list(asset.glob("leaving.*")):
+    while marks := _marks(asset):
         if time.monotonic() > until:
             for mark in marks:
                 mark.unlink(missing_ok=True)
             return
         time.sleep(0.005)
+
+
+def _marks(asset: Path) -> list[Path]:
+    try:
+        return list(asset.glob("leaving.*"))
+    except FileNotFoundError:  # it went in this moment
+        return []

@@ -10,6 +10,7 @@ import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -138,6 +139,21 @@ def test_a_cleaner_that_decides_is_waited_for(cache: Cache, tmp_path: Path) -> N
         asset.root.rename(cache.root / "elsewhere")
         assert asking.result(5) is None
     assert not cache.remove(asset.manifest.digest, keep.is_wanted), "another one was faster"
+
+
+def test_it_goes_while_marks_are_looked_for(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its folder was there when it was asked, and is not when it is read."""
+    asset = publish(cache)
+    look = os.scandir
+
+    def too_late(path: str | Path) -> Any:
+        if Path(path) == asset.root and asset.root.exists():
+            asset.root.rename(cache.root / "elsewhere")
+        return look(path)
+
+    monkeypatch.setattr(os, "scandir", too_late)
+    assert cache.use(asset.manifest.digest, None) is None
+    assert not asset.root.exists(), "it did not go"
 
 
 def test_it_goes_between_the_look_and_the_answer(

@@ -24,9 +24,12 @@ from launcher.report.intervals import mcnemar, wilson
 RESULT = harness.RESULTS / "why-zero.json"
 TRAINED_IN = ("trained again", "off-by-one observations", "dropped tail", "warm-up 0.1 %")
 """What other policies show; the first has no mistake, only another rounding of one rank."""
-WITHOUT = "none"
-REFERENCE = {"expert, ramekin, mujoco 3.17": "expert, ramekin"}
-"""What a mistake is compared with, where that is not the policy without a mistake."""
+WITHOUT = ("none", "expert, ramekin")
+REFERENCE = {
+    "expert, ramekin, mujoco 3.17": WITHOUT[1],
+    **dict.fromkeys(TRAINED_IN[1:], TRAINED_IN[0]),
+}
+"""What a mistake is compared with, where that is not the first policy without a mistake."""
 
 
 class Pairs(NamedTuple):
@@ -88,8 +91,8 @@ def summary(out: Path, name: str) -> dict[str, Any]:
         "mean_steps": round(sum(line["steps"] for line in found.values()) / len(found), 1),
         "mujoco": MISTAKES[name].mujoco,
     }
-    reference = REFERENCE.get(name, WITHOUT)
-    if name not in (WITHOUT, *REFERENCE.values()):
+    reference = REFERENCE.get(name, WITHOUT[0])
+    if name not in WITHOUT:
         counted = pairs(episodes(out, reference), found)
         p = mcnemar(counted.only_without, counted.only_with)
         data |= {"pairs": counted._asdict(), "p": float(f"{p:.2g}"), "against": reference}
@@ -118,7 +121,7 @@ def write(out: Path) -> None:
             "env_seed": 7,
             "policy_seed": 0,
         },
-        "policy": policy_of(out, WITHOUT),
+        "policy": policy_of(out, WITHOUT[0]),
         "versions": {name: metadata.version(name) for name in names},
         "mistakes": {name: summary(out, name) for name in MISTAKES if episodes(out, name)},
     }

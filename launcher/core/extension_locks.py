@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 VARIABLE = "TORCH_EXTENSIONS_DIR"
@@ -63,9 +64,9 @@ def _is_local(path: Path) -> bool:
 def _open_files() -> set[str]:
     """What the processes of this machine have open, as far as this user may see."""
     found = set()
-    for link in Path("/proc").glob("[0-9]*/fd/*"):
-        try:
-            found.add(str(link.readlink()))
-        except OSError:  # ended meanwhile, or another user's
-            continue
+    for folder in Path("/proc").glob("[0-9]*/fd"):
+        with suppress(OSError):  # its process ended meanwhile, or is another user's
+            for link in folder.iterdir():
+                with suppress(OSError):  # closed meanwhile
+                    found.add(str(link.readlink()))
     return found

@@ -40,7 +40,10 @@ def overview(cache: Cache) -> list[Kept]:
     for folder in cache.assets():
         asset = cache.asset(folder.name)
         uris = tuple(source.uri for source in sources if source.digest == folder.name)
-        size, count = _extent(folder)
+        try:
+            size, count = _extent(folder)
+        except FileNotFoundError:  # another one removes it
+            continue
         runs = tuple(run for run in cache.references(folder.name) if is_wanted(run))
         age = (now - _used(folder)) / DAY
         found.append(Kept(folder.name, uris, size, count, age, runs, asset is not None))

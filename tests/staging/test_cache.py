@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -141,18 +142,28 @@ def test_a_cleaner_that_decides_is_waited_for(cache: Cache, tmp_path: Path) -> N
     assert not cache.remove(asset.manifest.digest, keep.is_wanted), "another one was faster"
 
 
-def test_it_goes_while_marks_are_looked_for(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its folder was there when it was asked, and is not when it is read."""
+@pytest.mark.parametrize(
+    ("read", "asked"),
+    [
+        ("", lambda cache, digest: cache.use(digest, None)),
+        ("files", lambda cache, digest: next(iter(keep.overview(cache)), None)),
+    ],
+    ids=["use", "list"],
+)
+def test_it_goes_while_it_is_read(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch, read: str, asked: Callable[[Cache, str], Any]
+) -> None:
+    """A folder was there when it was asked for, and is not when it is read."""
     asset = publish(cache)
     look = os.scandir
 
     def too_late(path: str | Path) -> Any:
-        if Path(path) == asset.root and asset.root.exists():
+        if Path(path) == asset.root / read and asset.root.exists():
             asset.root.rename(cache.root / "elsewhere")
         return look(path)
 
     monkeypatch.setattr(os, "scandir", too_late)
-    assert cache.use(asset.manifest.digest, None) is None
+    assert asked(cache, asset.manifest.digest) is None
     assert not asset.root.exists(), "it did not go"
 
 

@@ -4,7 +4,8 @@
 (initial states 30–49, those of `rdtl demo`) with the policy that a demo trained, once without a
 mistake and once with each, the same noise and the same initial states: pairs. It goes on with
 what OUT lacks and writes ``benchmarks/results/why-zero.json``. Without NAMEs it runs all that need
-no other training; one that does takes its own policy (`benchmarks.zero_training`).
+no other training. Those of `TRAINED_IN` take their own policy (`benchmarks.zero_training`), and
+come after "none" and "trained again", with which they are compared.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def environment(mujoco: str) -> dict[str, str]:
 def run(name: str, policy: str, out: Path) -> None:
     """The episodes of one mistake that OUT lacks, and whose they are."""
     card = json.loads((Path(policy) / "card.json").read_text())
-    told = {name: card[name] for name in ("weights_sha256", "training")}
+    told = {key: card[key] for key in ("weights_sha256", "training")}
     (out / f"{name}.policy.json").write_text(json.dumps(told))
     argv = [sys.executable, "-m", "benchmarks.zero_side", name, policy, str(out)]
     subprocess.run(argv, env=environment(MISTAKES[name].mujoco), check=True)

@@ -33,7 +33,7 @@ def plan(run: RunDir) -> dict[str, Any]:
             "this directory is no run",
             where=f"{run.plan} does not exist",
             why="the plan says which episodes should be there",
-            fix="name a directory that rdtl demo, train or evaluate made, such as runs/demo-local",
+            fix="name one that rdtl demo, train or evaluate made; rdtl runs list shows them",
         ) from error
     return data
 

@@ -202,7 +202,8 @@ def _training(found: dict) -> str:
     full, adapted = lora["full"], lora["lora"]
     return (
         f"\n`training`: a network as wide as the 170M one with two blocks, 4 samples a step; every "
-        f"step has its line in the record. A checkpoint costs the loop "
+        f"step has its line in the record. Pair by pair the ratio is "
+        f"{', '.join(str(pair) for pair in found['pairs'])}. A checkpoint costs the loop "
         f"{saved['loop']['median']:.2f} CPU s and its thread {saved['writing']['median']:.2f}; "
         f"one in {saved['every']} steps is in the figure ({saved['per_step_s']} CPU s a step), a "
         f"round of validation is not. Waiting for data takes "

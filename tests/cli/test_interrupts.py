@@ -30,7 +30,7 @@ def test_a_command_is_ended_and_goes_on_by_the_words_it_leaves(
     run = tmp_path / "runs" / "a-local"
     done = interrupt(
         *("run", "--name", "a", "--", "sh", "-c", script),
-        when=(run / "ran").exists,
+        when=lambda: (ran := run / "ran").exists() and ran.stat().st_size > 0,
         cwd=tmp_path,
         everybody=everybody,
     )

@@ -14,7 +14,8 @@ WORDS = ("recipe", "run", "here.yaml", "--site", "far")
 PROGRAMS = {
     "sbatch": """
         test ! -e refuses || { echo 'Invalid account' >&2; exit 1; }
-        sed -n 's/^#SBATCH --job-name=//p' "${!#}" > queue; echo Submitted batch job 41""",
+        sed -n 's/^#SBATCH --job-name=//p' "${!#}" > sent  # Ctrl-C ends this program, too
+        mv sent queue; echo Submitted batch job 41""",
     "squeue": """
         test -e queue || exit 0
         case "$*" in

@@ -8,6 +8,7 @@ may be cut into more or fewer tasks at any time.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import traceback
@@ -38,6 +39,8 @@ MOST_TRIES = 6
 SILENT = 2
 """After so many times the limit of an episode its process is ended: between two queries it
 would have noticed, so a renderer or a library does not come back."""
+LOOK_S = 900.0
+"""A look takes some ten CPU seconds, and what it imports may come over a slow network."""
 
 
 def program(job: Job) -> None:
@@ -51,7 +54,8 @@ def prove(job: Job) -> None:
 
     Every task does, at every start: the nodes of an array may differ.
     """
-    found = probed.require_published_stack(job.run.proven)
+    with contextlib.closing(Watch(job, LOOK_S)) as watch:
+        found = probed.require_published_stack(job.run.proven, watched=watch.over_look())
     files.publish_once(job.run.records / STACK, [finding.to_dict() for finding in found])
 
 

@@ -1,10 +1,11 @@
-"""Ends a process whose episode never comes back (RDTL-E033): ``python -m jobs.watch RUN_DIR FD``.
+"""Ends a process whose simulator never comes back (RDTL-E033): ``python -m jobs.watch RUN_DIR FD``.
 
 A renderer or a library may wait for ever with Python's lock in its hand, so no thread of its
 process would notice: a program beside it does (:class:`Watch` starts it). It counts the time in
 which both were awake, so nothing hangs because a scheduler suspends the job. When an episode's
 limit is over, it writes the record that the process itself cannot write any more: the try counts
-like any other. Then it ends the process, which tells its stacks while it dies.
+like any other. Then it ends the process, which tells its stacks while it dies. The look at a
+node's simulator before the episodes has a limit, too, and no record.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,15 @@ DEADLY = signal.SIGALRM
 """Ends the process; it must have no other use there, and a core of gigabytes helps nobody."""
 GRACE_S = 10.0
 CLOCK = struct.Struct("d")
+LOOK = "the look at this node's simulator never came back"
+AGAIN = (
+    "run the same command again: it goes on with what is missing, with this episode "
+    "last; if episodes are that slow, raise evaluate.episode_minutes"
+)
+ELSEWHERE = (
+    "run the same command again, another node may answer; on this one, environment: {MUJOCO_GL: "
+    "osmesa, PYOPENGL_PLATFORM: osmesa} in the site's file draws without a driver"
+)
 
 
 class Watch:
@@ -59,10 +70,17 @@ class Watch:
         (seconds,) = CLOCK.unpack(self._clock)
         return float(seconds)
 
-    @contextlib.contextmanager
-    def over(self, record: Record, part: Path) -> Iterator[None]:
+    def over(self, record: Record, part: Path) -> AbstractContextManager[None]:
         """An episode; should it not come back within the limit, ``part`` will hold ``record``."""
-        self._tell({"limit_s": self._limit, "part": str(part), "line": record.line()})
+        return self._over({"part": str(part), "line": record.line()})
+
+    def over_look(self) -> AbstractContextManager[None]:
+        """The look at this node's simulator, of which no record speaks."""
+        return self._over({})
+
+    @contextlib.contextmanager
+    def _over(self, said: dict[str, str]) -> Iterator[None]:
+        self._tell({"limit_s": self._limit, **said})
         try:
             yield
         finally:
@@ -76,7 +94,7 @@ class Watch:
         os.close(self._shared)
         faulthandler.unregister(DEADLY)
 
-    def _tell(self, episode: dict[str, Any] | None) -> None:
+    def _tell(self, watched: dict[str, Any] | None) -> None:
         if self._beside is None or self._beside.poll() is not None:
             self._beside = subprocess.Popen(
                 [*self._argv, str(self._shared)],
@@ -87,30 +105,30 @@ class Watch:
             )
         assert self._beside.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it was killed: the next time it is started
-            self._beside.stdin.write(json.dumps(episode).encode() + b"\n")
+            self._beside.stdin.write(json.dumps(watched).encode() + b"\n")
 
 
 def main(run_dir: str, descriptor: str) -> None:
-    """Watch the process that started this until it ends, or an episode of it does not."""
+    """Watch the process that started this until it ends, or what it does there does not."""
     die_with_parent()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)  # said to the whole job, which finishes its episode
     parent = os.getppid()
-    episode = overdue(parent, mmap.mmap(int(descriptor), CLOCK.size))
-    if episode is not None:
-        end(parent, Job.from_environment(run_dir), episode)
+    watched = overdue(parent, mmap.mmap(int(descriptor), CLOCK.size))
+    if watched is not None:
+        end(parent, Job.from_environment(run_dir), watched)
 
 
 def overdue(parent: int, clock: mmap.mmap) -> dict[str, Any] | None:
-    """The episode of ``parent`` whose limit is over; None when ``parent`` needs nobody any more.
+    """What ``parent`` does beyond its limit; None when ``parent`` needs nobody any more.
 
     Adds to ``clock`` the seconds in which neither of the two was stopped.
     """
-    episode: dict[str, Any] | None = None
+    watched: dict[str, Any] | None = None
     rest, began = b"", 0.0
     (awake,) = CLOCK.unpack(clock)
     last = time.monotonic()
-    while episode is None or awake - began < episode["limit_s"]:
+    while watched is None or awake - began < watched["limit_s"]:
         said = select.select([STDIN], [], [], TICK_S)[0]
         now = time.monotonic()
         if not stopped(parent):
@@ -122,8 +140,8 @@ def overdue(parent: int, clock: mmap.mmap) -> dict[str, Any] | None:
                 return None
             *whole, rest = (rest + data).split(b"\n")
             if whole:
-                episode, began = json.loads(whole[-1]), awake
-    return episode
+                watched, began = json.loads(whole[-1]), awake
+    return watched
 
 
 def stopped(pid: int) -> bool:
@@ -132,33 +150,33 @@ def stopped(pid: int) -> bool:
     return text.rpartition(")")[2].split()[0] in "Tt"  # the name before may hold anything
 
 
-def end(parent: int, job: Job, episode: dict[str, Any]) -> None:
-    """Publish the episode's record, unless a newer attempt took over, and end ``parent``."""
-    record = records.parse(episode["line"])
-    print(f"{record.key.text()}: {record.error}", file=sys.stderr)
+def end(parent: int, job: Job, watched: dict[str, Any]) -> None:
+    """Publish the record of an episode, unless a newer attempt took over, and end ``parent``."""
+    record = records.parse(watched["line"]) if "line" in watched else None
+    print(f"{record.key.text()}: {record.error}" if record else LOOK, file=sys.stderr)
     try:
         if not job.fenced():
-            files.append_line(files.open_new(Path(episode["part"])), record.line())
+            if record:
+                files.append_line(files.open_new(Path(watched["part"])), record.line())
             leave(record)
     except OSError as error:  # such as a full disk
         print(f"this try is not written down: {error}", file=sys.stderr)
     finally:
-        limit = timedelta(seconds=episode["limit_s"])
+        limit = timedelta(seconds=watched["limit_s"])
         print(f"Timeout ({limit})!", file=sys.stderr, flush=True)
         os.kill(parent, DEADLY)
         time.sleep(GRACE_S)  # this process dies with its parent
         os.kill(parent, signal.SIGKILL)
 
 
-def leave(record: Record) -> None:
+def leave(record: Record | None) -> None:
     """Tell the launcher what :func:`launcher.core.job.run_job` can tell no more."""
     error = RdtlError(
         "RDTL-E033",
-        f"episode {record.key.text()} never came back",
+        f"episode {record.key.text()} never came back" if record else LOOK,
         where=f"{socket.gethostname()}; the log has the stacks of all its threads",
         why="the simulator or the policy waits for something that does not come",
-        fix="run the same command again: it goes on with what is missing, with this episode "
-        "last; if episodes are that slow, raise evaluate.episode_minutes",
+        fix=AGAIN if record else ELSEWHERE,
     )
     if path := os.environ.get("RDTL_ERROR_FILE"):
         files.write_json(Path(path), {**error.to_dict(), "exit_status": 128 + DEADLY})

@@ -13,6 +13,7 @@ import datetime
 import hashlib
 import json
 import os
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -27,10 +28,11 @@ NVIDIA = Path("/proc/driver/nvidia")
 LIBRARIES = ("/usr/lib", "/usr/lib64", "/usr/lib/*-linux-gnu", "/usr/local/lib")
 
 
-def findings(*more: Path) -> list[Finding]:
+def findings(*more: Path, watched: AbstractContextManager[None] | None = None) -> list[Finding]:
     """What :func:`rdt.sim.probe.probe` says, from an earlier look where one was right.
 
-    ``more``: folders that keep it besides the user's cache. Raises as that.
+    ``more``: folders that keep it besides the user's cache. A look happens inside ``watched``.
+    Raises as that.
     """
     backend.check_versions()
     places = [folder / _name() for folder in (_cache(), *more)]
@@ -39,7 +41,8 @@ def findings(*more: Path) -> list[Finding]:
             return seen
     from rdt.sim.probe import probe
 
-    found = probe()
+    with watched or contextlib.nullcontext():
+        found = probe()
     if all(finding.severity == "ok" for finding in found):
         at = datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes")
         for place in places:
@@ -49,13 +52,15 @@ def findings(*more: Path) -> list[Finding]:
     return found
 
 
-def require_published_stack(*more: Path) -> list[Finding]:
+def require_published_stack(
+    *more: Path, watched: AbstractContextManager[None] | None = None
+) -> list[Finding]:
     """What :func:`findings` found, when all is well.
 
     Raises RefusedError RDTL-E001 for another floor, RDTL-E002 for a bowl that slid, and what
     :func:`findings` raises.
     """
-    found = findings(*more)
+    found = findings(*more, watched=watched)
     for finding in found:
         if finding.severity == "error":
             raise RefusedError(

@@ -1,5 +1,6 @@
 """``python -m tests.evaluation.hanging RUN HOW``: the evaluation job on a simulator that costs
-nothing. Its episodes with initial state 1 never come back, or end all, in the way that is named."""
+nothing. Its episodes with initial state 1 never come back, or end all, in the way that is named;
+`look`: the look before them is what never comes back."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from typing import Any
 
 from jobs import book, evaluate
 from launcher.core.job import run_job
-from rdt.sim import backend, sequential
+from rdt.sim import backend, probe, sequential
 
 STEP_S = 0.05
 
@@ -70,4 +71,8 @@ if __name__ == "__main__":
     backend.prepare = lambda: None  # without LIBERO it starts in a second
     backend.versions = lambda: backend.REQUIRED
     book.find_task = lambda suite, number: SimpleNamespace(name=suite)  # type: ignore[assignment]
+    if sys.argv[2] == "look":
+        probe.probe = asleep  # type: ignore[assignment]
+        evaluate.LOOK_S = 1.0
+        run_job(evaluate.prove)
     run_job(evaluate.body)

@@ -78,6 +78,20 @@ def test_it_is_ended_with_its_stacks_and_its_record(tmp_path: Path, how: str) ->
     assert (error["code"], error["exit_status"]) == ("RDTL-E033", 128 + watch.DEADLY)
 
 
+def test_a_look_at_a_renderer_that_waits_for_ever_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # where no earlier look is kept
+    run = planned(tmp_path)
+    assert start(run, "look").wait(30) == -watch.DEADLY
+    assert not run.records.exists() or not parts(run)
+    assert " in asleep" in (tmp_path / "log").read_text()
+    assert [found.code for found in diagnose.diagnose(tmp_path / "log")] == ["RDTL-E033"]
+    error = files.read_json(tmp_path / "error.json")
+    assert (error["code"], error["what"]) == ("RDTL-E033", watch.LOOK)
+    assert "osmesa" in error["fix"]
+
+
 def test_one_that_hangs_each_time_has_its_tries_and_the_others_are_done(tmp_path: Path) -> None:
     """From the second start on it comes last."""
     run = planned(tmp_path)

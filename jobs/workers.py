@@ -132,10 +132,11 @@ def _warm(job: Job, server: PolicyServer) -> str:
 
 
 class Crew:
-    """The workers of a task and what they publish; one failure ends the others."""
+    """The workers of a task and what they publish; one that fails ends no other."""
 
     def __init__(self, job: Job, scratch: Path, shared: list[Shared | None]) -> None:
         self._job, self._scratch, self._count = job, scratch, len(shared)
+        self._failed: list[RdtlError] = []
         self._of = len(planned.from_config(job.config).share(job.index, job.count))
         self._processes = [self._start(number, one) for number, one in enumerate(shared)]
         self._seen = children.forward_signals(self._processes)
@@ -143,10 +144,10 @@ class Crew:
             os.kill(os.getpid(), job.asked_to_stop)
 
     def wait(self, servers: list[PolicyServer]) -> int:
-        """0, or the code with which workers saved their work.
+        """0, or the code with which workers saved their work, when all have ended.
 
-        Raises the error of a worker, RdtlError RDTL-E068 for one that left none, and that of
-        a server that is not kept alive.
+        Raises the first worker's error, RdtlError RDTL-E068 for one that left none, unless the
+        task was told to end and goes on; at once that of a server that is not kept alive.
         """
         told, saved = 0.0, 0
         pending = dict(enumerate(self._processes))
@@ -159,6 +160,8 @@ class Crew:
             if time.monotonic() - told > TELL_S or not pending:
                 told = time.monotonic()
                 self._tell()
+        if self._failed and not saved:
+            raise self._failed[0]
         return saved
 
     def end(self) -> None:
@@ -175,19 +178,25 @@ class Crew:
         return _started("jobs.worker", self._job, told)
 
     def _ended(self, number: int, code: int) -> int:
-        """The code when the worker saved its work, 0 when it is done; else its error is raised."""
+        """The code when the worker saved its work; 0 when it is done, or failed, which is said."""
         if code in (0, EXIT_REQUEUE, EXIT_SAVED):
             return code
         if -code in self._seen:  # a signal that was passed on before it could hear: nothing to save
             return EXIT_REQUEUE if -code == signal.SIGUSR2 else EXIT_SAVED
-        raise _died(f"worker {number}", code, self._error(number), self._job)
+        error = _died(f"worker {number}", code, self._error(number), self._job)
+        self._failed.append(error)
+        said = f"{error.problem.code}: {error.problem.what}"
+        print(f"worker {number} failed, the others go on: {said}", file=sys.stderr, flush=True)
+        return 0
 
     def _tell(self) -> None:
         paths = [self._progress(number) for number in range(self._count)]
         said = [files.read_json(path) for path in paths if path.exists()]
-        names = dict.fromkeys(one["text"] for one in said if one["text"])
+        texts = [one["text"] for one in said if one["text"]]
+        if self._failed:
+            texts.append(f"workers that failed: {len(self._failed)}")
         done = sum(one["done"] for one in said)
-        self._job.progress(done, self._of, "episodes", ", ".join(names))
+        self._job.progress(done, self._of, "episodes", ", ".join(dict.fromkeys(texts)))
 
     def _progress(self, number: int) -> Path:
         return self._scratch / f"{number}.progress.json"

@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from jobs import evaluate, watch
+from jobs import evaluate, watch, workers
+from jobs.worker import Place
 from launcher import diagnose, presets, sites
 from launcher.core import files
-from launcher.core.errors import RdtlError, UsageError
+from launcher.core.errors import EXIT_REQUEUE, RdtlError, UsageError
 from launcher.core.job import Job
 from launcher.core.runs import RunDir
 from launcher.presets import JOB_ENVIRONMENT
@@ -141,24 +142,57 @@ def test_a_shared_policy_gives_the_records_of_one_in_the_process(tmp_path: Path)
 
 @pytest.mark.sim
 @pytest.mark.slow
-def test_a_worker_that_aborts_ends_the_task_and_costs_no_episode(tmp_path: Path) -> None:
+def test_a_worker_that_aborts_costs_no_other_episode(tmp_path: Path) -> None:
     """As a renderer's driver does it: no exception, no word. The same command goes on."""
     run = new_run(tmp_path / "run", SHORT, {**GRID, "policies": ["zero"], "workers": 2})
     task = start(run, "jobs.workers")
     wait_for(lambda: whole_lines(run))
-    first, second = [
-        child for child, line in children_of(task.pid).items() if "jobs.worker" in line
-    ]
+    first, _ = [child for child, line in children_of(task.pid).items() if "jobs.worker" in line]
     os.kill(first, signal.SIGABRT)
-    assert task.wait(60) == 1
+    assert task.wait(300) == 1
     error = files.read_json(run.root / "error.json")
     assert error["code"] == "RDTL-E068" and "code -6" in error["what"]
-    assert not alive(second)
     there = whole_lines(run)
-    assert 0 < len(there) < 4
+    job = Job(run, files.read_json(run.plan)["config"], "evaluate", 0, 1, attempt=0, node=0)
+    assert set(Place(1, 2, "", None).share(job)) <= there.keys()
+    assert len(there) < 4
     assert start(run, "jobs.workers").wait(300) == 0
     assert sorted(whole_lines(run).values()) == [1] * 4
     assert there.keys() < whole_lines(run).keys()
+
+
+@pytest.mark.parametrize(
+    ("second", "code"),
+    [("", None), (f"sys.exit({EXIT_REQUEUE})", EXIT_REQUEUE)],
+    ids=["ends", "is told to save"],
+)
+def test_a_worker_that_fails_is_told_when_the_others_have_ended(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    second: str,
+    code: int | None,
+) -> None:
+    """A task that Slurm preempts meanwhile is started again, with what both left."""
+    programs = iter(
+        ["sys.exit(3)", f"time.sleep(1); open({str(tmp_path / 'out')!r}, 'w'); {second}"]
+    )
+
+    def started(module: str, job: Job, told: dict[str, str]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-c", f"import sys, time; {next(programs)}"])
+
+    monkeypatch.setattr(workers, "_started", started)
+    run = new_run(tmp_path / "run", SHORT, {**GRID, "policies": ["zero"], "workers": 2})
+    job = Job(run, files.read_json(run.plan)["config"], "evaluate", 0, 1, attempt=0, node=0)
+    with workers._crew(job, tmp_path, [None, None]) as crew:
+        if code is None:
+            with pytest.raises(RdtlError, match="worker 0 of this task ended with code 3"):
+                crew.wait([])
+        else:
+            assert crew.wait([]) == code
+    assert (tmp_path / "out").exists()
+    assert "worker 0 failed, the others go on: RDTL-E068" in capsys.readouterr().err
+    assert files.read_json(run.progress("evaluate", 0))["text"] == "workers that failed: 1"
 
 
 HANGING = """

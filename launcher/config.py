@@ -39,14 +39,18 @@ def config_roots() -> list[Path]:
 
 
 def find(kind: str, name: str) -> Path:
-    """The file of ``name``: a path as given, or KIND/NAME.yaml in the configuration roots."""
+    """The file of ``name``: a path as given, or KIND/NAME.yaml in the configuration roots.
+
+    ``name`` may say its kind, as ``rdtl doctor`` wants it. Raises UsageError RDTL-U002.
+    """
     path = Path(name)
     if path.suffix in (".yaml", ".yml") and path.exists():
         return path
-    relative = path.relative_to("configs") if path.parts[:1] == ("configs",) else None
+    relative = Path(kind, f"{name.removeprefix(f'{kind}/')}.yaml")
+    if path.parts[:1] == ("configs",):
+        relative = path.relative_to("configs")
     for root in config_roots():
-        candidate = root / relative if relative else root / kind / f"{name}.yaml"
-        if candidate.exists():
+        if (candidate := root / relative).exists():
             return candidate
     looked = dict.fromkeys(str((root / kind).resolve()) for root in config_roots())
     is_path = path.suffix in (".yaml", ".yml")

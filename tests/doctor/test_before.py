@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from launcher import checks, presets
+from launcher import checks, config, presets
 from launcher.core.checks import Finding
 from launcher.core.errors import UsageError
 from launcher.core.runs import RunDir
@@ -109,6 +109,15 @@ def test_a_configuration_of_no_kind_is_told_of_which_it_may_be(
     with pytest.raises(UsageError, match="RDTL-U002") as refused:
         of_command("local", home / "runs", asked, [], None)
     assert refused.value.problem.fix.startswith(fix)
+
+
+def test_the_word_that_doctor_takes_is_taken_by_the_command_that_runs_it(home: Path) -> None:
+    (home / "configs/train").mkdir(parents=True)
+    (home / "configs/train/own.yaml").write_text("{name: own}")
+    for kind, name in [("evaluate", "smoke"), ("train", "own")]:
+        assert config.find(kind, f"{kind}/{name}") == config.find(kind, name)
+    with pytest.raises(UsageError, match="RDTL-U002"):
+        config.find("train", "evaluate/smoke")
 
 
 @pytest.mark.parametrize("there", ["policy", "demo/policy", "runs/demo/policy"])

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from jobs import evaluate, watch, workers
 from jobs.worker import Place
 from launcher import diagnose, presets, sites
-from launcher.core import files
+from launcher.core import children, files
 from launcher.core.errors import EXIT_REQUEUE, RdtlError, UsageError
 from launcher.core.job import Job
 from launcher.core.runs import RunDir
@@ -161,6 +161,16 @@ def test_a_worker_that_aborts_costs_no_other_episode(tmp_path: Path) -> None:
     assert there.keys() < whole_lines(run).keys()
 
 
+@pytest.fixture
+def own_signals() -> Iterator[None]:
+    """The handlers of this process, which a crew replaces, come back."""
+    before = {number: signal.getsignal(number) for number in children.FORWARDED}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("own_signals")
 @pytest.mark.parametrize(
     ("second", "code"),
     [("", None), (f"sys.exit({EXIT_REQUEUE})", EXIT_REQUEUE)],
